@@ -1,0 +1,75 @@
+//! Dead letters: records that could not go where they belong, kept byte for byte in one topic.
+//!
+//! Both services write them, and the `dlq` commands read them, so the header names and the reasons are fixed here.
+//! The reasons are a bounded set: they are labels of metrics.
+
+/// Why a record became a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DeadLetterReason {
+    /// No bytes although the record has a value.
+    Empty,
+    InvalidUtf8,
+    InvalidJson,
+    /// JSON, but an array or a scalar.
+    NotAnObject,
+    /// A top-level `_kafka` is there already: ours would make it twice.
+    KafkaMemberPresent,
+    /// The record's own namespace is not the topic's.
+    NamespaceMismatch,
+    /// Neither the record nor Kafka says when it happened.
+    NoTime,
+    /// Larger than a line may be.
+    TooLarge,
+}
+
+impl DeadLetterReason {
+    pub const ALL: [Self; 8] = [
+        Self::Empty,
+        Self::InvalidUtf8,
+        Self::InvalidJson,
+        Self::NotAnObject,
+        Self::KafkaMemberPresent,
+        Self::NamespaceMismatch,
+        Self::NoTime,
+        Self::TooLarge,
+    ];
+
+    /// The text in the `dlq-reason` header and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::InvalidUtf8 => "invalid-utf8",
+            Self::InvalidJson => "invalid-json",
+            Self::NotAnObject => "not-an-object",
+            Self::KafkaMemberPresent => "kafka-member-present",
+            Self::NamespaceMismatch => "namespace-mismatch",
+            Self::NoTime => "no-time",
+            Self::TooLarge => "too-large",
+        }
+    }
+}
+
+/// Error texts and causes are cut to this many bytes.
+pub const ERROR_TEXT_BYTES_MAX: usize = 1024;
+
+/// Headers that a dead letter has besides those of the original record, which stay as they were.
+pub mod header {
+    pub const REASON: &str = "dlq-reason";
+    pub const ERROR: &str = "dlq-error";
+    pub const CAUSE: &str = "dlq-cause";
+    /// `validate`, `route`, …: where in the service it failed.
+    pub const STAGE: &str = "dlq-stage";
+    pub const ATTEMPTS: &str = "dlq-attempts";
+    pub const ORIGINAL_TOPIC: &str = "dlq-original-topic";
+    pub const ORIGINAL_PARTITION: &str = "dlq-original-partition";
+    pub const ORIGINAL_OFFSET: &str = "dlq-original-offset";
+    /// Milliseconds since the epoch; absent if the record had none.
+    pub const ORIGINAL_TIMESTAMP: &str = "dlq-original-timestamp";
+    /// The original key, byte for byte; absent if the record had none.
+    pub const ORIGINAL_KEY: &str = "dlq-original-key";
+    pub const EVENT_ID: &str = "dlq-event-id";
+    pub const COLLECTION: &str = "dlq-collection";
+    /// RFC 3339, UTC, milliseconds.
+    pub const FAILED_AT: &str = "dlq-failed-at";
+    pub const SERVICE_VERSION: &str = "dlq-service-version";
+}
