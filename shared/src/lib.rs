@@ -1,9 +1,40 @@
-//! What both services must agree on, and the process skeleton both run in.
+//! What both services must agree on, and the process skeleton that both run in.
+//!
+//! The wire between the source and the sink:
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`namespace`], [`topic_name`], [`escape`] | `db.coll` and the topic it maps to, both ways |
+//! | [`cluster_time`], [`kafka_position`] | places in MongoDB's and in Kafka's order |
+//! | [`wire`], [`dead_letter`] | header names, content types, members of the envelope; the `dlq-*` headers |
+//!
+//! The skeleton of a process:
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`settings`] | one table of settings, one reader that finds every mistake |
+//! | [`exit`] | exit codes, and the error that ends a process |
+//! | [`telemetry`], [`admin`] | the log; `/livez`, `/readyz`, `/metrics`, `/status` |
+//! | [`shutdown`], [`backoff`] | signals and the grace period; waits between attempts |
+//! | [`kafka_client`], [`kafka_topics`], [`kafka_ffi`] | client configuration, topics, the two calls without a wrapper |
+//! | [`seeded_bug`] | bugs that tests plant, to show that their ledger can fail |
+//!
+//! This crate names neither service, and has no state of its own.
 
+pub mod admin;
+pub mod backoff;
 pub mod cluster_time;
 pub mod dead_letter;
 pub mod escape;
+pub mod exit;
+pub mod kafka_client;
+pub mod kafka_ffi;
 pub mod kafka_position;
+pub mod kafka_topics;
 pub mod namespace;
+pub mod seeded_bug;
+pub mod settings;
+pub mod shutdown;
+pub mod telemetry;
 pub mod topic_name;
 pub mod wire;

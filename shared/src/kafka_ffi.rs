@@ -1,0 +1,380 @@
+//! Two calls of librdkafka that the rdkafka crate does not wrap. The only `unsafe` code of the project.
+//!
+//! - [`flush`]: rdkafka's own flush polls in slices of 100 ms, and its `commit_transaction` calls that flush, so
+//!   each commit would take 100 ms. Flushing here first makes it 2 ms. Needs a producer whose delivery reports
+//!   are served by a thread of its own (`ThreadedProducer`).
+//! - [`describe_topics`]: the topic's id (KIP-516), by which a topic that was deleted and made again can be told.
+//!
+//! Both block: never call them on a runtime worker.
+#![expect(unsafe_code, reason = "rd_kafka_flush and rd_kafka_DescribeTopics have no safe wrapper")]
+
+use std::collections::HashSet;
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::fmt;
+use std::ptr::NonNull;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::client::Client;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka_sys as sys;
+
+/// Kafka's id of a topic, given at its creation and never used again (KIP-516).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicId([u8; 16]);
+
+impl TopicId {
+    /// `None` for all zeroes: this broker has no topic ids (before 2.8), so there is nothing to compare.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Option<Self> {
+        (bytes != [0; 16]).then_some(Self(bytes))
+    }
+
+    /// The form in which Kafka's tools print it.
+    ///
+    /// # Errors
+    /// `None` if it is no such text, or all zeroes.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = text.as_bytes();
+        if bytes.len() != 22 {
+            return None;
+        }
+        let mut number = 0_u128;
+        for (place, byte) in bytes.iter().enumerate() {
+            let digit = BASE64_URL.iter().position(|digit| digit == byte)?;
+            let digit = u128::try_from(digit).ok()?;
+            // 21 digits of six bits are 126 bits; the last digit carries two more, its other four are zero.
+            number = if place < 21 {
+                number << 6 | digit
+            } else if digit & 0b1111 == 0 {
+                number << 2 | digit >> 4
+            } else {
+                return None;
+            };
+        }
+        Self::from_bytes(number.to_be_bytes())
+    }
+
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    fn from_halves(most: i64, least: i64) -> Option<Self> {
+        let number = u128::from(most.cast_unsigned()) << 64 | u128::from(least.cast_unsigned());
+        Self::from_bytes(number.to_be_bytes())
+    }
+}
+
+const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// URL-safe base64 without padding, 22 characters, as Kafka prints it.
+impl fmt::Display for TopicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = u128::from_be_bytes(self.0);
+        for place in 0..22_u32 {
+            let digit = if place < 21 { number >> (122 - 6 * place) } else { number << 4 };
+            let digit = usize::try_from(digit & 0b11_1111).expect("six bits");
+            write!(f, "{}", char::from(BASE64_URL[digit]))?;
+        }
+        Ok(())
+    }
+}
+
+/// What a broker says of one topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DescribedTopic {
+    pub name: String,
+    /// `None` if the broker knows no topic ids.
+    pub id: Option<TopicId>,
+    pub partitions: usize,
+}
+
+/// Why one topic of several was not described.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DescribeError {
+    #[error("topic {name} does not exist")]
+    Unknown { name: String },
+    #[error("not allowed to describe topic {name}: grant Describe on it")]
+    NotAllowed { name: String },
+    #[error("topic {name} cannot be described: {code}")]
+    Failed { name: String, code: RDKafkaErrorCode },
+}
+
+/// Sends everything in the producer's queue and waits for its delivery reports, at most `timeout`.
+///
+/// A delivery that failed is no error here: only its report, or the commit, tells.
+///
+/// # Errors
+/// `Flush(OperationTimedOut)` if something is still in the queue.
+pub fn flush<C: ClientContext>(client: &Client<C>, timeout: Duration) -> KafkaResult<()> {
+    // SAFETY: `client` owns the handle and outlives the call; librdkafka's functions on it are thread-safe.
+    let code = unsafe { sys::rd_kafka_flush(client.native_ptr(), milliseconds(timeout)) };
+    match RDKafkaErrorCode::from(code) {
+        RDKafkaErrorCode::NoError => Ok(()),
+        code => Err(KafkaError::Flush(code)),
+    }
+}
+
+/// Asks a broker for ids and partition counts of topics, in one request. One result per topic, in any order.
+///
+/// # Errors
+/// The outer error if the request as a whole failed: unreachable, timed out, a name with a zero byte.
+pub fn describe_topics<C: ClientContext>(
+    client: &Client<C>,
+    names: &[&str],
+    timeout: Duration,
+) -> KafkaResult<Vec<Result<DescribedTopic, DescribeError>>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let deadline = Instant::now() + timeout;
+    let request = Request::new(client, names, timeout)?;
+    let queue = Queue::new(client)?;
+    // SAFETY: all four pointers are live; the call copies collection and options and returns at once. The reply
+    // goes to `queue`, which librdkafka keeps alive by its own reference until then.
+    unsafe {
+        sys::rd_kafka_DescribeTopics(
+            client.native_ptr(),
+            request.topics.as_ptr(),
+            request.options.as_ptr(),
+            queue.0.as_ptr(),
+        );
+    }
+    loop {
+        // The request times out by itself; the second beyond that is for the reply that says so.
+        let wait = deadline.saturating_duration_since(Instant::now()) + Duration::from_secs(1);
+        let Some(event) = queue.poll(wait) else {
+            return Err(KafkaError::AdminOp(RDKafkaErrorCode::OperationTimedOut));
+        };
+        if let Some(described) = event.described_topics() {
+            return described;
+        }
+    }
+}
+
+fn milliseconds(timeout: Duration) -> c_int {
+    c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX)
+}
+
+fn out_of_memory() -> KafkaError {
+    KafkaError::AdminOp(RDKafkaErrorCode::Fail)
+}
+
+/// What the request is made of; freed when dropped.
+struct Request {
+    topics: NonNull<sys::rd_kafka_TopicCollection_t>,
+    options: Options,
+}
+
+struct Options(NonNull<sys::rd_kafka_AdminOptions_t>);
+
+impl Options {
+    fn as_ptr(&self) -> *const sys::rd_kafka_AdminOptions_t {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for Options {
+    fn drop(&mut self) {
+        // SAFETY: made by `rd_kafka_AdminOptions_new`, owned by this value alone, freed once.
+        unsafe { sys::rd_kafka_AdminOptions_destroy(self.0.as_ptr()) }
+    }
+}
+
+impl Request {
+    fn new<C: ClientContext>(client: &Client<C>, names: &[&str], timeout: Duration) -> KafkaResult<Self> {
+        // A name given twice is refused by librdkafka as an invalid argument.
+        let mut seen = HashSet::new();
+        let names: Vec<CString> = names
+            .iter()
+            .filter(|name| seen.insert(**name))
+            .map(|name| CString::new(*name))
+            .collect::<Result<_, _>>()
+            .map_err(KafkaError::Nul)?;
+        let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+
+        // SAFETY: the handle is live for as long as `client` is borrowed.
+        let options = unsafe {
+            sys::rd_kafka_AdminOptions_new(
+                client.native_ptr(),
+                sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
+            )
+        };
+        let options = Options(NonNull::new(options).ok_or_else(out_of_memory)?);
+        let mut reason: [c_char; 256] = [0; 256];
+        // SAFETY: `reason` is writable for the length that is passed with it.
+        let code = unsafe {
+            sys::rd_kafka_AdminOptions_set_request_timeout(
+                options.0.as_ptr(),
+                milliseconds(timeout),
+                reason.as_mut_ptr(),
+                reason.len(),
+            )
+        };
+        match RDKafkaErrorCode::from(code) {
+            RDKafkaErrorCode::NoError => {}
+            code => return Err(KafkaError::AdminOp(code)),
+        }
+        // SAFETY: `pointers` holds that many zero-terminated strings, which `names` keeps alive; they are copied.
+        let topics =
+            unsafe { sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len()) };
+        let topics = NonNull::new(topics).ok_or_else(out_of_memory)?;
+        Ok(Self { topics, options })
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        // SAFETY: made by `rd_kafka_TopicCollection_of_topic_names`, owned by this value alone, freed once.
+        unsafe { sys::rd_kafka_TopicCollection_destroy(self.topics.as_ptr()) }
+    }
+}
+
+/// A queue for one reply, so that it cannot be taken for an event of the client's owner.
+struct Queue(NonNull<sys::rd_kafka_queue_t>);
+
+impl Queue {
+    fn new<C: ClientContext>(client: &Client<C>) -> KafkaResult<Self> {
+        // SAFETY: the handle is live for as long as `client` is borrowed.
+        let queue = unsafe { sys::rd_kafka_queue_new(client.native_ptr()) };
+        NonNull::new(queue).map(Self).ok_or_else(out_of_memory)
+    }
+
+    fn poll(&self, timeout: Duration) -> Option<Reply> {
+        // SAFETY: the queue is live; the event that is returned belongs to the caller.
+        NonNull::new(unsafe { sys::rd_kafka_queue_poll(self.0.as_ptr(), milliseconds(timeout)) }).map(Reply)
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: made by `rd_kafka_queue_new`, owned by this value alone, freed once. A reply that is still on
+        // its way holds a reference of its own and is freed by librdkafka.
+        unsafe { sys::rd_kafka_queue_destroy(self.0.as_ptr()) }
+    }
+}
+
+/// One event from the queue. Everything that is read from it is copied before it is dropped.
+struct Reply(NonNull<sys::rd_kafka_event_t>);
+
+impl Reply {
+    /// `None` if this is another kind of event.
+    fn described_topics(&self) -> Option<KafkaResult<Vec<Result<DescribedTopic, DescribeError>>>> {
+        // SAFETY: the event is live; the result is a view of it, or null for another kind of event.
+        let result =
+            NonNull::new(unsafe { sys::rd_kafka_event_DescribeTopics_result(self.0.as_ptr()) }.cast_mut())?;
+        // SAFETY: the event is live.
+        match RDKafkaErrorCode::from(unsafe { sys::rd_kafka_event_error(self.0.as_ptr()) }) {
+            RDKafkaErrorCode::NoError => {}
+            code => return Some(Err(KafkaError::AdminOp(code))),
+        }
+        let mut count = 0;
+        // SAFETY: the result is live and `count` is writable.
+        let topics = unsafe { sys::rd_kafka_DescribeTopics_result_topics(result.as_ptr(), &raw mut count) };
+        if topics.is_null() {
+            return Some(Ok(Vec::new()));
+        }
+        // SAFETY: librdkafka returns an array of `count` pointers that lives as long as the event.
+        let topics = unsafe { std::slice::from_raw_parts(topics, count) };
+        // SAFETY: each element points to a description that lives as long as the event.
+        Some(Ok(topics.iter().map(|topic| unsafe { described(*topic) }).collect()))
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        // SAFETY: returned by `rd_kafka_queue_poll`, owned by this value alone, freed once.
+        unsafe { sys::rd_kafka_event_destroy(self.0.as_ptr()) }
+    }
+}
+
+/// # Safety
+/// `topic` must be a description within a live reply.
+unsafe fn described(topic: *const sys::rd_kafka_TopicDescription_t) -> Result<DescribedTopic, DescribeError> {
+    // SAFETY: by this function's contract; the strings are zero-terminated and copied at once.
+    let (name, code) = unsafe {
+        let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(topic)).to_string_lossy().into_owned();
+        let error = sys::rd_kafka_TopicDescription_error(topic);
+        let code = if error.is_null() {
+            RDKafkaErrorCode::NoError
+        } else {
+            RDKafkaErrorCode::from(sys::rd_kafka_error_code(error))
+        };
+        (name, code)
+    };
+    match code {
+        RDKafkaErrorCode::NoError => {}
+        RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
+            return Err(DescribeError::Unknown { name });
+        }
+        RDKafkaErrorCode::TopicAuthorizationFailed => return Err(DescribeError::NotAllowed { name }),
+        code => return Err(DescribeError::Failed { name, code }),
+    }
+    // SAFETY: by this function's contract. The id is a view of the description: it is not destroyed here.
+    let (id, partitions) = unsafe {
+        let id = sys::rd_kafka_TopicDescription_topic_id(topic);
+        let id = if id.is_null() {
+            None
+        } else {
+            TopicId::from_halves(
+                sys::rd_kafka_Uuid_most_significant_bits(id),
+                sys::rd_kafka_Uuid_least_significant_bits(id),
+            )
+        };
+        let mut partitions = 0;
+        sys::rd_kafka_TopicDescription_partitions(topic, &raw mut partitions);
+        (id, partitions)
+    };
+    Ok(DescribedTopic { name, id, partitions })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use rdkafka::ClientConfig;
+    use rdkafka::producer::{BaseProducer, Producer};
+
+    use super::*;
+
+    /// Nothing listens on port 1, so every path but the successful reply is walked.
+    fn unreachable() -> BaseProducer {
+        ClientConfig::new()
+            .set("bootstrap.servers", "127.0.0.1:1")
+            .set_log_level(rdkafka::config::RDKafkaLogLevel::Emerg)
+            .create()
+            .unwrap()
+    }
+
+    #[test]
+    fn ids_have_the_form_that_kafka_prints() {
+        // java.util.UUID 01234567-89ab-cdef-fedc-ba9876543210 through org.apache.kafka.common.Uuid.
+        let bytes = 0x0123_4567_89ab_cdef_fedc_ba98_7654_3210_u128.to_be_bytes();
+        let id = TopicId::from_bytes(bytes).unwrap();
+        assert_eq!(id.to_string(), "ASNFZ4mrze_-3LqYdlQyEA");
+        assert_eq!(TopicId::parse("ASNFZ4mrze_-3LqYdlQyEA"), Some(id));
+        assert_eq!(TopicId::from_halves(0x0123_4567_89ab_cdef, -0x0123_4567_89ab_cdf0), Some(id));
+        for text in ["", "ASNFZ4mrze_-3LqYdlQyEB", "ASNFZ4mrze+-3LqYdlQyEA", "AAAAAAAAAAAAAAAAAAAAAA"] {
+            assert_eq!(TopicId::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_empty_queue_flushes_at_once() {
+        flush(unreachable().client(), Duration::from_secs(1)).unwrap();
+    }
+
+    #[test]
+    fn a_broker_that_does_not_answer_is_a_timeout_and_frees_everything() {
+        let producer = unreachable();
+        let error = describe_topics(producer.client(), &["a", "a", "b"], Duration::from_millis(300));
+        assert!(matches!(error, Err(KafkaError::AdminOp(_))), "{error:?}");
+        assert_eq!(describe_topics(producer.client(), &[], Duration::ZERO), Ok(Vec::new()));
+        assert!(matches!(
+            describe_topics(producer.client(), &["a\0b"], Duration::from_millis(10)),
+            Err(KafkaError::Nul(_))
+        ));
+    }
+}
