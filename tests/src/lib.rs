@@ -1,1 +1,18 @@
-//! (in work)
+//! The proof: real servers, a seeded workload, and a ledger that judges what arrived.
+//!
+//! ```text
+//!   servers (mongod, Kafka, Azurite) ◀── processes that die with the test ──▶ service (source, sink)
+//!        ▲                  │                                                     │
+//!     workload           ledger: the driver's own change stream                   ▼
+//!                           └───────▶ judge ◀── kafka_reader, lake_reader: what is really there
+//! ```
+//!
+//! Nothing here links the services: they run as the binaries that users run. Demo and benchmarks stand on the same
+//! harness.
+
+pub mod http;
+pub mod paths;
+pub mod ports;
+pub mod process;
+pub mod servers;
+pub mod wait;

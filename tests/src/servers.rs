@@ -1,0 +1,17 @@
+//! The real servers, each a child process with its own folder and port.
+//!
+//! All of them can be killed, stopped and started again on the same port and data; a client sees what it would see of
+//! a machine that was pulled from the wall and came back. Dropping one kills it and removes its folder.
+
+pub mod azurite;
+pub mod kafka;
+pub mod mongod;
+
+pub use azurite::{Azurite, AzuriteStorage};
+pub use kafka::{Kafka, KafkaOptions};
+pub use mongod::{Mongod, MongodOptions};
+
+use std::time::Duration;
+
+/// How long a server may take until it serves. They need 1 to 5 s; a busy machine with 2 cores needs several times that.
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(90);

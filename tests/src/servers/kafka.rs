@@ -1,0 +1,239 @@
+//! A real Apache Kafka 4.1 broker, KRaft, broker and controller in one process.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use rdkafka::{
+    ClientConfig,
+    consumer::{BaseConsumer, Consumer},
+};
+use tempfile::TempDir;
+
+use super::START_LIMIT;
+use crate::{
+    paths,
+    ports::free_port,
+    process::{Process, Signal},
+};
+
+/// A fixed cluster id: folders are never shared, so nothing tells clusters apart by it.
+const CLUSTER_ID: &str = "YXRsYXMtbGFrZS10ZXN0cw";
+
+/// How the broker is started; the default suits most tests.
+#[derive(Clone, Debug)]
+pub struct KafkaOptions {
+    /// `-Xmx` in megabytes. 96 is enough for 100,000 records of 1 KB in transactions; at 40 the broker dies.
+    pub heap_mb: u32,
+    /// Further broker properties; they come last and so win over the defaults.
+    pub properties: Vec<(String, String)>,
+}
+
+impl Default for KafkaOptions {
+    fn default() -> Self {
+        Self { heap_mb: 128, properties: Vec::new() }
+    }
+}
+
+/// A running broker.
+#[derive(Debug)]
+pub struct Kafka {
+    process: Process,
+    port: u16,
+    java: PathBuf,
+    arguments: Vec<String>,
+    folder: TempDir,
+}
+
+impl Kafka {
+    /// Formats an empty log folder, starts the broker and waits until it answers a metadata request.
+    ///
+    /// # Errors
+    /// If it was not fetched, ends early, or does not answer within the limit.
+    pub async fn start(options: KafkaOptions) -> Result<Self> {
+        let java = paths::fetched("jre/bin/java", "")?;
+        let jars = paths::fetched("kafka/libs", "")?.join("*");
+        let (port, controller_port) = (free_port()?, free_port()?);
+        let folder =
+            tempfile::Builder::new().prefix("atlas-kafka-").tempdir().context("make the broker's folder")?;
+        let properties = properties(port, controller_port, &options)?;
+        fs::write(folder.path().join("server.properties"), properties)
+            .context("write the broker's settings")?;
+        fs::write(folder.path().join("log4j2.properties"), LOGGING)
+            .context("write the broker's log settings")?;
+
+        let common: Vec<String> = [
+            &format!("-Xmx{}m", options.heap_mb),
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+ExitOnOutOfMemoryError",
+            "-Dlog4j2.configurationFile=log4j2.properties",
+            "-cp",
+            &jars.to_string_lossy(),
+        ]
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+        format_storage(&java, &common, folder.path()).await?;
+        let arguments: Vec<String> =
+            common.into_iter().chain(["kafka.Kafka".to_owned(), "server.properties".to_owned()]).collect();
+        let process = spawn(&java, &arguments, folder.path())?;
+        let mut broker = Self { process, port, java, arguments, folder };
+        broker.wait_until_it_answers().await?;
+        Ok(broker)
+    }
+
+    /// `host:port` for clients.
+    pub fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub fn log(&self) -> &Path {
+        self.process.log()
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn kill9(&mut self) -> Result<()> {
+        self.process.kill_and_wait()
+    }
+
+    /// `SIGSTOP`: the broker hangs, its sockets stay open.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn sigstop(&mut self) -> Result<()> {
+        self.process.signal(Signal::Stop)
+    }
+
+    /// `SIGCONT`.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn sigcont(&mut self) -> Result<()> {
+        self.process.signal(Signal::Cont)
+    }
+
+    /// A clean shutdown.
+    ///
+    /// # Errors
+    /// If it has not ended within 60 s.
+    pub async fn stop(&mut self) -> Result<()> {
+        self.process.signal(Signal::Term)?;
+        self.process.wait_for_end(Duration::from_secs(60)).await.map(|_status| ())
+    }
+
+    /// Starts again on the same port and data, after a kill or a stop, and waits until it answers.
+    ///
+    /// # Errors
+    /// As [`Kafka::start`].
+    pub async fn restart(&mut self) -> Result<()> {
+        self.process.kill_and_wait()?;
+        self.process = spawn(&self.java, &self.arguments, self.folder.path())?;
+        self.wait_until_it_answers().await
+    }
+
+    async fn wait_until_it_answers(&mut self) -> Result<()> {
+        // One client for all looks: a new one per look would leave its threads running for a while.
+        let client: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", self.bootstrap())
+            .set("reconnect.backoff.max.ms", "200")
+            // The broker is not there yet: "connection refused" is no news.
+            .set("log_level", "0")
+            .create()
+            .context("make a Kafka client")?;
+        let client = std::sync::Arc::new(client);
+        self.process
+            .wait_until_ready(START_LIMIT, || {
+                let client = client.clone();
+                async move {
+                    let asked = tokio::task::spawn_blocking(move || {
+                        client
+                            .fetch_metadata(None, Duration::from_millis(500))
+                            .is_ok_and(|all| !all.brokers().is_empty())
+                    });
+                    asked.await.unwrap_or(false)
+                }
+            })
+            .await
+    }
+}
+
+fn spawn(java: &Path, arguments: &[String], folder: &Path) -> Result<Process> {
+    Process::start("kafka", java, arguments, &[], folder, &folder.join("kafka.log"))
+}
+
+async fn format_storage(java: &Path, common: &[String], folder: &Path) -> Result<()> {
+    let tool = ["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", "server.properties"];
+    let arguments: Vec<String> = common.iter().cloned().chain(tool.iter().map(ToString::to_string)).collect();
+    let mut process =
+        Process::start("StorageTool", java, &arguments, &[], folder, &folder.join("format.log"))?;
+    let status = process.wait_for_end(START_LIMIT).await?;
+    if !status.success() {
+        bail!("kafka.tools.StorageTool ended with {status}:\n{}", process.log_tail());
+    }
+    Ok(())
+}
+
+/// Small everything: one machine, one broker, a heap that would not hold the log cleaner's default buffer of 128 MB.
+fn properties(port: u16, controller_port: u16, options: &KafkaOptions) -> Result<String> {
+    let fixed = [
+        ("process.roles", "broker,controller".to_owned()),
+        ("node.id", "1".to_owned()),
+        ("controller.quorum.voters", format!("1@127.0.0.1:{controller_port}")),
+        ("listeners", format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}")),
+        ("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{port}")),
+        ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned()),
+        ("controller.listener.names", "CONTROLLER".to_owned()),
+        ("log.dirs", "logs".to_owned()),
+        // A topic that a test forgot to make is a mistake that must show.
+        ("auto.create.topics.enable", "false".to_owned()),
+        ("num.network.threads", "1".to_owned()),
+        ("num.io.threads", "2".to_owned()),
+        ("background.threads", "2".to_owned()),
+        ("num.recovery.threads.per.data.dir", "1".to_owned()),
+        ("offsets.topic.num.partitions", "1".to_owned()),
+        ("offsets.topic.replication.factor", "1".to_owned()),
+        ("transaction.state.log.num.partitions", "1".to_owned()),
+        ("transaction.state.log.replication.factor", "1".to_owned()),
+        ("transaction.state.log.min.isr", "1".to_owned()),
+        ("share.coordinator.state.topic.num.partitions", "1".to_owned()),
+        ("share.coordinator.state.topic.replication.factor", "1".to_owned()),
+        ("share.coordinator.state.topic.min.isr", "1".to_owned()),
+        // A transaction past its timeout is found within a second, not ten.
+        ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "1000".to_owned()),
+        ("group.initial.rebalance.delay.ms", "0".to_owned()),
+        // The shortest session that the product's tests ask for.
+        ("group.min.session.timeout.ms", "2000".to_owned()),
+        ("log.cleaner.dedupe.buffer.size", "2097152".to_owned()),
+        ("log.retention.check.interval.ms", "1000".to_owned()),
+        ("log.segment.delete.delay.ms", "1000".to_owned()),
+        ("log.initial.task.delay.ms", "1000".to_owned()),
+        ("controlled.shutdown.enable", "false".to_owned()),
+    ];
+    let own = options.properties.iter().map(|(name, value)| (name.as_str(), value.clone()));
+    let mut text = String::new();
+    for (name, value) in fixed.into_iter().chain(own) {
+        writeln!(text, "{name}={value}").context("write a property")?;
+    }
+    Ok(text)
+}
+
+/// What goes wrong belongs into the log whose tail an error shows, the rest does not.
+const LOGGING: &str = "\
+status = error
+appender.out.type = Console
+appender.out.name = out
+appender.out.layout.type = PatternLayout
+appender.out.layout.pattern = %d %p %c{1}: %m%n
+rootLogger.level = warn
+rootLogger.appenderRef.out.ref = out
+logger.kafka.name = kafka.server.KafkaRaftServer
+logger.kafka.level = info
+";

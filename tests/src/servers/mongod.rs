@@ -1,0 +1,215 @@
+//! A real mongod 6.0.5: a replica set of one, which is what change streams and transactions need.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use mongodb::{
+    Client,
+    bson::{Document, doc},
+    options::ClientOptions,
+};
+use tempfile::TempDir;
+
+use super::START_LIMIT;
+use crate::{
+    paths,
+    ports::free_port,
+    process::{Process, Signal},
+    wait,
+};
+
+/// How the server is started; the default suits most tests.
+#[derive(Clone, Debug)]
+pub struct MongodOptions {
+    /// Megabytes; 1 with `syncdelay` 1 s loses a resume point after a few megabytes written, on purpose.
+    pub oplog_size_mb: u32,
+    /// Seconds between checkpoints; the oplog is cut only after one.
+    pub syncdelay_s: Option<u32>,
+    /// Allows `configureFailPoint`: any server error on demand.
+    pub test_commands: bool,
+    /// WiredTiger's cache in gigabytes.
+    pub cache_gb: f32,
+}
+
+impl Default for MongodOptions {
+    fn default() -> Self {
+        Self { oplog_size_mb: 512, syncdelay_s: None, test_commands: true, cache_gb: 0.25 }
+    }
+}
+
+/// A running mongod.
+#[derive(Debug)]
+pub struct Mongod {
+    process: Process,
+    port: u16,
+    program: PathBuf,
+    arguments: Vec<String>,
+    folder: TempDir,
+}
+
+impl Mongod {
+    /// Starts with an empty data folder and waits until it is the writable primary.
+    ///
+    /// # Errors
+    /// If it was not fetched, ends early, or is not writable within the limit.
+    pub async fn start(options: MongodOptions) -> Result<Self> {
+        let program = paths::fetched("mongod/bin/mongod", "")?;
+        let port = free_port()?;
+        let folder =
+            tempfile::Builder::new().prefix("atlas-mongod-").tempdir().context("make mongod's folder")?;
+        std::fs::create_dir(folder.path().join("data")).context("make mongod's data folder")?;
+        let mut arguments: Vec<String> = ["--replSet", "rs0", "--bind_ip", "127.0.0.1", "--dbpath", "data"]
+            .iter()
+            .map(ToString::to_string)
+            .chain(["--port".to_owned(), port.to_string()])
+            .chain(["--oplogSize".to_owned(), options.oplog_size_mb.to_string()])
+            .chain(["--wiredTigerCacheSizeGB".to_owned(), options.cache_gb.to_string()])
+            .chain(["--setParameter".to_owned(), "diagnosticDataCollectionEnabled=false".to_owned()])
+            // No socket file in /tmp that a killed server would leave behind.
+            .chain(["--nounixsocket".to_owned()])
+            .collect();
+        if let Some(seconds) = options.syncdelay_s {
+            arguments.extend(["--syncdelay".to_owned(), seconds.to_string()]);
+        }
+        if options.test_commands {
+            arguments.extend(["--setParameter".to_owned(), "enableTestCommands=1".to_owned()]);
+        }
+        let process = spawn(&program, &arguments, folder.path())?;
+        let mut server = Self { process, port, program, arguments, folder };
+        server.initiate().await?;
+        server.wait_until_writable().await?;
+        Ok(server)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// For the services and for drivers.
+    pub fn uri(&self) -> String {
+        format!("mongodb://127.0.0.1:{}/?replicaSet=rs0", self.port)
+    }
+
+    /// A client with the driver's defaults.
+    ///
+    /// # Errors
+    /// If the driver refuses the address.
+    pub async fn client(&self) -> Result<Client> {
+        Client::with_uri_str(self.uri()).await.context("make a MongoDB client")
+    }
+
+    /// Runs a command on `admin`, over a connection of its own.
+    ///
+    /// # Errors
+    /// The server's.
+    pub async fn admin_command(&self, command: Document) -> Result<Document> {
+        let text = format!("{command}");
+        let client = self.direct_client().await?;
+        let reply = client.database("admin").run_command(command).await;
+        reply.with_context(|| format!("run {text}"))
+    }
+
+    pub fn log(&self) -> &Path {
+        self.process.log()
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn kill9(&mut self) -> Result<()> {
+        self.process.kill_and_wait()
+    }
+
+    /// `SIGSTOP`: the server hangs, its sockets stay open.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn sigstop(&mut self) -> Result<()> {
+        self.process.signal(Signal::Stop)
+    }
+
+    /// `SIGCONT`.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn sigcont(&mut self) -> Result<()> {
+        self.process.signal(Signal::Cont)
+    }
+
+    /// A clean shutdown.
+    ///
+    /// # Errors
+    /// If it has not ended within 60 s.
+    pub async fn stop(&mut self) -> Result<()> {
+        self.process.signal(Signal::Term)?;
+        self.process.wait_for_end(Duration::from_secs(60)).await.map(|_status| ())
+    }
+
+    /// Starts again on the same port and data, after a kill or a stop, and waits until it is writable.
+    ///
+    /// # Errors
+    /// As [`Mongod::start`].
+    pub async fn restart(&mut self) -> Result<()> {
+        self.process.kill_and_wait()?;
+        self.process = spawn(&self.program, &self.arguments, self.folder.path())?;
+        self.wait_until_writable().await
+    }
+
+    async fn initiate(&mut self) -> Result<()> {
+        let port = self.port;
+        let client = self.direct_client().await?;
+        self.process
+            .wait_until_ready(START_LIMIT, || {
+                let client = client.clone();
+                async move {
+                    let members = vec![doc! { "_id": 0, "host": format!("127.0.0.1:{port}") }];
+                    let config = doc! { "_id": "rs0", "members": members };
+                    client.database("admin").run_command(doc! { "replSetInitiate": config }).await.is_ok()
+                }
+            })
+            .await
+    }
+
+    async fn wait_until_writable(&mut self) -> Result<()> {
+        let client = self.direct_client().await?;
+        self.process
+            .wait_until_ready(START_LIMIT, || {
+                let client = client.clone();
+                async move {
+                    let hello = client.database("admin").run_command(doc! { "hello": 1 }).await;
+                    hello.is_ok_and(|reply| reply.get_bool("isWritablePrimary").unwrap_or(false))
+                }
+            })
+            .await
+    }
+
+    /// A client that speaks to this server whatever its state, and gives up soon.
+    async fn direct_client(&self) -> Result<Client> {
+        let uri = format!("mongodb://127.0.0.1:{}/?directConnection=true", self.port);
+        let mut options = ClientOptions::parse(uri).await.context("read the server's address")?;
+        options.server_selection_timeout = Some(Duration::from_secs(1));
+        options.connect_timeout = Some(Duration::from_secs(1));
+        Client::with_options(options).context("make a MongoDB client")
+    }
+}
+
+fn spawn(program: &Path, arguments: &[String], folder: &Path) -> Result<Process> {
+    Process::start("mongod", program, arguments, &[], folder, &folder.join("mongod.log"))
+}
+
+/// Waits until the replica set acknowledges a majority write: what a workload needs after a restart.
+///
+/// # Errors
+/// If it does not within `limit`.
+pub async fn wait_for_majority_write(client: &Client, database: &str, limit: Duration) -> Result<()> {
+    let collection = client.database(database).collection::<Document>("majority-probe");
+    wait::until("a majority write succeeds", limit, || async {
+        Ok(collection.insert_one(doc! {}).await.ok())
+    })
+    .await
+    .map(|_acknowledged| ())
+}

@@ -1,0 +1,6 @@
+//! End-to-end tests on real servers, one module per behaviour. All in one binary: linking costs more than running.
+//!
+//! Every test judges with the ledger (`pipeline_tests::ledger`), never by spot checks, and fails when something that
+//! it needs is not there. Run with at most two at once: the machine that these limits are made for has two cores.
+
+mod servers;
