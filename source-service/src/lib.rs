@@ -1,1 +1,4 @@
 //! (in work)
+pub mod envelope;
+pub mod partitioner;
+pub mod transcode;

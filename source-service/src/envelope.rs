@@ -1,0 +1,230 @@
+//! One change event of MongoDB becomes one record: key, value and what headers and routing need.
+//!
+//! ```text
+//!  raw event ──► Members (one walk: where each member lies) ──► value   one line, members in the fixed order
+//!                                                           ├─► key     the document's `_id`, or the namespace
+//!                                                           └─► operation, namespace, times, event id
+//! ```
+//!
+//! The server sends an event's members in any order and leaves out what does not apply; the envelope always has the same
+//! names in the same order, with `null` for what is absent (DESIGN "Wire format"). What the envelope does not name
+//! (`to`, `operationDescription`, `collectionUUID`, members computed by a pipeline) follows verbatim under its own name. The
+//! exception is `_id`, the resume token, of which `_meta.eventId` is the identifying part.
+//!
+//! Both buffers are reused: in the steady state an event costs no allocation.
+
+mod key;
+mod members;
+mod operation;
+#[cfg(test)]
+mod tests;
+
+use shared::cluster_time::ClusterTime;
+
+pub use key::KeyFormat;
+use members::Members;
+pub use members::{EventNamespace, resume_token};
+pub use operation::Operation;
+
+use crate::transcode::{
+    Canonical, Dialect, ElementKind, IsoInstant, MalformedBson, Relaxed, Writer, write_text,
+};
+
+/// Why an event has no record.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    /// Its bytes are damaged: a dead letter.
+    #[error("the event is not readable BSON")]
+    Unreadable(#[from] MalformedBson),
+    /// A member that routing, key or position need is missing, or is not what MongoDB sends: a dead letter, and most
+    /// likely the doing of a pipeline.
+    #[error("the event has no usable `{member}`")]
+    Incomplete { member: &'static str },
+    /// A member is named as one that only the envelope or the sink may write, or comes twice: the pipeline has to be changed.
+    #[error("the event's member `{name}` has a name that is taken")]
+    NameClash { name: String },
+}
+
+/// The JSON of documents in the value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum JsonDialect {
+    /// Extended JSON v2, relaxed.
+    #[default]
+    Relaxed,
+    /// Extended JSON v2, canonical.
+    Canonical,
+}
+
+/// What is said about an event that it does not say itself.
+#[derive(Clone, Copy, Debug)]
+pub struct EventContext {
+    /// Our clock, in milliseconds since 1970.
+    pub processed_at_ms: i64,
+    /// Whether the event is a row of a snapshot.
+    pub snapshot: bool,
+}
+
+/// A record, in the transcoder's buffers and in the event.
+#[derive(Clone, Copy, Debug)]
+pub struct EventRecord<'a> {
+    /// The envelope: one line of UTF-8 JSON without its line break.
+    pub value: &'a [u8],
+    /// The document's `_id`, or the namespace (`db.coll` or `db`, empty if there is none) of an event that is not about
+    /// a document.
+    pub key: &'a [u8],
+    /// Whether the event is about one document: it then belongs to the collection's topic, else to the control topic.
+    pub is_document_change: bool,
+    pub operation: Operation<'a>,
+    /// `None` for `invalidate`.
+    pub namespace: Option<EventNamespace<'a>>,
+    pub cluster_time: ClusterTime,
+    /// `_data` of the resume token: unique in a stream, and sorts as the stream does.
+    pub event_id: &'a str,
+    /// The whole resume token, a BSON document.
+    pub resume_token: &'a [u8],
+    /// The server's wall clock, in milliseconds since 1970; servers before 6.0 do not send it.
+    pub wall_time_ms: Option<i64>,
+    /// Whether the event is part of a multi-document transaction.
+    pub in_transaction: bool,
+    pub snapshot: bool,
+    /// How many texts held invalid UTF-8, which became U+FFFD.
+    pub repaired_texts: u32,
+}
+
+/// Makes records of events; owns the buffers that they lie in.
+#[derive(Debug)]
+pub struct EventTranscoder {
+    dialect: JsonDialect,
+    key_format: KeyFormat,
+    /// `,"source":"…","snapshot":`, the same in every value of this source.
+    source_member: Vec<u8>,
+    further: Vec<members::Span>,
+    value: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl EventTranscoder {
+    /// For the source with this id, without its run: `_meta.source` names who, the `source` header also which run.
+    pub fn new(source_id: &str, dialect: JsonDialect, key_format: KeyFormat) -> Self {
+        let mut source_member = b",\"source\":".to_vec();
+        write_text(source_id.as_bytes(), &mut source_member);
+        source_member.extend_from_slice(b",\"snapshot\":");
+        Self { dialect, key_format, source_member, further: Vec::new(), value: Vec::new(), key: Vec::new() }
+    }
+
+    /// The record of `event`, a whole raw BSON document (`RawDocument::as_bytes`). It lies in this transcoder's buffers until
+    /// the next call.
+    ///
+    /// # Errors
+    /// See [`EventError`]. The next event is not affected.
+    pub fn transcode<'a>(
+        &'a mut self,
+        event: &'a [u8],
+        context: &EventContext,
+    ) -> Result<EventRecord<'a>, EventError> {
+        let members = Members::read(event, &mut self.further)?;
+        let is_document_change = self.write_key(&members)?;
+        let repaired_texts = match self.dialect {
+            JsonDialect::Relaxed => self.write_value::<Relaxed>(event, &members, context)?,
+            JsonDialect::Canonical => self.write_value::<Canonical>(event, &members, context)?,
+        };
+        Ok(EventRecord {
+            value: &self.value,
+            key: &self.key,
+            is_document_change,
+            operation: members.operation,
+            namespace: members.namespace,
+            cluster_time: members.cluster_time,
+            event_id: members.event_id,
+            resume_token: members.resume_token,
+            wall_time_ms: members.wall_time_ms(),
+            in_transaction: members.lsid.is_some() && members.txn_number.is_some(),
+            snapshot: context.snapshot,
+            repaired_texts,
+        })
+    }
+
+    /// Returns whether the key is a document's.
+    fn write_key(&mut self, members: &Members<'_>) -> Result<bool, EventError> {
+        self.key.clear();
+        if let Some(id) = members.document_id()? {
+            key::write(id, self.key_format, &mut self.key)?;
+            return Ok(true);
+        }
+        if let Some(namespace) = &members.namespace {
+            self.key.extend_from_slice(namespace.db.as_bytes());
+            if let Some(coll) = namespace.coll {
+                self.key.push(b'.');
+                self.key.extend_from_slice(coll.as_bytes());
+            }
+        }
+        Ok(false)
+    }
+
+    fn write_value<D: Dialect>(
+        &mut self,
+        event: &[u8],
+        members: &Members<'_>,
+        context: &EventContext,
+    ) -> Result<u32, EventError> {
+        self.value.clear();
+        let mut writer = Writer::<D>::new(&mut self.value);
+
+        writer.raw(b"{\"_meta\":{\"eventId\":");
+        writer.text(members.event_id.as_bytes());
+        writer.raw(b",\"operationType\":");
+        writer.text(members.operation.name().as_bytes());
+        writer.raw(b",\"ns\":");
+        match &members.namespace {
+            Some(namespace) => writer.document(namespace.raw)?,
+            None => writer.raw(b"null"),
+        }
+        writer.raw(b",\"clusterTime\":");
+        writer.value(ElementKind::Timestamp, &members.cluster_time_bytes())?;
+        writer.raw(b",\"wallTime\":");
+        optional(&mut writer, members.wall_time)?;
+        writer.raw(b",\"lsid\":");
+        optional(&mut writer, members.lsid)?;
+        writer.raw(b",\"txnNumber\":");
+        optional(&mut writer, members.txn_number)?;
+        writer.raw(&self.source_member);
+        writer.raw(if context.snapshot { b"true" } else { b"false" });
+        writer.raw(b",\"processedAt\":");
+        match IsoInstant::from_millis(context.processed_at_ms) {
+            Some(instant) => writer.text(instant.as_bytes()),
+            // A clock outside 1970 to 9999 says nothing about when this was.
+            None => writer.raw(b"null"),
+        }
+
+        writer.raw(b"},\"documentKey\":");
+        optional(&mut writer, members.document_key)?;
+        writer.raw(b",\"fullDocument\":");
+        optional(&mut writer, members.full_document)?;
+        writer.raw(b",\"updateDescription\":");
+        optional(&mut writer, members.update_description)?;
+        writer.raw(b",\"fullDocumentBeforeChange\":");
+        optional(&mut writer, members.full_document_before_change)?;
+        for span in &self.further {
+            let member = span.element(event)?;
+            writer.raw(b",");
+            writer.text(member.name);
+            writer.raw(b":");
+            writer.value(member.kind, member.value)?;
+        }
+        writer.raw(b"}");
+        Ok(writer.repaired_texts())
+    }
+}
+
+fn optional<D: Dialect>(
+    writer: &mut Writer<'_, D>,
+    member: Option<members::Value<'_>>,
+) -> Result<(), MalformedBson> {
+    match member {
+        Some(value) => writer.value(value.kind, value.bytes),
+        None => {
+            writer.raw(b"null");
+            Ok(())
+        }
+    }
+}

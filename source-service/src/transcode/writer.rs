@@ -1,0 +1,247 @@
+//! The walk: one BSON value after the other, each appended as JSON.
+
+use std::marker::PhantomData;
+
+use base64::{Engine, encoded_len, engine::general_purpose::STANDARD};
+
+use super::{
+    Dialect, ElementKind, MAX_DEPTH, MalformedBson, Reader,
+    text::{HEX, first_flag, not_plain, write_text},
+};
+
+/// Appends values in dialect `D` and counts what had to be repaired.
+///
+/// After an error the output ends somewhere inside the value: whoever owns the buffer cuts it back.
+pub(crate) struct Writer<'o, D> {
+    out: &'o mut Vec<u8>,
+    repaired_texts: u32,
+    dialect: PhantomData<D>,
+}
+
+impl<'o, D: Dialect> Writer<'o, D> {
+    pub(crate) fn new(out: &'o mut Vec<u8>) -> Self {
+        Self { out, repaired_texts: 0, dialect: PhantomData }
+    }
+
+    pub(crate) fn repaired_texts(&self) -> u32 {
+        self.repaired_texts
+    }
+
+    /// What lies between the values: punctuation and names that need no escaping.
+    #[inline]
+    pub(crate) fn raw(&mut self, json: &[u8]) {
+        self.out.extend_from_slice(json);
+    }
+
+    #[inline]
+    pub(crate) fn text(&mut self, bytes: &[u8]) {
+        self.repaired_texts += u32::from(write_text(bytes, self.out));
+    }
+
+    /// A whole document, frame included, as an object.
+    pub(crate) fn document(&mut self, document: &[u8]) -> Result<(), MalformedBson> {
+        self.members(document, MAX_DEPTH)
+    }
+
+    /// One value of which the type is known; `bytes` must hold nothing else.
+    pub(crate) fn value(&mut self, kind: ElementKind, bytes: &[u8]) -> Result<(), MalformedBson> {
+        let mut reader = Reader::new(bytes);
+        self.next_value(kind, &mut reader, MAX_DEPTH)?;
+        if reader.rest().is_empty() { Ok(()) } else { Err(MalformedBson::TrailingBytes) }
+    }
+
+    fn members(&mut self, document: &[u8], depth: usize) -> Result<(), MalformedBson> {
+        let depth = depth.checked_sub(1).ok_or(MalformedBson::TooDeep)?;
+        let mut reader = Reader::of_document(document)?;
+        let Some(mut kind) = reader.element_kind()? else {
+            self.raw(b"{}");
+            return Ok(());
+        };
+        self.raw(b"{\"");
+        loop {
+            self.name(&mut reader)?;
+            self.next_value(kind, &mut reader, depth)?;
+            match reader.element_kind()? {
+                Some(next) => kind = next,
+                None => break,
+            }
+            self.raw(b",\"");
+        }
+        self.raw(b"}");
+        Ok(())
+    }
+
+    /// The names of an array's elements are its indices in order; they are skipped, not checked.
+    fn items(&mut self, array: &[u8], depth: usize) -> Result<(), MalformedBson> {
+        let depth = depth.checked_sub(1).ok_or(MalformedBson::TooDeep)?;
+        let mut reader = Reader::of_document(array)?;
+        self.raw(b"[");
+        let mut first = true;
+        while let Some(kind) = reader.element_kind()? {
+            if !first {
+                self.raw(b",");
+            }
+            first = false;
+            reader.c_string()?;
+            self.next_value(kind, &mut reader, depth)?;
+        }
+        self.raw(b"]");
+        Ok(())
+    }
+
+    /// A member's name behind its opening quote, up to the colon. Most names are short plain ASCII: the zero that ends them counts
+    /// as a control character, so one test of a word finds the end and proves that nothing needs escaping.
+    #[inline]
+    fn name(&mut self, reader: &mut Reader<'_>) -> Result<(), MalformedBson> {
+        let start = self.out.len();
+        let rest = reader.rest();
+        let mut length = 0;
+        for word in rest.as_chunks::<8>().0 {
+            let flags = not_plain(u64::from_le_bytes(*word));
+            self.out.extend_from_slice(word);
+            if flags == 0 {
+                length += 8;
+                continue;
+            }
+            let end = first_flag(flags);
+            length += end;
+            if word[end] == 0 {
+                self.out.truncate(start + length);
+                self.raw(b"\":");
+                reader.take(length + 1)?;
+                return Ok(());
+            }
+            break;
+        }
+        // An unusual name, or one near the end of the document. `start` is behind the quote, which comes again.
+        self.out.truncate(start - 1);
+        let name = reader.c_string()?;
+        self.text(name);
+        self.raw(b":");
+        Ok(())
+    }
+
+    #[inline]
+    fn next_value(
+        &mut self,
+        kind: ElementKind,
+        reader: &mut Reader<'_>,
+        depth: usize,
+    ) -> Result<(), MalformedBson> {
+        match kind {
+            ElementKind::String => self.text(reader.string()?),
+            ElementKind::Int32 => D::int32(reader.i32()?, self.out),
+            ElementKind::Int64 => D::int64(reader.i64()?, self.out),
+            ElementKind::Double => D::double(f64::from_le_bytes(reader.array()?), self.out),
+            ElementKind::DateTime => D::date(reader.i64()?, self.out),
+            ElementKind::ObjectId => D::object_id(reader.array()?, self.out),
+            ElementKind::Document => self.members(reader.document()?, depth)?,
+            ElementKind::Array => self.items(reader.document()?, depth)?,
+            ElementKind::Null => self.raw(b"null"),
+            ElementKind::Boolean => match reader.byte()? {
+                0 => self.raw(b"false"),
+                1 => self.raw(b"true"),
+                other => return Err(MalformedBson::Boolean(other)),
+            },
+            ElementKind::Decimal128 => D::decimal(reader.array()?, self.out),
+            ElementKind::Binary => self.binary(reader)?,
+            ElementKind::Timestamp => self.timestamp(reader)?,
+            ElementKind::Undefined
+            | ElementKind::Regex
+            | ElementKind::DbPointer
+            | ElementKind::Code
+            | ElementKind::Symbol
+            | ElementKind::CodeWithScope
+            | ElementKind::MinKey
+            | ElementKind::MaxKey => self.rare(kind, reader, depth)?,
+        }
+        Ok(())
+    }
+
+    fn binary(&mut self, reader: &mut Reader<'_>) -> Result<(), MalformedBson> {
+        let (subtype, content) = reader.binary()?;
+        self.raw(b"{\"$binary\":{\"base64\":\"");
+        let start = self.out.len();
+        let length = encoded_len(content.len(), true).expect("BSON is shorter than 2 GiB");
+        self.out.resize(start + length, 0);
+        STANDARD.encode_slice(content, &mut self.out[start..]).expect("the room was measured");
+        let [high, low] = HEX[usize::from(subtype)];
+        self.raw(&[b'"', b',', b'"', b's', b'u', b'b', b'T', b'y', b'p', b'e', b'"', b':', b'"', high, low]);
+        self.raw(b"\"}}");
+        Ok(())
+    }
+
+    fn timestamp(&mut self, reader: &mut Reader<'_>) -> Result<(), MalformedBson> {
+        let (increment, seconds) = (reader.u32()?, reader.u32()?);
+        self.raw(b"{\"$timestamp\":{\"t\":");
+        self.raw(itoa::Buffer::new().format(seconds).as_bytes());
+        self.raw(b",\"i\":");
+        self.raw(itoa::Buffer::new().format(increment).as_bytes());
+        self.raw(b"}}");
+        Ok(())
+    }
+
+    /// Types that are deprecated or seldom stored; out of line, so that they do not burden the common ones.
+    #[cold]
+    fn rare(
+        &mut self,
+        kind: ElementKind,
+        reader: &mut Reader<'_>,
+        depth: usize,
+    ) -> Result<(), MalformedBson> {
+        match kind {
+            ElementKind::Regex => {
+                let (pattern, options) = (reader.c_string()?, reader.c_string()?);
+                self.raw(b"{\"$regularExpression\":{\"pattern\":");
+                self.text(pattern);
+                self.raw(b",\"options\":");
+                self.options(options);
+                self.raw(b"}}");
+            }
+            ElementKind::Code => {
+                self.raw(b"{\"$code\":");
+                self.text(reader.string()?);
+                self.raw(b"}");
+            }
+            ElementKind::CodeWithScope => {
+                let (code, scope) = reader.code_with_scope()?;
+                self.raw(b"{\"$code\":");
+                self.text(code);
+                self.raw(b",\"$scope\":");
+                self.members(scope, depth)?;
+                self.raw(b"}");
+            }
+            ElementKind::Symbol => {
+                self.raw(b"{\"$symbol\":");
+                self.text(reader.string()?);
+                self.raw(b"}");
+            }
+            ElementKind::DbPointer => {
+                self.raw(b"{\"$dbPointer\":{\"$ref\":");
+                self.text(reader.string()?);
+                self.raw(b",\"$id\":");
+                D::object_id(reader.array()?, self.out);
+                self.raw(b"}}");
+            }
+            ElementKind::Undefined => self.raw(b"{\"$undefined\":true}"),
+            ElementKind::MinKey => self.raw(b"{\"$minKey\":1}"),
+            ElementKind::MaxKey => self.raw(b"{\"$maxKey\":1}"),
+            _ => unreachable!("`next_value` keeps the common types"),
+        }
+        Ok(())
+    }
+
+    /// The options of an expression, which the specification wants in alphabetical order. Longer than any real list:
+    /// left as it is.
+    fn options(&mut self, options: &[u8]) {
+        let mut sorted = [0; 16];
+        match sorted.get_mut(..options.len()) {
+            Some(sorted) if options.is_ascii() => {
+                sorted.copy_from_slice(options);
+                sorted.sort_unstable();
+                self.text(sorted);
+            }
+            _ => self.text(options),
+        }
+    }
+}
