@@ -1,0 +1,256 @@
+//! The lake: one set of atomic steps, done for real on two targets.
+//!
+//! ```text
+//!   read_document ── create_document / replace_document      small JSON objects: heads
+//!   file ─────────── create_file / append                    data files: bytes and metadata in one step
+//!   list_files, read_file                                    for takeover and `verify`
+//! ```
+//!
+//! Every writing step is a compare-and-set: it happens whole, on exactly the state that the caller has read, or not at
+//! all. That is all the chain needs (DESIGN §5, rules 2 to 5): no lease, no rename, no delete.
+//!
+//! Invariants:
+//! - Nothing is retried inside. Each request has a time limit. When the outcome is not known for certain the answer is
+//!   [`LakeError::Unknown`], and the caller reads back.
+//! - [`ETag`]s are compared, never ordered, and mean nothing across targets.
+//! - A file's bytes only grow within one generation; what a [`FileState`] covers can be read for as long as that holds.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::{
+    file_metadata::{FileMetadata, METADATA_LIMIT_BYTES},
+    lake_path::LakePath,
+};
+
+pub mod azure;
+pub mod directory;
+mod target;
+
+use azure::{AzureContainer, BlockId};
+use directory::Directory;
+pub use target::{AzureTarget, LakeAuth, LakeTarget, TargetError};
+
+/// Where the files go.
+pub enum Lake {
+    Directory(Directory),
+    Azure(AzureContainer),
+}
+
+/// Names one version of an object. Opaque.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ETag(String);
+
+impl ETag {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ETag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A small object as it was read.
+#[derive(Clone, Debug)]
+pub struct Document {
+    pub bytes: Vec<u8>,
+    pub etag: ETag,
+}
+
+/// A data file as it was read, or as an own step left it: what the next step must be based on.
+#[derive(Clone, Debug)]
+pub struct FileState {
+    pub etag: ETag,
+    pub metadata: FileMetadata,
+    /// The committed blocks in order; empty on a directory. Shared, since a full file has 45,000 of them.
+    blocks: Arc<Vec<BlockId>>,
+}
+
+impl FileState {
+    /// How many blocks the file has; 0 on a directory, where nothing limits the number of appends.
+    pub fn block_count(&self) -> usize {
+        self.blocks.len()
+    }
+}
+
+/// A data file as a listing shows it. Metadata only: read it with [`Lake::file`] before changing it.
+#[derive(Clone, Debug)]
+pub struct ListedFile {
+    pub path: LakePath,
+    pub metadata: FileMetadata,
+}
+
+/// What went wrong, by what the caller does about it. Causes never hold keys, signatures or tokens.
+#[derive(Clone, Debug, Error)]
+pub enum LakeError {
+    /// Certainly nothing happened: somebody else was first (409, 412, an invalid block list). Read back.
+    #[error("somebody else changed it first")]
+    Conflict,
+    /// The reply was lost or says nothing certain: it may have happened, or may still happen. Read back.
+    #[error("the outcome is not known: {cause}")]
+    Unknown { cause: String },
+    /// It certainly did not happen; try again, not before `retry_after` if the store named one.
+    #[error("the lake is not available: {cause}")]
+    Unavailable { cause: String, retry_after: Option<Duration> },
+    /// 401 or 403, or the file system's permission denied: exit 77, after one refresh of the credential.
+    #[error("not allowed: {cause}")]
+    Denied { cause: String },
+    /// It did not happen and repeating cannot help: a missing container, a network file system, a request that the
+    /// store finds malformed, metadata over the limit. Exit 78.
+    #[error("the lake cannot serve this: {what}")]
+    Refused { what: String },
+    /// What is there cannot be read as ours: exit 25.
+    #[error("{path} is damaged: {what}")]
+    Damaged { path: LakePath, what: String },
+}
+
+impl Lake {
+    /// Opens the target; no request is made yet, see [`Lake::prepare`].
+    ///
+    /// # Errors
+    /// If an Azure target has no usable credential.
+    pub fn open(target: &LakeTarget, auth: Option<&LakeAuth>) -> Result<Self, TargetError> {
+        match target {
+            LakeTarget::Directory(root) => Ok(Self::Directory(Directory::new(root.clone()))),
+            LakeTarget::Azure(target) => {
+                let auth = auth.ok_or(TargetError::NoCredential)?;
+                Ok(Self::Azure(AzureContainer::open(target, auth)?))
+            }
+        }
+    }
+
+    /// Makes the target usable: the container or directory is created if it is missing and we may; network file systems
+    /// are refused where they can be told.
+    pub async fn prepare(&self) -> Result<(), LakeError> {
+        match self {
+            Self::Directory(lake) => lake.prepare().await,
+            Self::Azure(lake) => lake.prepare().await,
+        }
+    }
+
+    pub async fn read_document(&self, path: &LakePath) -> Result<Option<Document>, LakeError> {
+        match self {
+            Self::Directory(lake) => lake.read_document(path).await,
+            Self::Azure(lake) => lake.read_document(path).await,
+        }
+    }
+
+    /// Creates a document; [`LakeError::Conflict`] if there is one.
+    pub async fn create_document(&self, path: &LakePath, bytes: Vec<u8>) -> Result<ETag, LakeError> {
+        match self {
+            Self::Directory(lake) => lake.create_document(path, bytes).await,
+            Self::Azure(lake) => lake.create_document(path, bytes).await,
+        }
+    }
+
+    /// Replaces a document that is still as it was read; [`LakeError::Conflict`] if it is not, or is gone.
+    pub async fn replace_document(
+        &self,
+        path: &LakePath,
+        bytes: Vec<u8>,
+        expected: &ETag,
+    ) -> Result<ETag, LakeError> {
+        match self {
+            Self::Directory(lake) => lake.replace_document(path, bytes, expected).await,
+            Self::Azure(lake) => lake.replace_document(path, bytes, expected).await,
+        }
+    }
+
+    /// A data file's state, all of one version. `None` if there is no such file.
+    pub async fn file(&self, path: &LakePath) -> Result<Option<FileState>, LakeError> {
+        match self {
+            Self::Directory(lake) => lake.file(path).await,
+            Self::Azure(lake) => lake.file(path).await,
+        }
+    }
+
+    /// Creates a data file with its first bytes, which may be none; [`LakeError::Conflict`] if there is one.
+    /// `metadata.stored_size` must be the number of `bytes`.
+    pub async fn create_file(
+        &self,
+        path: &LakePath,
+        bytes: &[Bytes],
+        metadata: &FileMetadata,
+    ) -> Result<FileState, LakeError> {
+        check_step(path, 0, bytes, metadata)?;
+        match self {
+            Self::Directory(lake) => lake.create_file(path, bytes, metadata).await,
+            Self::Azure(lake) => lake.create_file(path, bytes, metadata).await,
+        }
+    }
+
+    /// Appends to a file that is still as `state` says, and replaces all its metadata, in one step. Without bytes this
+    /// is a recommit of the same content: a new `next`, a seal. `metadata.stored_size` must be the sum.
+    pub async fn append(
+        &self,
+        path: &LakePath,
+        state: &FileState,
+        bytes: &[Bytes],
+        metadata: &FileMetadata,
+    ) -> Result<FileState, LakeError> {
+        check_step(path, state.metadata.stored_size, bytes, metadata)?;
+        match self {
+            Self::Directory(lake) => lake.append(path, state, bytes, metadata).await,
+            Self::Azure(lake) => lake.append(path, state, bytes, metadata).await,
+        }
+    }
+
+    /// All data files of ours under a folder, at any depth, in the order of their paths.
+    pub async fn list_files(&self, folder: &LakePath) -> Result<Vec<ListedFile>, LakeError> {
+        match self {
+            Self::Directory(lake) => lake.list_files(folder).await,
+            Self::Azure(lake) => lake.list_files(folder).await,
+        }
+    }
+
+    /// Opens what `state` covers for reading, also while the file grows on. [`LakeError::Conflict`] here or while
+    /// reading means that the content was replaced (a rebuild) or is gone.
+    pub async fn read_file(&self, path: &LakePath, state: &FileState) -> Result<FileReader<'_>, LakeError> {
+        match self {
+            Self::Directory(lake) => Ok(FileReader::Directory(lake.read_file(path, state).await?)),
+            Self::Azure(lake) => Ok(FileReader::Azure(lake.read_file(path, state))),
+        }
+    }
+}
+
+/// Reads a data file in order, in chunks of a few MiB, up to the size that its state named.
+pub enum FileReader<'a> {
+    Directory(directory::Reader),
+    Azure(azure::Reader<'a>),
+}
+
+impl FileReader<'_> {
+    /// The next bytes, never empty; `None` at the end.
+    pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, LakeError> {
+        match self {
+            Self::Directory(reader) => reader.next_chunk().await,
+            Self::Azure(reader) => reader.next_chunk().await,
+        }
+    }
+}
+
+/// What both targets rely on, checked before anything is sent: a size that does not add up would make a file whose
+/// metadata lies, and Azurite would accept metadata that Azure refuses.
+fn check_step(path: &LakePath, size_before: u64, bytes: &[Bytes], metadata: &FileMetadata) -> Result<(), LakeError> {
+    let added: u64 = bytes.iter().map(|piece| piece.len() as u64).sum();
+    assert_eq!(
+        metadata.stored_size,
+        size_before + added,
+        "storedsize of {path} must be what was there plus what is appended"
+    );
+    let encoded_len = metadata.encoded_len();
+    if encoded_len > METADATA_LIMIT_BYTES {
+        let what = format!("metadata of {path} takes {encoded_len} bytes, at most {METADATA_LIMIT_BYTES} fit");
+        return Err(LakeError::Refused { what });
+    }
+    Ok(())
+}
