@@ -52,6 +52,15 @@ pub fn forward_error(error: &KafkaError, reason: &str) {
     tracing::warn!(target: "librdkafka", error = %error, detail = reason, "kafka client reports an error");
 }
 
+/// The code of an error, those of admin requests included, which rdkafka's own function leaves out (0.39).
+#[must_use]
+pub fn error_code(error: &KafkaError) -> Option<RDKafkaErrorCode> {
+    match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        other => other.rdkafka_error_code(),
+    }
+}
+
 /// A context for clients that need nothing but the log.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ForwardLogs;
@@ -215,7 +224,7 @@ impl ClientContext for Reports {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+        let code = error_code(&error).unwrap_or(RDKafkaErrorCode::Fail);
         match self.0.try_send(Report { code, text: reason.to_owned(), seen: Instant::now() }) {
             Ok(()) => {}
             Err(TrySendError::Full(report) | TrySendError::Disconnected(report)) => {

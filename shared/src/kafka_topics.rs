@@ -11,10 +11,9 @@ use rdkafka::admin::{
     AdminClient, AdminOptions, ConfigResource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
     TopicReplication,
 };
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::types::RDKafkaErrorCode as Code;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
-use crate::kafka_client::ForwardLogs;
+use crate::kafka_client::{ForwardLogs, error_code};
 
 /// Configuration by name. Values that the broker keeps to itself (passwords) are left out.
 pub type Configs = BTreeMap<String, String>;
@@ -24,10 +23,10 @@ pub type Configs = BTreeMap<String, String>;
 pub enum AdminError {
     /// Somebody has to grant a right: exit 77 with the ACL to grant.
     #[error("not allowed to {what} ({code})")]
-    NotAllowed { what: String, code: RDKafkaErrorCode },
+    NotAllowed { what: String, code: Code },
     /// The cluster cannot answer now: wait and ask again.
     #[error("Kafka cannot {what} now ({code})")]
-    Unavailable { what: String, code: RDKafkaErrorCode },
+    Unavailable { what: String, code: Code },
     /// There is no such topic.
     #[error("cannot {what}: no such topic")]
     UnknownTopic { what: String },
@@ -204,14 +203,14 @@ fn colliding(name: &str, existing: Vec<String>) -> Vec<String> {
 }
 
 fn failed(what: String, error: &KafkaError) -> AdminError {
-    match error.rdkafka_error_code() {
+    match error_code(error) {
         Some(code) => classify(what, code),
         None => AdminError::Refused { what, reason: error.to_string() },
     }
 }
 
 /// The one place that decides what the caller does about a code.
-fn classify(what: String, code: RDKafkaErrorCode) -> AdminError {
+fn classify(what: String, code: Code) -> AdminError {
     match code {
         Code::TopicAuthorizationFailed
         | Code::ClusterAuthorizationFailed

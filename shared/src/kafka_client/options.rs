@@ -113,11 +113,10 @@ pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, Expected> {
         } else if options.iter().any(|(known, _)| known == name) {
             mistakes.push(format!("{name} once"));
         } else if let Err(error) = ClientConfig::new().set(name, value).create_native_config() {
+            // librdkafka may call the property by another of its names, so ours is given too.
             mistakes.push(match error {
-                KafkaError::ClientConfig(_, reason, ..) => {
-                    format!("a property that librdkafka takes ({reason})")
-                }
-                other => format!("a property that librdkafka takes ({other})"),
+                KafkaError::ClientConfig(_, reason, ..) => format!("another {name}: {reason}"),
+                other => format!("another {name}: {other}"),
             });
         } else {
             options.push((name.to_owned(), value.to_owned()));
@@ -149,8 +148,8 @@ mod tests {
         for part in [
             "no acks: exactly-once",
             "no isolation.level: records of aborted",
-            "nonsense.ms",
-            "linger.ms",
+            "another nonsense.ms: No such configuration property",
+            "another linger.ms: Invalid value",
             "name=value instead of \"plain\"",
             "retry.backoff.ms once",
         ] {

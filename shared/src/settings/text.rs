@@ -35,7 +35,7 @@ pub fn arguments(table: Table) -> Vec<Arg> {
                 .allow_hyphen_values(true)
                 .help(format!("{}{default}", setting.help))
                 .long_help(format!(
-                    "{}\nExpected: {}. [env: {}]{default}",
+                    "{}\nExpected: {}\n[env: {}]{default}",
                     setting.help, setting.expects, setting.name
                 ))
         })
