@@ -11,8 +11,13 @@
 //! harness.
 
 pub mod http;
+pub mod json;
+pub mod kafka_reader;
+pub mod lake_reader;
+pub mod ledger;
 pub mod paths;
 pub mod ports;
 pub mod process;
 pub mod servers;
+pub mod service;
 pub mod wait;

@@ -1,0 +1,256 @@
+//! What is really in Kafka: whole topics, read committed, up to the high watermark.
+//!
+//! The end is the high watermark of a read_uncommitted client, never the last stable offset: a transaction that is
+//! still open has to end before a judgement, so the reader waits for it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    message::{BorrowedMessage, Headers},
+};
+
+/// One request to the broker.
+const REQUEST_LIMIT: Duration = Duration::from_secs(15);
+/// Without any progress for this long, something holds the end back (an open transaction that nobody ends).
+const STALL_LIMIT: Duration = Duration::from_secs(45);
+
+/// A record with everything that the product promises about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaRecord {
+    pub topic: Arc<str>,
+    pub partition: i32,
+    pub offset: i64,
+    /// Milliseconds since 1970.
+    pub timestamp_ms: Option<i64>,
+    pub key: Option<Vec<u8>>,
+    /// `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+impl KafkaRecord {
+    /// The first header of this name, as text. `None` also if it is no UTF-8.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers.iter().find(|(own, _)| own == name)?;
+        std::str::from_utf8(value).ok()
+    }
+}
+
+/// What one partition holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionContent {
+    /// The oldest offset that is still there.
+    pub low: i64,
+    /// One past the newest, markers of transactions included.
+    pub high: i64,
+    /// Rising by offset; committed ones only.
+    pub records: Vec<KafkaRecord>,
+}
+
+/// Topics, partitions, records.
+#[derive(Clone, Debug, Default)]
+pub struct KafkaContent {
+    pub topics: BTreeMap<String, BTreeMap<i32, PartitionContent>>,
+}
+
+impl KafkaContent {
+    /// All records of a topic, partition by partition.
+    pub fn records<'a>(&'a self, topic: &str) -> impl Iterator<Item = &'a KafkaRecord> + use<'a> {
+        self.topics
+            .get(topic)
+            .into_iter()
+            .flat_map(|partitions| partitions.values())
+            .flat_map(|part| &part.records)
+    }
+}
+
+/// Reads one broker.
+#[derive(Clone, Debug)]
+pub struct KafkaReader {
+    bootstrap: String,
+}
+
+impl KafkaReader {
+    pub fn new(bootstrap: impl Into<String>) -> Self {
+        Self { bootstrap: bootstrap.into() }
+    }
+
+    /// The names of all topics that begin with `prefix`.
+    ///
+    /// # Errors
+    /// If the broker does not answer.
+    pub async fn topics(&self, prefix: &str) -> Result<BTreeSet<String>> {
+        let (reader, prefix) = (self.clone(), prefix.to_owned());
+        blocking(move || {
+            let metadata = reader.consumer("read_uncommitted")?.fetch_metadata(None, REQUEST_LIMIT);
+            let metadata = metadata.context("list topics")?;
+            let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
+            Ok(names.filter(|name| name.starts_with(&prefix)).collect())
+        })
+        .await
+    }
+
+    /// Reads these topics whole. A topic that does not exist is an error.
+    ///
+    /// # Errors
+    /// If the broker does not answer, or the end of a partition is not reached although the reader waits.
+    pub async fn read(&self, topics: impl IntoIterator<Item = String>) -> Result<KafkaContent> {
+        let (reader, topics) = (self.clone(), topics.into_iter().collect::<Vec<_>>());
+        blocking(move || reader.read_blocking(&topics)).await
+    }
+
+    /// Reads all topics under a prefix.
+    ///
+    /// # Errors
+    /// As [`KafkaReader::read`].
+    pub async fn read_prefix(&self, prefix: &str) -> Result<KafkaContent> {
+        let topics = self.topics(prefix).await?;
+        self.read(topics).await
+    }
+
+    /// High watermarks of these topics: what a sink has to reach.
+    ///
+    /// # Errors
+    /// If the broker does not answer.
+    pub async fn high_watermarks(
+        &self,
+        topics: impl IntoIterator<Item = String>,
+    ) -> Result<BTreeMap<(String, i32), i64>> {
+        let (reader, topics) = (self.clone(), topics.into_iter().collect::<Vec<_>>());
+        blocking(move || {
+            let content = reader.watermarks(&topics)?;
+            let parts = content.topics.into_iter().flat_map(|(topic, parts)| {
+                parts.into_iter().map(move |(partition, part)| ((topic.clone(), partition), part.high))
+            });
+            Ok(parts.collect())
+        })
+        .await
+    }
+
+    fn consumer(&self, isolation: &str) -> Result<BaseConsumer> {
+        ClientConfig::new()
+            .set("bootstrap.servers", &self.bootstrap)
+            .set("group.id", "atlas-tests-reader")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("isolation.level", isolation)
+            .set("fetch.wait.max.ms", "50")
+            .set("fetch.message.max.bytes", "16777216")
+            .set("receive.message.max.bytes", "110000000")
+            .set("reconnect.backoff.max.ms", "500")
+            .set("log_level", "2")
+            .create()
+            .context("make a Kafka consumer")
+    }
+
+    fn watermarks(&self, topics: &[String]) -> Result<KafkaContent> {
+        let consumer = self.consumer("read_uncommitted")?;
+        let mut content = KafkaContent::default();
+        for topic in topics {
+            let metadata = consumer.fetch_metadata(Some(topic), REQUEST_LIMIT);
+            let metadata = metadata.with_context(|| format!("describe topic {topic}"))?;
+            let described = metadata.topics().first().context("no topic in the answer")?;
+            if let Some(error) = described.error() {
+                bail!("topic {topic}: {error:?}");
+            }
+            let parts = content.topics.entry(topic.clone()).or_default();
+            for partition in described.partitions() {
+                let (low, high) = consumer
+                    .fetch_watermarks(topic, partition.id(), REQUEST_LIMIT)
+                    .with_context(|| format!("ask for the ends of {topic}/{}", partition.id()))?;
+                parts.insert(partition.id(), PartitionContent { low, high, records: Vec::new() });
+            }
+        }
+        Ok(content)
+    }
+
+    fn read_blocking(&self, topics: &[String]) -> Result<KafkaContent> {
+        let mut content = self.watermarks(topics)?;
+        let mut open = TopicPartitionList::new();
+        for (topic, parts) in &content.topics {
+            for (&partition, part) in parts.iter().filter(|(_, part)| part.low < part.high) {
+                open.add_partition_offset(topic, partition, Offset::Offset(part.low))
+                    .context("name a partition")?;
+            }
+        }
+        if open.count() == 0 {
+            return Ok(content);
+        }
+        let names: BTreeMap<String, Arc<str>> =
+            topics.iter().map(|topic| (topic.clone(), Arc::from(topic.as_str()))).collect();
+        let consumer = self.consumer("read_committed")?;
+        consumer.assign(&open).context("assign partitions")?;
+        let mut progress_at = Instant::now();
+        let mut last_sum = 0_i64;
+        loop {
+            match consumer.poll(Duration::from_millis(50)) {
+                Some(message) => {
+                    let record = record(&message.context("read a record")?, &names)?;
+                    let part = content
+                        .topics
+                        .get_mut(&*record.topic)
+                        .and_then(|parts| parts.get_mut(&record.partition));
+                    // What came after the watermark was taken belongs to a later look.
+                    if let Some(part) = part.filter(|part| record.offset < part.high) {
+                        part.records.push(record);
+                    }
+                    progress_at = Instant::now();
+                }
+                // Positions pass transaction markers only as polling goes on.
+                None => {
+                    let positions = consumer.position().context("ask for positions")?;
+                    let mut behind = Vec::new();
+                    let mut sum = 0;
+                    for element in open.elements() {
+                        let (topic, partition) = (element.topic(), element.partition());
+                        let high = content.topics[topic][&partition].high;
+                        let position = positions.find_partition(topic, partition).map(|found| found.offset());
+                        let position = match position {
+                            Some(Offset::Offset(position)) => position,
+                            _ => -1,
+                        };
+                        sum += position;
+                        if position < high {
+                            behind.push(format!("{topic}/{partition} at {position} of {high}"));
+                        }
+                    }
+                    if behind.is_empty() {
+                        return Ok(content);
+                    }
+                    if sum != last_sum {
+                        (last_sum, progress_at) = (sum, Instant::now());
+                    }
+                    if progress_at.elapsed() > STALL_LIMIT {
+                        bail!("the end was not reached for {STALL_LIMIT:?}: {}", behind.join(", "));
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.context("a Kafka reader's thread")?
+}
+
+fn record(message: &BorrowedMessage<'_>, names: &BTreeMap<String, Arc<str>>) -> Result<KafkaRecord> {
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    let headers = headers.map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()));
+    Ok(KafkaRecord {
+        topic: names.get(message.topic()).context("a record of a topic that was not asked for")?.clone(),
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: headers.collect(),
+    })
+}

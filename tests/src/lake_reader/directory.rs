@@ -1,0 +1,85 @@
+//! A lake in a local directory: sidecars say what is there.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::{LakeContent, LakeFile, LakeHead, is_data_file, is_head};
+
+/// Whether data files are read, or only what is said about them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bytes {
+    Read,
+    Skip,
+}
+
+pub(super) fn read(root: &Path, bytes: Bytes) -> Result<LakeContent> {
+    let mut content = LakeContent::default();
+    for file in walk(&root.join("_chain"))? {
+        let relative = below(root, &file)?;
+        if is_head(&relative) {
+            let document = fs::read(&file).with_context(|| format!("read {relative}"))?;
+            content.heads.push(LakeHead::parse(&relative, &document)?);
+        } else if let Some(path) =
+            relative.strip_prefix("_chain/files/").and_then(|path| path.strip_suffix(".json"))
+            && is_data_file(path)
+        {
+            // A sidecar is replaced by rename, so it is always whole. It is read before the bytes: these only grow.
+            let metadata = sidecar(&fs::read(&file).with_context(|| format!("read {relative}"))?)
+                .with_context(|| format!("the sidecar {relative}"))?;
+            let mut data = LakeFile { path: path.to_owned(), metadata, bytes: Vec::new() };
+            if bytes == Bytes::Read {
+                let stored = usize::try_from(data.number("storedsize")?).context("storedsize")?;
+                data.bytes = fs::read(root.join(path)).with_context(|| format!("read {path}"))?;
+                if data.bytes.len() < stored {
+                    bail!("{path} has {} bytes, its sidecar says {stored}", data.bytes.len());
+                }
+                data.bytes.truncate(stored);
+            }
+            content.files.push(data);
+        }
+    }
+    content.files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(content)
+}
+
+/// The facts of a sidecar: its member `metadata`, or the object itself.
+fn sidecar(bytes: &[u8]) -> Result<BTreeMap<String, String>> {
+    let value: Value = serde_json::from_slice(bytes).context("is no JSON")?;
+    let facts = if value["metadata"].is_object() { &value["metadata"] } else { &value };
+    let facts = facts.as_object().context("is no object")?;
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    Ok(facts.iter().map(|(name, value)| (name.clone(), text(value))).collect())
+}
+
+/// All files below a folder; a folder that vanishes meanwhile or was never there has none.
+fn walk(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut open = vec![folder.to_path_buf()];
+    while let Some(folder) = open.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).with_context(|| format!("list {}", folder.display())),
+        };
+        for entry in entries {
+            let entry = entry.with_context(|| format!("list {}", folder.display()))?;
+            if entry.file_type().context("ask for a file's type")?.is_dir() {
+                open.push(entry.path());
+            } else {
+                files.push(entry.path());
+            }
+        }
+    }
+    Ok(files)
+}
+
+fn below(root: &Path, path: &Path) -> Result<String> {
+    let relative = path.strip_prefix(root).context("a path outside the lake")?;
+    Ok(relative.to_str().context("a path that is no UTF-8")?.to_owned())
+}
