@@ -195,7 +195,12 @@ impl KafkaSettings {
     fn cannot_connect(&self, report: Option<&Report>) -> Stop {
         let brokers = self.bootstrap();
         let protocol = self.protocol();
-        let seen = report.map_or_else(|| "no answer".to_owned(), |report| report.text.clone());
+        let seen = match report {
+            None => "no answer",
+            // Its text counts brokers that are "down", which says less.
+            Some(report) if report.code == RDKafkaErrorCode::AllBrokersDown => "closed without a reason",
+            Some(report) => report.text.as_str(),
+        };
         let code = report.map_or(ExitCode::Unreachable, Report::exit_code);
         let advice = match code {
             ExitCode::NotAllowed => {

@@ -2,7 +2,7 @@
 //!
 //! What a topic *should* be is decided by its owner; this module only carries the question and the answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use rdkafka::admin::{
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
 use crate::kafka_client::{ForwardLogs, error_code};
+use crate::kafka_ffi::{DescribeError, describe_topics};
 
 /// Configuration by name. Values that the broker keeps to itself (passwords) are left out.
 pub type Configs = BTreeMap<String, String>;
@@ -107,24 +108,60 @@ impl TopicAdmin {
         names: &[&str],
     ) -> Result<BTreeMap<String, Result<Configs, AdminError>>, AdminError> {
         // librdkafka refuses a resource that is asked for twice.
-        let names: std::collections::BTreeSet<&str> = names.iter().copied().collect();
+        let names: BTreeSet<&str> = names.iter().copied().collect();
         if names.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let what = |name: &str| format!("describe the configuration of topic {name}");
         let resources: Vec<ResourceSpecifier<'_>> =
             names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let what = || "describe the configuration of topics".to_owned();
         let results = self
             .client
             .describe_configs(&resources, &self.options())
             .await
-            .map_err(|error| failed("describe the configuration of topics".to_owned(), &error))?;
-        // The answers come in the order of the question; that is how one that failed gets its name.
-        let answers = names.iter().zip(results).map(|(name, result)| {
-            let configs = result.map(configs).map_err(|code| classify(what(name), code));
-            ((*name).to_owned(), configs)
+            .map_err(|error| failed(what(), &error))?;
+        let mut answers = BTreeMap::new();
+        for result in results {
+            let resource = result.map_err(|code| classify(what(), code))?;
+            if let OwnedResourceSpecifier::Topic(name) = &resource.specifier {
+                answers.insert(name.clone(), Ok(configs(resource)));
+            }
+        }
+        self.explain_empty(&mut answers).await?;
+        Ok(answers)
+    }
+
+    /// rdkafka 0.39 drops the error of a single resource, and shows it without entries. No topic has none; why
+    /// it could not be described is asked in another way.
+    async fn explain_empty(
+        &self,
+        answers: &mut BTreeMap<String, Result<Configs, AdminError>>,
+    ) -> Result<(), AdminError> {
+        let empty = |(name, answer): (&String, &Result<Configs, AdminError>)| {
+            answer.as_ref().is_ok_and(BTreeMap::is_empty).then(|| name.clone())
+        };
+        let empty: Vec<String> = answers.iter().filter_map(empty).collect();
+        if empty.is_empty() {
+            return Ok(());
+        }
+        let (client, timeout) = (Arc::clone(&self.client), self.timeout);
+        let described = tokio::task::spawn_blocking(move || {
+            let names: Vec<&str> = empty.iter().map(String::as_str).collect();
+            describe_topics(client.inner(), &names, timeout)
         });
-        Ok(answers.collect())
+        let described = described.await.expect("the closure neither panics nor is aborted");
+        for topic in described.map_err(|error| failed("describe topics".to_owned(), &error))? {
+            let (name, code) = match topic {
+                // Description is allowed, that of the configuration is not.
+                Ok(topic) => (topic.name, Code::TopicAuthorizationFailed),
+                Err(DescribeError::NotAllowed { name }) => (name, Code::TopicAuthorizationFailed),
+                Err(DescribeError::Unknown { name }) => (name, Code::UnknownTopicOrPartition),
+                Err(DescribeError::Failed { name, code }) => (name, code),
+            };
+            let what = format!("describe the configuration of topic {name}");
+            answers.insert(name, Err(classify(what, code)));
+        }
+        Ok(())
     }
 
     /// The configuration of every broker, by its id.
@@ -134,6 +171,12 @@ impl TopicAdmin {
     pub async fn broker_configs(&self) -> Result<BTreeMap<i32, Configs>, AdminError> {
         let brokers: Vec<i32> =
             self.metadata(|metadata| metadata.brokers().iter().map(|b| b.id()).collect()).await?;
+        if brokers.is_empty() {
+            return Err(AdminError::Unavailable {
+                what: "list brokers".to_owned(),
+                code: Code::BrokerNotAvailable,
+            });
+        }
         let mut all = BTreeMap::new();
         // A broker answers for itself only, and librdkafka takes one of them per request.
         for broker in brokers {
@@ -143,15 +186,15 @@ impl TopicAdmin {
                 .describe_configs(&[ResourceSpecifier::Broker(broker)], &self.options().broker_id(broker))
                 .await
                 .map_err(|error| failed(what(), &error))?;
+            let mut entries = Configs::new();
             for result in results {
-                let resource = result.map_err(|code| classify(what(), code))?;
-                if resource.specifier == OwnedResourceSpecifier::Broker(broker) {
-                    all.insert(broker, configs(resource));
-                }
+                entries.append(&mut configs(result.map_err(|code| classify(what(), code))?));
             }
-            if !all.contains_key(&broker) {
-                return Err(AdminError::Refused { what: what(), reason: "an empty answer".to_owned() });
+            // As with topics: an error is shown as a broker without any configuration, and there is none such.
+            if entries.is_empty() {
+                return Err(AdminError::NotAllowed { what: what(), code: Code::ClusterAuthorizationFailed });
             }
+            all.insert(broker, entries);
         }
         Ok(all)
     }

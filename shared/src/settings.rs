@@ -25,7 +25,7 @@ mod value;
 
 pub use both::{
     ADMIN_ADDR_EXPECTS, DLQ_TOPIC, GROUP_PROCESS, LOG_FORMAT, LOG_LEVEL, ProcessSettings, SHUTDOWN_TIMEOUT,
-    TOPIC_PREFIX, admin_addr,
+    TOPIC_PREFIX, admin_addr, dead_letter_topic,
 };
 pub use effective::{Effective, EffectiveSetting, Origin};
 pub use reader::{Mistake, Reader, SettingsError, Sources};

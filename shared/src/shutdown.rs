@@ -87,4 +87,16 @@ mod tests {
             assert_eq!(within(Duration::from_millis(1), std::future::pending::<()>()).await, None);
         });
     }
+
+    /// A real signal to this very process. The grace period outlives the test run, which is thus not ended.
+    #[test]
+    fn the_first_signal_cancels_the_token() {
+        let token = on_signals(Duration::from_secs(3600)).unwrap();
+        assert!(!token.is_cancelled());
+        let process = std::process::id().to_string();
+        assert!(std::process::Command::new("kill").args(["-TERM", &process]).status().unwrap().success());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let cancelled = runtime.block_on(within(Duration::from_secs(10), token.cancelled()));
+        assert_eq!(cancelled, Some(()));
+    }
 }

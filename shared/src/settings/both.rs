@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Expected, Reader, Secrecy, Setting};
+use super::{Expected, FromSetting, Reader, Secrecy, Setting};
 use crate::telemetry::{LogFormat, parse_level};
+use crate::topic_name::TopicNames;
 
 /// The heading of what every process has.
 pub const GROUP_PROCESS: &str = "Process";
@@ -60,7 +61,7 @@ pub const TOPIC_PREFIX: Setting = Setting {
     name: "TOPIC_PREFIX",
     default: Some("atlas"),
     secret: Secrecy::Public,
-    expects: "1 to 64 of a-z, A-Z, 0-9, '-' and '_'",
+    expects: "letters, digits, '.', '_' or '-', at most 100 characters, not starting with a dot",
     help: "First part of every topic name: <prefix>.<db>.<coll>.",
     group: "Kafka",
 };
@@ -70,10 +71,33 @@ pub const DLQ_TOPIC: Setting = Setting {
     name: "DLQ_TOPIC",
     default: None,
     secret: Secrecy::Public,
-    expects: "a topic name",
+    expects: "a topic name of Kafka's that is neither a data topic nor one of ours for another use",
     help: "Dead-letter topic; <prefix>.dlq if not set.",
     group: "Kafka",
 };
+
+impl FromSetting for TopicNames {
+    fn from_setting(text: &str) -> Result<Self, Expected> {
+        Self::new(text).map_err(Expected::exactly)
+    }
+}
+
+/// The dead-letter topic: [`DLQ_TOPIC`], else the one under the prefix. `None` if a mistake was recorded.
+///
+/// A name that decodes to a namespace would be read back as data, and a dead letter would never come to rest.
+pub fn dead_letter_topic(reader: &mut Reader, names: &TopicNames) -> Option<String> {
+    if !reader.is_given(&DLQ_TOPIC) {
+        return Some(names.dead_letters());
+    }
+    reader.parsed(&DLQ_TOPIC, |topic| {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let taken = names.decode(topic).is_some()
+            || topic == names.control()
+            || topic.starts_with(&names.resume_tokens(""));
+        let valid = topic.len() <= 249 && topic != "." && topic != ".." && topic.chars().all(legal);
+        if valid && !taken { Ok(topic.to_owned()) } else { Err(Expected::AsDeclared) }
+    })
+}
 
 /// What every process needs before it does anything.
 #[derive(Clone, Debug)]
@@ -102,5 +126,57 @@ impl ProcessSettings {
             log_level: log_level?,
             shutdown_timeout: shutdown_timeout?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::super::{Sources, Table};
+    use super::*;
+
+    const ADMIN_ADDR: Setting = admin_addr("127.0.0.1:9464");
+    const TABLE: Table =
+        &[&ADMIN_ADDR, &LOG_FORMAT, &LOG_LEVEL, &SHUTDOWN_TIMEOUT, &TOPIC_PREFIX, &DLQ_TOPIC];
+
+    fn reader(pairs: &[(&str, &str)]) -> Reader {
+        let environment = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Reader::new(TABLE, &[], Sources { environment: environment.collect(), ..Sources::default() })
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        let mut reader = reader(&[]);
+        let process = ProcessSettings::read(&mut reader, &ADMIN_ADDR).unwrap();
+        assert_eq!(process.admin_addr.to_string(), "127.0.0.1:9464");
+        assert_eq!((process.log_level.as_str(), process.shutdown_timeout.as_secs()), ("info", 30));
+        let names = reader.required::<TopicNames>(&TOPIC_PREFIX).unwrap();
+        assert_eq!(dead_letter_topic(&mut reader, &names).unwrap(), "atlas.dlq");
+    }
+
+    #[test]
+    fn a_dead_letter_topic_is_never_one_that_is_read_as_something_else() {
+        let chosen = |topic| {
+            let mut reader = reader(&[("DLQ_TOPIC", topic)]);
+            let names = reader.required::<TopicNames>(&TOPIC_PREFIX).unwrap();
+            dead_letter_topic(&mut reader, &names)
+        };
+        assert_eq!(chosen("letters").unwrap(), "letters");
+        for topic in ["atlas.shop.orders", "atlas.control", "atlas.resume-tokens-default", "a b", ".."] {
+            assert_eq!(chosen(topic), None, "{topic}");
+        }
+    }
+
+    #[test]
+    fn mistakes_of_the_process_come_together() {
+        let mut reader = reader(&[
+            ("ADMIN_ADDR", "localhost"),
+            ("LOG_FORMAT", "xml"),
+            ("LOG_LEVEL", "info=loud=very"),
+            ("SHUTDOWN_TIMEOUT", "2h"),
+        ]);
+        assert!(ProcessSettings::read(&mut reader, &ADMIN_ADDR).is_none());
+        assert_eq!(reader.finish(None::<()>).unwrap_err().mistakes.len(), 4);
     }
 }
