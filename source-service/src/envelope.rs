@@ -6,12 +6,14 @@
 //!                                                           └─► operation, namespace, times, event id
 //! ```
 //!
-//! The server sends an event's members in any order and leaves out what does not apply; the envelope always has the same
-//! names in the same order, with `null` for what is absent (DESIGN "Wire format"). What the envelope does not name
-//! (`to`, `operationDescription`, `collectionUUID`, members computed by a pipeline) follows verbatim under its own name. The
-//! exception is `_id`, the resume token, of which `_meta.eventId` is the identifying part.
+//! The server sends an event's members in any order and leaves out what does not apply; the envelope always
+//! has the same names in the same order, with `null` for what is absent (DESIGN "Wire format"). What the
+//! envelope does not name (`to`, `operationDescription`, `collectionUUID`, members computed by a pipeline)
+//! follows verbatim under its own name. The exception is `_id`, the resume token, of which `_meta.eventId` is
+//! the identifying part.
 //!
-//! Both buffers are reused: in the steady state an event costs no allocation.
+//! Both buffers are reused: in the steady state an event costs no allocation. What a large event made them grow
+//! to is given back with the next one.
 
 mod key;
 mod members;
@@ -30,17 +32,22 @@ use crate::transcode::{
     Canonical, Dialect, ElementKind, IsoInstant, MalformedBson, Relaxed, Writer, write_text,
 };
 
+/// The room that is kept for the next value, in bytes. MongoDB's largest event, 16 MiB of BSON, may need several
+/// times as much JSON: one such event must not hold that memory for good.
+const KEPT_BYTES: usize = 1024 * 1024;
+
 /// Why an event has no record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
     /// Its bytes are damaged: a dead letter.
     #[error("the event is not readable BSON")]
     Unreadable(#[from] MalformedBson),
-    /// A member that routing, key or position need is missing, or is not what MongoDB sends: a dead letter, and most
-    /// likely the doing of a pipeline.
+    /// A member that routing, key or position need is missing, or is not what MongoDB sends: a dead letter,
+    /// and most likely the doing of a pipeline.
     #[error("the event has no usable `{member}`")]
     Incomplete { member: &'static str },
-    /// A member is named as one that only the envelope or the sink may write, or comes twice: the pipeline has to be changed.
+    /// A member is named as one that only the envelope or the sink may write, or comes twice: the pipeline
+    /// has to be changed.
     #[error("the event's member `{name}` has a name that is taken")]
     NameClash { name: String },
 }
@@ -69,10 +76,11 @@ pub struct EventContext {
 pub struct EventRecord<'a> {
     /// The envelope: one line of UTF-8 JSON without its line break.
     pub value: &'a [u8],
-    /// The document's `_id`, or the namespace (`db.coll` or `db`, empty if there is none) of an event that is not about
-    /// a document.
+    /// The document's `_id`, or the namespace (`db.coll` or `db`, empty if there is none) of an event that is
+    /// not about a document.
     pub key: &'a [u8],
-    /// Whether the event is about one document: it then belongs to the collection's topic, else to the control topic.
+    /// Whether the event is about one document: it then belongs to the collection's topic, else to the
+    /// control topic.
     pub is_document_change: bool,
     pub operation: Operation<'a>,
     /// `None` for `invalidate`.
@@ -104,7 +112,8 @@ pub struct EventTranscoder {
 }
 
 impl EventTranscoder {
-    /// For the source with this id, without its run: `_meta.source` names who, the `source` header also which run.
+    /// For the source with this id, without its run: `_meta.source` names who, the `source` header also which
+    /// run.
     pub fn new(source_id: &str, dialect: JsonDialect, key_format: KeyFormat) -> Self {
         let mut source_member = b",\"source\":".to_vec();
         write_text(source_id.as_bytes(), &mut source_member);
@@ -112,8 +121,8 @@ impl EventTranscoder {
         Self { dialect, key_format, source_member, further: Vec::new(), value: Vec::new(), key: Vec::new() }
     }
 
-    /// The record of `event`, a whole raw BSON document (`RawDocument::as_bytes`). It lies in this transcoder's buffers until
-    /// the next call.
+    /// The record of `event`, a whole raw BSON document (`RawDocument::as_bytes`). It lies in this
+    /// transcoder's buffers until the next call.
     ///
     /// # Errors
     /// See [`EventError`]. The next event is not affected.
@@ -168,6 +177,7 @@ impl EventTranscoder {
         context: &EventContext,
     ) -> Result<u32, EventError> {
         self.value.clear();
+        self.value.shrink_to(KEPT_BYTES);
         let mut writer = Writer::<D>::new(&mut self.value);
 
         writer.raw(b"{\"_meta\":{\"eventId\":");

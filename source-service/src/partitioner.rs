@@ -1,8 +1,8 @@
 //! Which partition a key belongs to, as Kafka's Java client computes it.
 //!
-//! The producer leaves the choice to librdkafka (`murmur2_random`); recovery asks the same question about keys that it does not
-//! send, so the answer has to be ours too. Source: `Utils.murmur2`, `Utils.toPositive` and
-//! `BuiltInPartitioner.partitionForKey` in Apache Kafka's `clients`.
+//! The producer leaves the choice to librdkafka (`murmur2_random`); recovery asks the same question about
+//! keys that it does not send, so the answer has to be ours too. Source: `Utils.murmur2`, `Utils.toPositive`
+//! and `BuiltInPartitioner.partitionForKey` in Apache Kafka's `clients`.
 
 use std::num::NonZeroU32;
 

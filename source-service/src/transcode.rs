@@ -8,25 +8,27 @@
 //!                                                    └─ decimal    Decimal128 as text
 //! ```
 //!
-//! One pass, no tree, no allocation besides the growth of the output buffer. This is the hot spot of the source, so
-//! nothing here goes through `bson::Document` or `serde_json::Value`.
+//! One pass, no tree, no allocation besides the growth of the output buffer. This is the hot spot of the
+//! source, so nothing here goes through `bson::Document` or `serde_json::Value`.
 //!
 //! Invariants:
-//! - The output is one line: no raw control character, and also none of U+0085, U+2028, U+2029, which some readers
-//!   take for the end of a line (Python's `splitlines`, JavaScript before 2019). They are written as `\u…`.
-//! - The output is UTF-8 whatever the input holds: invalid sequences in strings, names, code, symbols and expressions
-//!   become U+FFFD, and the number of texts so repaired is reported.
-//! - Malformed BSON gives a [`MalformedBson`] and leaves the output as it was; nothing here panics or overflows the
-//!   stack ([`MAX_DEPTH`]).
+//! - The output is one line: no raw control character, and also none of U+0085, U+2028, U+2029, which some
+//!   readers take for the end of a line (Python's `splitlines`, JavaScript before 2019). They are written as
+//!   `\u…`.
+//! - The output is UTF-8 whatever the input holds: invalid sequences in strings, names, code, symbols and
+//!   expressions become U+FFFD, and the number of texts so repaired is reported.
+//! - Malformed BSON gives a [`MalformedBson`] and leaves the output as it was; nothing here panics or
+//!   overflows the stack ([`MAX_DEPTH`]).
 //! - Members keep their order, and duplicate names stay duplicate.
 //!
-//! Source of the shapes: MongoDB's specification "Extended JSON", version 2. Where it leaves a choice, [`Dialect`] says
-//! which one was taken.
+//! Source of the shapes: MongoDB's specification "Extended JSON", version 2. Where it leaves a choice,
+//! [`Dialect`] says which one was taken.
 
 mod decimal;
 mod dialect;
 mod iso_date;
 mod reader;
+mod swar;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -38,8 +40,8 @@ pub(crate) use reader::{Element, ElementKind, Reader};
 pub(crate) use text::write_text;
 pub(crate) use writer::Writer;
 
-/// Documents and arrays inside one another, the outermost included. MongoDB stores 100 levels and answers with a few
-/// more around them; a deeper value is refused before it could exhaust the stack.
+/// Documents and arrays inside one another, the outermost included. MongoDB stores 100 levels and answers
+/// with a few more around them; a deeper value is refused before it could exhaust the stack.
 pub const MAX_DEPTH: usize = 250;
 
 /// Why bytes could not be read as BSON.
@@ -61,8 +63,8 @@ pub enum MalformedBson {
     TooDeep,
 }
 
-/// Appends `document` to `out` as one JSON object in dialect `D`. Returns how many texts held invalid UTF-8 and were
-/// repaired.
+/// Appends `document` to `out` as one JSON object in dialect `D`. Returns how many texts held invalid UTF-8
+/// and were repaired.
 ///
 /// # Errors
 /// If the bytes are not one whole BSON document; `out` is then as it was before.

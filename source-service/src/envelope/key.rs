@@ -3,16 +3,17 @@
 use super::members::Value;
 use crate::transcode::{Dialect, ElementKind, IsoInstant, MalformedBson, Reader, Relaxed, Writer};
 
-/// How the document's `_id` is written as the record's key. It decides the partition of a document, so it must not change while
-/// positions of the old form are in doubt.
+/// How the document's `_id` is written as the record's key. It decides the partition of a document, so it
+/// must not change while positions of the old form are in doubt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KeyFormat {
-    /// Relaxed Extended JSON v2: `{"$oid":"66c1…"}`, `42`, `"sku-9"`. Different values have different keys, whatever the
-    /// dialect of the value, but for numbers of different types (which MongoDB takes for the same `_id`).
+    /// Relaxed Extended JSON v2: `{"$oid":"66c1…"}`, `42`, `"sku-9"`, whatever the dialect of the value. Values
+    /// that MongoDB tells apart have different keys; of numbers it takes for equal, 32 and 64 bits share `42`,
+    /// while a double is `42.0`.
     #[default]
     ExtendedJson,
-    /// Bare text: `66c1…`, `42`, `sku-9`, ISO dates, the digits of decimals. The string `42` and the number share a key. What has no
-    /// such form (documents, binary and rarer types) is written as Extended JSON.
+    /// Bare text: `66c1…`, `42`, `sku-9`, ISO dates, the digits of decimals. The string `42` and the number
+    /// share a key. What has no such form (documents, binary and rarer types) is written as Extended JSON.
     Plain,
 }
 

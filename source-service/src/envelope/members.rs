@@ -184,8 +184,8 @@ impl<'a> Members<'a> {
     }
 }
 
-/// The resume token of an event and its `_data`, without reading more of the event than needed: enough to tell whether the event was
-/// published before.
+/// The resume token of an event and its `_data`, without reading more of the event than needed: enough to
+/// tell whether the event was published before.
 ///
 /// # Errors
 /// If the event has no `_id` that is a token.

@@ -1,5 +1,5 @@
-//! Promise: each operation gives its golden line (`tests/golden`), whatever the order of the event's members and whichever
-//! of the optional ones are missing.
+//! Promise: each operation gives its golden line (`tests/golden`), whatever the order of the event's members
+//! and whichever of the optional ones are missing.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -91,7 +91,11 @@ fn cases() -> Vec<(&'static str, Document, &'static str)> {
             "replace",
             event_with(
                 "replace",
-                doc! {"ns": orders(), "documentKey": {"_id": "sku-9"}, "fullDocument": {"_id": "sku-9", "a": []}},
+                doc! {
+                    "ns": orders(),
+                    "documentKey": {"_id": "sku-9"},
+                    "fullDocument": {"_id": "sku-9", "a": []},
+                },
             ),
             r#""sku-9""#,
         ),
@@ -357,6 +361,19 @@ fn a_damaged_event_does_not_spoil_the_next() {
 }
 
 #[test]
+fn a_large_event_gives_its_room_back() {
+    let large = bytes_of(&event_with(
+        "insert",
+        doc! {"ns": orders(), "documentKey": {"_id": 1}, "fullDocument": {"text": "x".repeat(3 << 20)}},
+    ));
+    let small = bytes_of(&insert());
+    let mut transcoder = EventTranscoder::new("s", JsonDialect::Relaxed, KeyFormat::ExtendedJson);
+    assert!(transcoder.transcode(&large, &CONTEXT).unwrap().value.len() > 3 << 20);
+    transcoder.transcode(&small, &CONTEXT).unwrap();
+    assert!(transcoder.value.capacity() < 2 << 20);
+}
+
+#[test]
 fn repaired_texts_are_counted() {
     let mut event = bytes_of(&insert());
     let place = event.windows(3).position(|window| window == b"a-1").unwrap();
@@ -366,7 +383,8 @@ fn repaired_texts_are_counted() {
 }
 
 proptest! {
-    /// Any order of the members, and any of the optional ones missing: the names and their order in the line are the same.
+    /// Any order of the members, and any of the optional ones missing: the names and their order in the line
+    /// are the same.
     #[test]
     fn order_and_absence_of_members_do_not_change_the_frame(
         members in Just(cases()[1].1.clone().into_iter().collect::<Vec<_>>()).prop_shuffle(),

@@ -8,8 +8,8 @@ const COEFFICIENT_MAX: u128 = 10_u128.pow(34) - 1;
 pub(super) fn write(bytes: [u8; 16], out: &mut Vec<u8>) {
     let bits = u128::from_le_bytes(bytes);
     let negative = bits >> 127 == 1;
-    // The five bits after the sign tell numbers from the special values. The sign and the signalling bit of a NaN are
-    // not written.
+    // The five bits after the sign tell numbers from the special values. The sign and the signalling bit of a
+    // NaN are not written.
     let special = (bits >> 122) & 0b1_1111;
     if special == 0b1_1111 {
         return out.extend_from_slice(b"NaN");
@@ -21,8 +21,8 @@ pub(super) fn write(bytes: [u8; 16], out: &mut Vec<u8>) {
         return out.extend_from_slice(b"Infinity");
     }
 
-    // With 11 in front the exponent begins two bits later, and an implied 100 makes the coefficient larger than 34
-    // digits: always zero.
+    // With 11 in front the exponent begins two bits later, and an implied 100 makes the coefficient larger
+    // than 34 digits: always zero.
     let implied = special >> 3 == 0b11;
     let exponent_bits = (bits >> if implied { 111 } else { 113 }) & 0x3FFF;
     let exponent = i32::try_from(exponent_bits).expect("14 bits fit") - EXPONENT_BIAS;
@@ -87,7 +87,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bits_give_the_text_of_the_crate(bytes in any::<[u8; 16]>(), small in any::<u64>(), exponent in 6100_u128..6250) {
+        fn any_bits_give_the_text_of_the_crate(
+            bytes in any::<[u8; 16]>(),
+            small in any::<u64>(),
+            exponent in 6100_u128..6250,
+        ) {
             prop_assert_eq!(text(bytes), Decimal128::from_bytes(bytes).to_string());
             let near_zero = (u128::from(small) | exponent << 113).to_le_bytes();
             prop_assert_eq!(text(near_zero), Decimal128::from_bytes(near_zero).to_string());

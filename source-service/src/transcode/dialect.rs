@@ -1,8 +1,8 @@
 //! Which JSON a BSON value becomes.
 //!
-//! A dialect is chosen at compile time of the walk, so that the hot path has no switch per value. Relaxed and canonical
-//! differ only in the required functions; the provided ones are where a dialect that is not Extended JSON (ObjectId as
-//! bare hexadecimal text, decimals as strings) would write its own form.
+//! A dialect is chosen at compile time of the walk, so that the hot path has no switch per value. Relaxed and
+//! canonical differ only in the required functions; the provided ones are where a dialect that is not
+//! Extended JSON (ObjectId as bare hexadecimal text, decimals as strings) would write its own form.
 
 use super::{decimal, iso_date::IsoInstant, text::HEX};
 
@@ -32,8 +32,8 @@ pub trait Dialect {
     }
 }
 
-/// Extended JSON v2, relaxed: numbers are JSON numbers, dates are ISO text. What JSON cannot say (not a number,
-/// infinity, years outside 1970 to 9999) stays typed.
+/// Extended JSON v2, relaxed: numbers are JSON numbers, dates are ISO text. What JSON cannot say (not a
+/// number, infinity, years outside 1970 to 9999) stays typed.
 #[derive(Clone, Copy, Debug)]
 pub struct Relaxed;
 

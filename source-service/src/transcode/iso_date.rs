@@ -22,8 +22,9 @@ const DIGITS: [u8; 10] = *b"0123456789";
 
 /// `2025-08-22T22:00:00.123Z`: 24 ASCII characters, in the order of time.
 ///
-/// The Extended JSON specification says that fractions *should* be left out when they are zero. We always write the
-/// three digits, which it permits: instants then have one width, sort as text, and fit one pattern in every reader.
+/// The Extended JSON specification says that fractions *should* be left out when they are zero. We always
+/// write the three digits, which it permits: instants then have one width, sort as text, and fit one pattern
+/// in every reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IsoInstant([u8; 24]);
 
@@ -59,8 +60,8 @@ fn pair(number: u32) -> &'static [u8; 2] {
     &PAIRS[number as usize]
 }
 
-/// Year, month and day of a day counted from 1970-01-01. Howard Hinnant's algorithm (`civil_from_days`): years begin
-/// in March, so that the leap day is the last of its year.
+/// Year, month and day of a day counted from 1970-01-01. Howard Hinnant's algorithm (`civil_from_days`):
+/// years begin in March, so that the leap day is the last of its year.
 #[inline]
 const fn civil(days: u32) -> (u32, u32, u32) {
     let days = days + 719_468;

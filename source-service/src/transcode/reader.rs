@@ -1,6 +1,6 @@
 //! Reads BSON from a slice. Every length is compared with what is there before it is used.
 
-use super::MalformedBson;
+use super::{MalformedBson, swar::first_zero};
 
 /// The element types of the BSON specification 1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +29,8 @@ pub(crate) enum ElementKind {
 }
 
 impl ElementKind {
-    #[inline]
-    pub(crate) fn from_byte(byte: u8) -> Result<Self, MalformedBson> {
-        Ok(match byte {
+    const fn of_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
             0x01 => Self::Double,
             0x02 => Self::String,
             0x03 => Self::Document,
@@ -53,10 +52,23 @@ impl ElementKind {
             0x13 => Self::Decimal128,
             0x7F => Self::MaxKey,
             0xFF => Self::MinKey,
-            other => return Err(MalformedBson::UnknownType(other)),
+            _ => return None,
         })
     }
 }
+
+/// A look-up in place of a jump for each element.
+const KINDS: [Option<ElementKind>; 256] = {
+    let mut table = [None; 256];
+    let mut byte = 0_u8;
+    loop {
+        table[byte as usize] = ElementKind::of_byte(byte);
+        if byte == u8::MAX {
+            break table;
+        }
+        byte += 1;
+    }
+};
 
 /// One member of a document: its name without the closing zero, and the bytes of its value.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +110,8 @@ impl<'a> Reader<'a> {
     pub(crate) fn element_kind(&mut self) -> Result<Option<ElementKind>, MalformedBson> {
         let byte = self.byte()?;
         if byte != 0 {
-            return ElementKind::from_byte(byte).map(Some);
+            let kind = KINDS[usize::from(byte)];
+            return if kind.is_some() { Ok(kind) } else { Err(MalformedBson::UnknownType(byte)) };
         }
         if self.rest.is_empty() { Ok(None) } else { Err(MalformedBson::TrailingBytes) }
     }
@@ -191,14 +204,14 @@ impl<'a> Reader<'a> {
     /// A name or part of an expression: bytes up to a zero, which is read but not returned.
     #[inline]
     pub(crate) fn c_string(&mut self) -> Result<&'a [u8], MalformedBson> {
-        let end = self.rest.iter().position(|&byte| byte == 0).ok_or(MalformedBson::Unterminated)?;
+        let end = first_zero(self.rest).ok_or(MalformedBson::Unterminated)?;
         let text = &self.rest[..end];
         self.rest = &self.rest[end + 1..];
         Ok(text)
     }
 
-    /// A string with its length before it and a zero behind it, which may hold zeros itself. Any bytes: BSON from
-    /// old drivers is not always UTF-8.
+    /// A string with its length before it and a zero behind it, which may hold zeros itself. Any bytes: BSON
+    /// from old drivers is not always UTF-8.
     #[inline]
     pub(crate) fn string(&mut self) -> Result<&'a [u8], MalformedBson> {
         let length = self.i32()?;
@@ -233,7 +246,8 @@ impl<'a> Reader<'a> {
         if inner.rest.is_empty() { Ok((code, scope)) } else { Err(MalformedBson::Length(length)) }
     }
 
-    /// Subtype and content. The old generic subtype 2 repeats the length inside the content; it is not part of it.
+    /// Subtype and content. The old generic subtype 2 repeats the length inside the content; it is not part
+    /// of it.
     #[inline]
     pub(crate) fn binary(&mut self) -> Result<(u8, &'a [u8]), MalformedBson> {
         let length = self.i32()?;

@@ -1,9 +1,9 @@
-//! Promise: what the bson crate makes of a document, slowly and through a tree, is what the walk writes, byte for byte; and no bytes
-//! make it panic.
+//! Promise: what the bson crate makes of a document, slowly and through a tree, is what the walk writes, byte
+//! for byte; and no bytes make it panic.
 //!
-//! The crate differs from the specification or from our choices in these points, each of which has its own test:
-//! dates after 9999 (it writes a clamped date and loses the value), the number of digits of a fraction, the sign of NaN, and
-//! canonical doubles (it writes all digits, and no type for subnormal ones).
+//! The crate differs from the specification or from our choices in these points, each of which has its own
+//! test: dates after 9999 (it writes a clamped date and loses the value), the number of digits of a fraction,
+//! the sign of NaN, and canonical doubles (it writes all digits, and no type for subnormal ones).
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -116,8 +116,8 @@ fn any_leaf() -> impl Strategy<Value = Bson> {
     });
     // The crate's `DbPointer` cannot be built, only read.
     let pointer = (any_text(), any::<[u8; 12]>()).prop_map(|(namespace, id)| {
-        let value = serde_json::json!({"$dbPointer": {"$ref": namespace, "$id": {"$oid": ObjectId::from_bytes(id).to_hex()}}});
-        Bson::try_from(value).unwrap()
+        let id = serde_json::json!({"$oid": ObjectId::from_bytes(id).to_hex()});
+        Bson::try_from(serde_json::json!({"$dbPointer": {"$ref": namespace, "$id": id}})).unwrap()
     });
     let binary = (any::<u8>(), prop::collection::vec(any::<u8>(), 0..40))
         .prop_map(|(subtype, bytes)| Binary { subtype: BinarySubtype::from(subtype), bytes });
@@ -167,7 +167,8 @@ proptest! {
         prop_assert_eq!(json_of::<Canonical>(&bytes).unwrap(), reference(&document, Mode::Canonical));
     }
 
-    /// What the crate can still read is accepted; what is accepted is one line of JSON; what is refused leaves no trace.
+    /// What the crate can still read is accepted; what is accepted is one line of JSON; what is refused
+    /// leaves no trace.
     #[test]
     fn damaged_bytes_never_panic(
         document in any_document(),
@@ -194,7 +195,8 @@ proptest! {
             }
             Err(error) => {
                 prop_assert_eq!(&out, b"before");
-                let readable = RawDocument::from_bytes(&bytes).ok().and_then(|raw| Document::try_from(raw).ok());
+                let raw = RawDocument::from_bytes(&bytes).ok();
+                let readable = raw.and_then(|raw| Document::try_from(raw).ok());
                 prop_assert!(readable.is_none(), "refused with {:?}: {:?}", error, readable);
             }
         }
@@ -313,7 +315,8 @@ fn each_type_has_its_form() {
     }
 }
 
-/// Names with dots, dollars and quotes, empty names and empty values, and the lengths around one word of the scan.
+/// Names with dots, dollars and quotes, empty names and empty values, and the lengths around one word of the
+/// scan.
 #[test]
 fn names_and_texts_of_every_length_are_whole() {
     let mut document = doc! {"": "", "a.b": {}, "$set": [], "q\"\\\n": Bson::Null};

@@ -1,61 +1,49 @@
-//! Strings as JSON, scanned eight bytes at a time.
-//!
-//! The scan looks at a word of eight bytes with plain integer arithmetic and finds the first byte that cannot be
-//! copied as it is. A borrow of the subtraction can flag a byte wrongly only above a byte that is flagged rightly, so the
-//! first flag is exact, and only the first is used.
+//! Strings as JSON, scanned and copied eight bytes at a time.
 
-const EACH: u64 = 0x0101_0101_0101_0101;
-const HIGH: u64 = 0x80 * EACH;
+use super::swar::{first_flag, not_copied, not_plain, run};
 
-/// One bit at the top of each byte that equals `byte`.
+/// Texts up to this length are copied word by word while they are scanned; for longer ones one large copy is
+/// faster.
+const SHORT: usize = 64;
+
+/// Appends a text that ends with a zero byte at `length`, as a JSON string with its quotes. `bytes` may go on
+/// behind the zero: it is read, not written. Returns whether invalid UTF-8 had to be replaced.
+///
+/// The zero counts as a control character, so one test of a word finds the end and proves that nothing before
+/// it needs escaping; words of constant size are copied with one instruction each.
 #[inline]
-const fn equal(word: u64, byte: u64) -> u64 {
-    let difference = word ^ (EACH * byte);
-    difference.wrapping_sub(EACH) & !difference & HIGH
-}
-
-/// One bit at the top of each byte that JSON wants escaped.
-#[inline]
-const fn escaped(word: u64) -> u64 {
-    let control = word.wrapping_sub(EACH * 0x20) & !word & HIGH;
-    control | equal(word, 0x22) | equal(word, 0x5C)
-}
-
-/// Escaped, or not ASCII: then it has to be checked first.
-#[inline]
-pub(super) const fn not_plain(word: u64) -> u64 {
-    escaped(word) | (word & HIGH)
-}
-
-/// Escaped, or the first byte of U+0085, U+2028 or U+2029 (and of others, which are then copied).
-#[inline]
-const fn not_copied(word: u64) -> u64 {
-    escaped(word) | equal(word, 0xC2) | equal(word, 0xE2)
-}
-
-/// The position of the first flagged byte in a word of which one is flagged, or 8.
-#[inline]
-pub(super) const fn first_flag(flags: u64) -> usize {
-    // At most 64 / 8, so nothing is cut.
-    (flags.trailing_zeros() / 8) as usize
-}
-
-/// How many bytes at the start of `bytes` are not flagged.
-#[inline]
-fn run(bytes: &[u8], flags: impl Fn(u64) -> u64) -> usize {
-    let (words, tail) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let found = flags(u64::from_le_bytes(*word));
-        if found != 0 {
-            return index * 8 + first_flag(found);
+pub(super) fn write_closed_text(bytes: &[u8], length: usize, out: &mut Vec<u8>) -> bool {
+    if length <= SHORT {
+        let start = out.len();
+        out.push(b'"');
+        if copy_plain(bytes, out) == Some(length) {
+            out.push(b'"');
+            return false;
         }
+        out.truncate(start);
     }
-    // A space is never flagged, so the filling does not count.
-    let mut last = [b' '; 8];
-    last[..tail.len()].copy_from_slice(tail);
-    let found = flags(u64::from_le_bytes(last));
-    let tail_run = if found == 0 { tail.len() } else { first_flag(found) };
-    bytes.len() - tail.len() + tail_run
+    write_text(&bytes[..length], out)
+}
+
+/// Appends plain ASCII up to a zero byte, whose position is returned. `None` if something else comes first or
+/// the bytes end: the output then has to be cut back.
+#[inline]
+pub(super) fn copy_plain(bytes: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+    let start = out.len();
+    let mut length = 0;
+    for word in bytes.as_chunks::<8>().0 {
+        out.extend_from_slice(word);
+        let flags = not_plain(u64::from_le_bytes(*word));
+        if flags == 0 {
+            length += 8;
+            continue;
+        }
+        let end = first_flag(flags);
+        length += end;
+        out.truncate(start + length);
+        return (word[end] == 0).then_some(length);
+    }
+    None
 }
 
 /// Appends `bytes` as a JSON string with its quotes. Returns whether invalid UTF-8 had to be replaced.

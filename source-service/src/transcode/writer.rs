@@ -6,7 +6,7 @@ use base64::{Engine, encoded_len, engine::general_purpose::STANDARD};
 
 use super::{
     Dialect, ElementKind, MAX_DEPTH, MalformedBson, Reader,
-    text::{HEX, first_flag, not_plain, write_text},
+    text::{HEX, copy_plain, write_closed_text, write_text},
 };
 
 /// Appends values in dialect `D` and counts what had to be repaired.
@@ -89,31 +89,17 @@ impl<'o, D: Dialect> Writer<'o, D> {
         Ok(())
     }
 
-    /// A member's name behind its opening quote, up to the colon. Most names are short plain ASCII: the zero that ends them counts
-    /// as a control character, so one test of a word finds the end and proves that nothing needs escaping.
+    /// A member's name behind its opening quote, up to the colon.
     #[inline]
     fn name(&mut self, reader: &mut Reader<'_>) -> Result<(), MalformedBson> {
         let start = self.out.len();
-        let rest = reader.rest();
-        let mut length = 0;
-        for word in rest.as_chunks::<8>().0 {
-            let flags = not_plain(u64::from_le_bytes(*word));
-            self.out.extend_from_slice(word);
-            if flags == 0 {
-                length += 8;
-                continue;
-            }
-            let end = first_flag(flags);
-            length += end;
-            if word[end] == 0 {
-                self.out.truncate(start + length);
-                self.raw(b"\":");
-                reader.take(length + 1)?;
-                return Ok(());
-            }
-            break;
+        if let Some(length) = copy_plain(reader.rest(), self.out) {
+            self.raw(b"\":");
+            reader.take(length + 1)?;
+            return Ok(());
         }
-        // An unusual name, or one near the end of the document. `start` is behind the quote, which comes again.
+        // An unusual name, or one near the end of the document. `start` is behind the quote, which comes
+        // again.
         self.out.truncate(start - 1);
         let name = reader.c_string()?;
         self.text(name);
@@ -129,7 +115,7 @@ impl<'o, D: Dialect> Writer<'o, D> {
         depth: usize,
     ) -> Result<(), MalformedBson> {
         match kind {
-            ElementKind::String => self.text(reader.string()?),
+            ElementKind::String => self.string(reader)?,
             ElementKind::Int32 => D::int32(reader.i32()?, self.out),
             ElementKind::Int64 => D::int64(reader.i64()?, self.out),
             ElementKind::Double => D::double(f64::from_le_bytes(reader.array()?), self.out),
@@ -146,15 +132,25 @@ impl<'o, D: Dialect> Writer<'o, D> {
             ElementKind::Decimal128 => D::decimal(reader.array()?, self.out),
             ElementKind::Binary => self.binary(reader)?,
             ElementKind::Timestamp => self.timestamp(reader)?,
-            ElementKind::Undefined
-            | ElementKind::Regex
-            | ElementKind::DbPointer
-            | ElementKind::Code
-            | ElementKind::Symbol
-            | ElementKind::CodeWithScope
-            | ElementKind::MinKey
-            | ElementKind::MaxKey => self.rare(kind, reader, depth)?,
+            ElementKind::Regex => self.regex(reader)?,
+            ElementKind::Code => self.typed_text(b"{\"$code\":", reader)?,
+            ElementKind::Symbol => self.typed_text(b"{\"$symbol\":", reader)?,
+            ElementKind::CodeWithScope => self.code_with_scope(reader, depth)?,
+            ElementKind::DbPointer => self.db_pointer(reader)?,
+            ElementKind::Undefined => self.raw(b"{\"$undefined\":true}"),
+            ElementKind::MinKey => self.raw(b"{\"$minKey\":1}"),
+            ElementKind::MaxKey => self.raw(b"{\"$maxKey\":1}"),
         }
+        Ok(())
+    }
+
+    #[inline]
+    fn string(&mut self, reader: &mut Reader<'_>) -> Result<(), MalformedBson> {
+        let ahead = *reader;
+        let length = reader.string()?.len();
+        // Four bytes of length, which was read.
+        let bytes = &ahead.rest()[4..];
+        self.repaired_texts += u32::from(write_closed_text(bytes, length, self.out));
         Ok(())
     }
 
@@ -166,8 +162,8 @@ impl<'o, D: Dialect> Writer<'o, D> {
         self.out.resize(start + length, 0);
         STANDARD.encode_slice(content, &mut self.out[start..]).expect("the room was measured");
         let [high, low] = HEX[usize::from(subtype)];
-        self.raw(&[b'"', b',', b'"', b's', b'u', b'b', b'T', b'y', b'p', b'e', b'"', b':', b'"', high, low]);
-        self.raw(b"\"}}");
+        self.raw(b"\",\"subType\":\"");
+        self.raw(&[high, low, b'"', b'}', b'}']);
         Ok(())
     }
 
@@ -181,58 +177,51 @@ impl<'o, D: Dialect> Writer<'o, D> {
         Ok(())
     }
 
-    /// Types that are deprecated or seldom stored; out of line, so that they do not burden the common ones.
+    // What follows is deprecated or seldom stored, and kept out of line so that it does not burden the common
+    // types.
+
     #[cold]
-    fn rare(
-        &mut self,
-        kind: ElementKind,
-        reader: &mut Reader<'_>,
-        depth: usize,
-    ) -> Result<(), MalformedBson> {
-        match kind {
-            ElementKind::Regex => {
-                let (pattern, options) = (reader.c_string()?, reader.c_string()?);
-                self.raw(b"{\"$regularExpression\":{\"pattern\":");
-                self.text(pattern);
-                self.raw(b",\"options\":");
-                self.options(options);
-                self.raw(b"}}");
-            }
-            ElementKind::Code => {
-                self.raw(b"{\"$code\":");
-                self.text(reader.string()?);
-                self.raw(b"}");
-            }
-            ElementKind::CodeWithScope => {
-                let (code, scope) = reader.code_with_scope()?;
-                self.raw(b"{\"$code\":");
-                self.text(code);
-                self.raw(b",\"$scope\":");
-                self.members(scope, depth)?;
-                self.raw(b"}");
-            }
-            ElementKind::Symbol => {
-                self.raw(b"{\"$symbol\":");
-                self.text(reader.string()?);
-                self.raw(b"}");
-            }
-            ElementKind::DbPointer => {
-                self.raw(b"{\"$dbPointer\":{\"$ref\":");
-                self.text(reader.string()?);
-                self.raw(b",\"$id\":");
-                D::object_id(reader.array()?, self.out);
-                self.raw(b"}}");
-            }
-            ElementKind::Undefined => self.raw(b"{\"$undefined\":true}"),
-            ElementKind::MinKey => self.raw(b"{\"$minKey\":1}"),
-            ElementKind::MaxKey => self.raw(b"{\"$maxKey\":1}"),
-            _ => unreachable!("`next_value` keeps the common types"),
-        }
+    fn typed_text(&mut self, open: &[u8], reader: &mut Reader<'_>) -> Result<(), MalformedBson> {
+        self.raw(open);
+        self.text(reader.string()?);
+        self.raw(b"}");
         Ok(())
     }
 
-    /// The options of an expression, which the specification wants in alphabetical order. Longer than any real list:
-    /// left as it is.
+    #[cold]
+    fn code_with_scope(&mut self, reader: &mut Reader<'_>, depth: usize) -> Result<(), MalformedBson> {
+        let (code, scope) = reader.code_with_scope()?;
+        self.raw(b"{\"$code\":");
+        self.text(code);
+        self.raw(b",\"$scope\":");
+        self.members(scope, depth)?;
+        self.raw(b"}");
+        Ok(())
+    }
+
+    #[cold]
+    fn db_pointer(&mut self, reader: &mut Reader<'_>) -> Result<(), MalformedBson> {
+        self.raw(b"{\"$dbPointer\":{\"$ref\":");
+        self.text(reader.string()?);
+        self.raw(b",\"$id\":");
+        D::object_id(reader.array()?, self.out);
+        self.raw(b"}}");
+        Ok(())
+    }
+
+    #[cold]
+    fn regex(&mut self, reader: &mut Reader<'_>) -> Result<(), MalformedBson> {
+        let (pattern, options) = (reader.c_string()?, reader.c_string()?);
+        self.raw(b"{\"$regularExpression\":{\"pattern\":");
+        self.text(pattern);
+        self.raw(b",\"options\":");
+        self.options(options);
+        self.raw(b"}}");
+        Ok(())
+    }
+
+    /// The options of an expression, which the specification wants in alphabetical order. Longer than any
+    /// real list: left as it is.
     fn options(&mut self, options: &[u8]) {
         let mut sorted = [0; 16];
         match sorted.get_mut(..options.len()) {
