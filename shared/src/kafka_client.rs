@@ -8,6 +8,7 @@
 
 mod options;
 mod settings;
+mod table;
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
@@ -18,10 +19,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
 
 pub use options::refusal;
-pub use settings::{
+pub use settings::{KafkaSettings, SaslMechanism, SecurityProtocol};
+pub use table::{
     KAFKA_BROKERS, KAFKA_OLD_NAMES, KAFKA_OPTIONS, KAFKA_SASL_MECHANISM, KAFKA_SASL_PASSWORD,
-    KAFKA_SASL_USERNAME, KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CA, KAFKA_SSL_CERT, KAFKA_SSL_KEY, KafkaSettings,
-    SaslMechanism, SecurityProtocol,
+    KAFKA_SASL_USERNAME, KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CA, KAFKA_SSL_CERT, KAFKA_SSL_KEY,
 };
 
 use crate::exit::{ExitCode, Stop};
@@ -293,7 +294,7 @@ mod tests {
     #[test]
     fn nobody_listening_is_69_within_the_time_limit_and_names_the_brokers() {
         let environment = [("KAFKA_BROKERS".to_owned(), "127.0.0.1:1".to_owned())].into();
-        let mut reader = Reader::new(settings::TABLE, &[], Sources { environment, ..Sources::default() });
+        let mut reader = Reader::new(table::TABLE, &[], Sources { environment, ..Sources::default() });
         let settings = KafkaSettings::read(&mut reader).unwrap();
         let started = Instant::now();
         let stop = connect_check(&settings, Duration::from_millis(1500)).unwrap_err();

@@ -18,6 +18,8 @@
 
 mod both;
 mod effective;
+mod layers;
+mod mistake;
 mod reader;
 mod secret;
 mod text;
@@ -28,7 +30,9 @@ pub use both::{
     TOPIC_PREFIX, admin_addr, dead_letter_topic,
 };
 pub use effective::{Effective, EffectiveSetting, Origin};
-pub use reader::{Mistake, Reader, SettingsError, Sources};
+pub use layers::Sources;
+pub use mistake::{Mistake, SettingsError};
+pub use reader::Reader;
 pub use secret::{Secrecy, Secret};
 pub use text::{CONFIG_FLAG, arguments, config_argument, env_example, flags, markdown};
 pub use value::{Expected, FromSetting, HostPort};

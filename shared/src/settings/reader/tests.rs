@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::super::{Secrecy, Secret};
+use super::super::{Answer, Secrecy, Secret};
 use super::*;
+use crate::exit::{ExitCode, Stop};
 use crate::telemetry::LogFormat;
 
 const fn row(name: &'static str, default: Option<&'static str>, secret: Secrecy) -> Setting {
@@ -24,6 +25,7 @@ const PASSWORD: Setting = row("PASSWORD", None, Secrecy::Whole);
 const TABLE: Table = &[&NAMES, &COUNT, &STRICT, &SIZE, &PAUSE, &FORMAT, &URI, &PASSWORD];
 const OLD: &[OldName] = &[
     OldName { name: "ITEMS", answer: Answer::Means(&NAMES) },
+    OldName { name: "PASS", answer: Answer::Means(&PASSWORD) },
     OldName { name: "TOKEN_PATH", answer: Answer::Replaced("the position is kept in Kafka") },
 ];
 
@@ -125,8 +127,9 @@ fn a_secret_file_must_be_readable_and_the_only_source() {
     let lines = mistakes(reader);
     assert!(lines[0].ends_with("expected either PASSWORD or PASSWORD_FILE, not both"), "{lines:?}");
     assert!(!lines[0].contains("planted"));
-    let reader = Reader::new(TABLE, OLD, environment(&[("URI_FILE", "/nowhere/at/all")]));
-    assert!(mistakes(reader)[0].starts_with("URI_FILE=\"/nowhere/at/all\": expected the path"));
+    let reader = Reader::new(TABLE, OLD, environment(&[("URI_FILE", "planted")]));
+    let lines = mistakes(reader);
+    assert!(lines[0].starts_with("URI_FILE=\"***\": expected the path of a readable file"), "{lines:?}");
 }
 
 #[test]
@@ -166,4 +169,13 @@ fn old_names_are_answered() {
     );
     let both = Reader::new(TABLE, OLD, environment(&[("ITEMS", "a"), ("NAMES", "b")])).effective();
     assert_eq!(both.warnings, ["ITEMS is ignored because NAMES is set"]);
+}
+
+#[test]
+fn an_old_name_of_a_secret_may_be_a_file_too() {
+    let secret = file("from file");
+    let path = secret.path().display().to_string();
+    let mut reader = Reader::new(TABLE, OLD, environment(&[("PASS_FILE", &path)]));
+    assert_eq!(reader.required(&PASSWORD), Some(Secret::new("from file")));
+    assert_eq!(reader.effective().warnings, ["PASS is taken for PASSWORD: please use that name"]);
 }
