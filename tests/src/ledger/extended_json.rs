@@ -189,7 +189,7 @@ mod tests {
             Bson::Double(f64::INFINITY),
             Bson::Double(f64::NEG_INFINITY),
             Bson::String("\u{0}\u{1f}\"\\/\u{2028}😀".to_owned()),
-            Bson::Document(doc! { "": 1, "a.b": 2, "$c": { "d": [1, [2], {}] } }),
+            Bson::Document(doc! { "": 1, "$c": { "d": [1, [2], {}] }, "a.b": 2 }),
             Bson::Array(vec![]),
             Bson::Boolean(true),
             Bson::Null,
