@@ -1,0 +1,582 @@
+//! The chain of one partition's files: what the next step is, decided without I/O.
+//!
+//! Per Kafka partition the lake's files form one linked chain without gap or overlap, whoever writes. DESIGN §5 "The
+//! chain" states the rules; this is them as a state machine. A [`Chain`] is what a writer believes to be durable: the
+//! head, and the file that the head names. [`Chain::next_step`] compares it with a [`Batch`] of records and says what
+//! to do next; [`crate::publish`] does it and reports back by [`Chain::apply`].
+//!
+//! ```text
+//!            head names no file ──first record──▶ head names F ──create──▶ F open ──append──▶ F open
+//!                                                      ▲                     │ hour, size, age, blocks, metadata
+//!                                                      │                     ▼
+//!                                 head names successor └──next record── F sealed
+//! ```
+//!
+//! Every arrow is one compare-and-set. A refused or doubtful one is an ordinary path: everything is read back and the
+//! machine goes on from there ([`Chain::adopt`]), so that what others wrote is adopted and the own batch is cut there.
+//!
+//! Invariants, each searched by the model that DESIGN names and by this module's tests:
+//! - A file ends sealed before the head moves off it, and only the head's path is ever created.
+//! - `next` of a file is `first` of the one after it; `next` and `scanned` never fall.
+//! - `scanned` is written only when every record before it is durable, and moves no boundary.
+//! - A file holds records of one hour; dead letters extend the open file whatever their hour.
+
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use shared::{
+    exit::ExitCode,
+    kafka_position::{KafkaOffset, TopicPartition},
+    namespace::Namespace,
+    seeded_bug::{self, SeededBug},
+};
+use thiserror::Error;
+
+use crate::{
+    buffer::{Batch, Entry, EntryKind, Piece},
+    event_hour::EventHour,
+    file_metadata::{Compression, FileMetadata, LineCrc, METADATA_LIMIT_BYTES, OffsetRuns, WriterId},
+    head::Head,
+    lake::{ETag, FileState},
+    lake_path::{CollectionFolder, LakePath},
+    record::LAYOUT,
+};
+
+/// A file is ended when its metadata takes more than this, so that the next append's share always fits the limit.
+const METADATA_ROLL_BYTES: usize = METADATA_LIMIT_BYTES * 3 / 4;
+
+/// When a file ends, apart from the hour.
+#[derive(Clone, Copy, Debug)]
+pub struct RollPolicy {
+    /// Uncompressed bytes; `None` = off.
+    pub bytes: Option<u64>,
+    /// Since this process created or adopted the file; `None` = off.
+    pub age: Option<Duration>,
+    /// Azure allows 50,000 committed blocks.
+    pub blocks: usize,
+}
+
+/// Why a file ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RollReason {
+    Hour,
+    Size,
+    Age,
+    Blocks,
+    Metadata,
+}
+
+impl RollReason {
+    pub const ALL: [Self; 5] = [Self::Hour, Self::Size, Self::Age, Self::Blocks, Self::Metadata];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Size => "size",
+            Self::Age => "age",
+            Self::Blocks => "blocks",
+            Self::Metadata => "metadata",
+        }
+    }
+}
+
+/// The ends of a partition's log. The start must have been asked before the head was read (rule 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogBounds {
+    pub start: KafkaOffset,
+    /// The high watermark, never the last stable offset.
+    pub end: KafkaOffset,
+}
+
+/// Who writes: stands in the metadata, for logs.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    pub id: WriterId,
+    pub version: &'static str,
+}
+
+/// The chain cannot be continued, and going on would lose or double records.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ChainHalt {
+    #[error(
+        "{partition}: the records from offset {position} to {log_start} are no longer in Kafka and not in the lake; \
+         retention was shorter than the outage"
+    )]
+    Gap { partition: TopicPartition, position: KafkaOffset, log_start: KafkaOffset },
+    #[error(
+        "{partition}: this is not the topic that the lake was written from (topic id {found}, the head has {expected}); \
+         it was deleted and made again. Nothing was published"
+    )]
+    AnotherTopic { partition: TopicPartition, expected: String, found: String },
+    #[error(
+        "{partition}: the log ends at {log_end}, but the lake holds records up to {position}; the topic was made again \
+         or truncated. Nothing was published"
+    )]
+    LogTooShort { partition: TopicPartition, position: KafkaOffset, log_end: KafkaOffset },
+    #[error(
+        "{partition}: the lake ends at offset {next}, but {confirmed} was confirmed; the lake lost what it had \
+         (restored from a backup, or changed by hand?)"
+    )]
+    WentBack { partition: TopicPartition, confirmed: KafkaOffset, next: KafkaOffset },
+    #[error("{partition}: the current file {path} is missing, although it has been there")]
+    FileLost { partition: TopicPartition, path: LakePath },
+    #[error("{partition}: {path} belongs to {owner}")]
+    ForeignFile { partition: TopicPartition, path: LakePath, owner: TopicPartition },
+    #[error(
+        "{partition}: the head is missing, but the lake has {path}; `_chain/` was lost, and a new chain would double \
+         its records"
+    )]
+    HeadLost { partition: TopicPartition, path: LakePath },
+    #[error("{partition}: {what}")]
+    LayoutDiffers { partition: TopicPartition, what: String },
+}
+
+impl ChainHalt {
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Gap { .. } => ExitCode::OffsetGap,
+            Self::AnotherTopic { .. } | Self::LogTooShort { .. } => ExitCode::TopicChanged,
+            Self::WentBack { .. }
+            | Self::FileLost { .. }
+            | Self::ForeignFile { .. }
+            | Self::HeadLost { .. }
+            | Self::LayoutDiffers { .. } => ExitCode::LakeDiffers,
+        }
+    }
+}
+
+/// What is to be done next. Each is one compare-and-set.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Everything of the batch is durable.
+    Done,
+    /// Replace the head.
+    WriteHead(Head),
+    /// Create the file that the head names.
+    Create(FileStep),
+    /// Append to the open file; without bytes it is a recommit.
+    Append(FileStep),
+}
+
+#[derive(Clone, Debug)]
+pub struct FileStep {
+    pub path: LakePath,
+    pub piece: bytes::Bytes,
+    pub metadata: FileMetadata,
+    /// Set when this step seals the file.
+    pub roll: Option<RollReason>,
+}
+
+/// What is durable of one partition, as this writer last saw it.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    partition: TopicPartition,
+    writer: Writer,
+    head: Head,
+    head_etag: ETag,
+    /// The file at the head's path; `None` if it is not there (yet).
+    file: Option<FileState>,
+    file_since: Instant,
+    seq: u64,
+}
+
+/// What was read from the lake and the log, to be taken over as it is.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    pub head: Head,
+    pub head_etag: ETag,
+    pub file: Option<FileState>,
+    pub log: LogBounds,
+}
+
+/// What the caller knows besides the chain itself.
+#[derive(Clone, Copy, Debug)]
+pub struct StepContext<'a> {
+    pub policy: RollPolicy,
+    /// The collection whose folder the chain gets with its first record.
+    pub namespace: &'a Namespace,
+    /// Publish the batch's end although no record stands before it.
+    pub publish_position: bool,
+    pub now: Instant,
+    /// For `processedat` only.
+    pub wall_clock: DateTime<Utc>,
+}
+
+impl Chain {
+    /// Takes over what was read, whoever wrote it (rules 5 and 8).
+    ///
+    /// `confirmed` is the highest `next` that this process has seen confirmed, `topic_id` what the broker says now.
+    ///
+    /// # Errors
+    /// If going on from there would lose or double records.
+    pub fn adopt(
+        partition: TopicPartition,
+        writer: Writer,
+        reading: Reading,
+        topic_id: Option<&str>,
+        confirmed: KafkaOffset,
+        now: Instant,
+    ) -> Result<Self, ChainHalt> {
+        let Reading { head, head_etag, file, log } = reading;
+        let chain = Self { partition, writer, head, head_etag, file, file_since: now, seq: 0 };
+        chain.check_identity(topic_id)?;
+        let partition = || chain.partition.clone();
+        let (next, position) = (chain.next(), chain.position());
+        if chain.file.is_none() && chain.head.created {
+            let path = chain.head.path.clone().expect("only a head with a path is marked created");
+            return Err(ChainHalt::FileLost { partition: partition(), path });
+        }
+        if next < confirmed {
+            return Err(ChainHalt::WentBack { partition: partition(), confirmed, next });
+        }
+        if log.end < position {
+            return Err(ChainHalt::LogTooShort { partition: partition(), position, log_end: log.end });
+        }
+        if log.start > position {
+            return Err(ChainHalt::Gap { partition: partition(), position, log_start: log.start });
+        }
+        Ok(chain)
+    }
+
+    fn check_identity(&self, topic_id: Option<&str>) -> Result<(), ChainHalt> {
+        let partition = || self.partition.clone();
+        if self.head.topic != *self.partition.topic || self.head.partition != self.partition.partition {
+            let what = format!("the head at its place is that of {}/{}", self.head.topic, self.head.partition);
+            return Err(ChainHalt::LayoutDiffers { partition: partition(), what });
+        }
+        if self.head.layout != LAYOUT {
+            let what = format!("the chain was begun with layout {}, this version writes {LAYOUT}", self.head.layout);
+            return Err(ChainHalt::LayoutDiffers { partition: partition(), what });
+        }
+        self.check_topic_id(topic_id)?;
+        let Some(file) = &self.file else { return Ok(()) };
+        if file.metadata.topic_partition != self.partition {
+            let path = self.head.path.clone().expect("a file was read at the head's path");
+            let owner = file.metadata.topic_partition.clone();
+            return Err(ChainHalt::ForeignFile { partition: partition(), path, owner });
+        }
+        if self.head.first != Some(file.metadata.first) || file.metadata.layout != LAYOUT {
+            let what = format!(
+                "the head's file begins at {} with layout {}, the head says {:?} and {LAYOUT}",
+                file.metadata.first, file.metadata.layout, self.head.first
+            );
+            return Err(ChainHalt::LayoutDiffers { partition: partition(), what });
+        }
+        Ok(())
+    }
+
+    /// Whether the broker's topic is still the one that the chain was begun from. Asked again before every publication:
+    /// a consumer goes on in a topic that was deleted and made again without noticing.
+    ///
+    /// # Errors
+    /// If it is another one.
+    pub fn check_topic_id(&self, topic_id: Option<&str>) -> Result<(), ChainHalt> {
+        match (&self.head.topicid, topic_id) {
+            (Some(expected), Some(found)) if expected != found => Err(ChainHalt::AnotherTopic {
+                partition: self.partition.clone(),
+                expected: expected.clone(),
+                found: found.to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    pub fn head_etag(&self) -> &ETag {
+        &self.head_etag
+    }
+
+    pub fn file(&self) -> Option<&FileState> {
+        self.file.as_ref()
+    }
+
+    /// Where the chain ends: every record before it is durable, and the next file or append begins here.
+    pub fn next(&self) -> KafkaOffset {
+        match (&self.file, self.head.first) {
+            (Some(file), _) => file.metadata.next,
+            (None, Some(first)) => first,
+            (None, None) => self.head.start,
+        }
+    }
+
+    /// Where the consumer goes on: past what was only scanned, too.
+    pub fn position(&self) -> KafkaOffset {
+        self.next().max(self.head.scanned)
+    }
+
+    /// The next compare-and-set towards `batch` being durable; cuts off what is durable already.
+    ///
+    /// # Errors
+    /// If a record cannot follow where the head says.
+    ///
+    /// # Panics
+    /// If records are missing between what is durable and the batch: publishing it would be the loss itself.
+    pub fn next_step(&self, batch: &mut Batch, context: &StepContext<'_>) -> Result<Step, ChainHalt> {
+        assert!(
+            batch.start() <= self.position(),
+            "{}: a batch from {} cannot follow {}",
+            self.partition,
+            batch.start(),
+            self.position()
+        );
+        batch.cut_before(self.next());
+        let Some(path) = &self.head.path else {
+            return Ok(match batch.pending().first() {
+                Some(entry) => Step::WriteHead(self.head_at(self.head.start, entry.hour, context.namespace)),
+                None => self.scan_step(batch, context),
+            });
+        };
+        match &self.file {
+            None => self.create_step(path, batch, context),
+            Some(file) if is_sealed(file) => Ok(match batch.pending().first() {
+                Some(entry) => Step::WriteHead(self.head_at(file.metadata.next, entry.hour, context.namespace)),
+                None => self.mark_created().unwrap_or_else(|| self.scan_step(batch, context)),
+            }),
+            Some(file) => Ok(self.mark_created().unwrap_or_else(|| self.append_step(path, file, batch, context))),
+        }
+    }
+
+    /// The head naming the file for records of `hour` from `first` on. It carries `scanned` over unchanged.
+    fn head_at(&self, first: KafkaOffset, hour: EventHour, namespace: &Namespace) -> Head {
+        let namespace = self.head.namespace().unwrap_or_else(|| namespace.clone());
+        let path = CollectionFolder::of(&namespace).data_file(hour, self.partition.partition, first);
+        Head {
+            db: Some(namespace.db),
+            coll: Some(namespace.coll),
+            path: Some(path),
+            first: Some(first),
+            created: false,
+            ..self.head.clone()
+        }
+    }
+
+    /// The head's file is there: whoever finds the mark unset sets it, before anything else happens to the file.
+    fn mark_created(&self) -> Option<Step> {
+        (!self.head.created).then(|| Step::WriteHead(Head { created: true, ..self.head.clone() }))
+    }
+
+    /// Nothing is pending and no file is open: a position goes into the head.
+    fn scan_step(&self, batch: &Batch, context: &StepContext<'_>) -> Step {
+        if context.publish_position && batch.end() > self.position() {
+            Step::WriteHead(Head { scanned: batch.end(), ..self.head.clone() })
+        } else {
+            Step::Done
+        }
+    }
+
+    fn create_step(&self, path: &LakePath, batch: &Batch, context: &StepContext<'_>) -> Result<Step, ChainHalt> {
+        let Some(entry) = batch.pending().first() else { return Ok(self.scan_step(batch, context)) };
+        let hour = self.hour_of(path)?;
+        if entry.hour != hour {
+            // Whoever moved the head saw a record of that hour here. No writer that decides alike can see another one.
+            let what = format!(
+                "the head names {path} for the record at or after {}, but that is of {}: the lake was written by rules \
+                 that differ from this version's, or the log changed",
+                self.next(),
+                entry.hour
+            );
+            return Err(ChainHalt::LayoutDiffers { partition: self.partition.clone(), what });
+        }
+        Ok(Step::Create(self.file_step(path, hour, &self.empty_file(context), 0, batch, context)))
+    }
+
+    fn append_step(&self, path: &LakePath, file: &FileState, batch: &Batch, context: &StepContext<'_>) -> Step {
+        let hour = path.hour().expect("the head's path was read as a data file's");
+        let due = self.roll_due(file, &context.policy, context.now);
+        let fits = |entry: &Entry| entry.kind == EntryKind::DeadLetter || entry.hour == hour;
+        match batch.pending().first() {
+            Some(entry) if due.is_none() && fits(entry) => {
+                Step::Append(self.file_step(path, hour, &file.metadata, file.block_count(), batch, context))
+            }
+            Some(entry) if seeded_bug::planted(SeededBug::RollWithoutSeal) => {
+                Step::WriteHead(self.head_at(file.metadata.next, entry.hour, context.namespace))
+            }
+            Some(entry) => self.recommit(path, file, entry.offset, Some(due.unwrap_or(RollReason::Hour)), context),
+            None if due.is_some() || (context.publish_position && batch.end() > self.position()) => {
+                self.recommit(path, file, batch.end(), due, context)
+            }
+            None => Step::Done,
+        }
+    }
+
+    /// Same content, another `next`, perhaps the seal.
+    fn recommit(
+        &self,
+        path: &LakePath,
+        file: &FileState,
+        next: KafkaOffset,
+        roll: Option<RollReason>,
+        context: &StepContext<'_>,
+    ) -> Step {
+        let metadata = FileMetadata {
+            next: next.max(file.metadata.next),
+            sealed: roll.is_some(),
+            ..self.signed(file.metadata.clone(), context)
+        };
+        Step::Append(FileStep { path: path.clone(), piece: bytes::Bytes::new(), metadata, roll })
+    }
+
+    /// Whether the open file has to end although nothing is pending.
+    pub fn roll_is_due(&self, policy: &RollPolicy, now: Instant) -> bool {
+        let open = self.file.as_ref().filter(|file| !is_sealed(file));
+        open.is_some_and(|file| self.roll_due(file, policy, now).is_some())
+    }
+
+    fn roll_due(&self, file: &FileState, policy: &RollPolicy, now: Instant) -> Option<RollReason> {
+        if policy.bytes.is_some_and(|bytes| file.metadata.original_size >= bytes) {
+            Some(RollReason::Size)
+        } else if policy.age.is_some_and(|age| now.duration_since(self.file_since) >= age) {
+            Some(RollReason::Age)
+        } else if file.block_count() >= policy.blocks {
+            Some(RollReason::Blocks)
+        } else if file.metadata.encoded_len() > METADATA_ROLL_BYTES {
+            Some(RollReason::Metadata)
+        } else {
+            None
+        }
+    }
+
+    /// As many pending records as fit the file, with the seal if it is known that the file ends there.
+    fn file_step(
+        &self,
+        path: &LakePath,
+        hour: EventHour,
+        before: &FileMetadata,
+        blocks: usize,
+        batch: &Batch,
+        context: &StepContext<'_>,
+    ) -> FileStep {
+        let pending = batch.pending();
+        let fits = |entry: &Entry| entry.kind == EntryKind::DeadLetter || entry.hour == hour;
+        let of_this_hour = pending.iter().position(|entry| !fits(entry)).unwrap_or(pending.len());
+        let room = context.policy.bytes.map(|bytes| bytes.saturating_sub(before.original_size));
+        let room = room.map_or(usize::MAX, |room| usize::try_from(room).unwrap_or(usize::MAX));
+        let mut count = of_this_hour.min(batch.count_up_to(room));
+        loop {
+            let piece = batch.piece(count);
+            let next = pending.get(count).map_or(batch.end(), |entry| entry.offset);
+            let mut metadata = self.extended(before, &piece, next.max(before.next), context);
+            let encoded_len = metadata.encoded_len();
+            if encoded_len > METADATA_LIMIT_BYTES && count > 1 {
+                count /= 2;
+                continue;
+            }
+            let reached = |bytes: u64| metadata.original_size >= bytes;
+            let roll = if count == of_this_hour && count < pending.len() {
+                Some(RollReason::Hour)
+            } else if context.policy.bytes.is_some_and(reached) {
+                Some(RollReason::Size)
+            } else if blocks + 1 >= context.policy.blocks {
+                Some(RollReason::Blocks)
+            } else if encoded_len > METADATA_ROLL_BYTES {
+                Some(RollReason::Metadata)
+            } else {
+                None
+            };
+            metadata.sealed = roll.is_some() && !seeded_bug::planted(SeededBug::RollWithoutSeal);
+            return FileStep { path: path.clone(), piece: piece.bytes, metadata, roll };
+        }
+    }
+
+    fn extended(
+        &self,
+        before: &FileMetadata,
+        piece: &Piece,
+        next: KafkaOffset,
+        context: &StepContext<'_>,
+    ) -> FileMetadata {
+        let bytes = piece.bytes.len() as u64;
+        let mut metadata = self.signed(before.clone(), context);
+        metadata.next = next;
+        metadata.rows += piece.rows;
+        metadata.tombstones += piece.tombstones;
+        for offset in piece.dead_letters.iter() {
+            metadata.dead_letters.push(offset);
+        }
+        for (operation, count) in &piece.operations {
+            *metadata.operations.entry(operation.as_str().to_owned()).or_default() += count;
+        }
+        if let Some(last) = &piece.last_event {
+            metadata.last_event = Some(last.clone());
+        }
+        let earlier = |a: Option<_>, b: Option<_>| a.into_iter().chain(b).min();
+        metadata.min_cluster_time = earlier(before.min_cluster_time, piece.min_cluster_time);
+        metadata.max_cluster_time = before.max_cluster_time.max(piece.max_cluster_time);
+        metadata.crc = before.crc.followed_by(piece.crc, bytes);
+        metadata.original_size += bytes;
+        metadata.stored_size += bytes;
+        metadata
+    }
+
+    fn signed(&self, metadata: FileMetadata, context: &StepContext<'_>) -> FileMetadata {
+        FileMetadata {
+            writer: self.writer.id,
+            seq: self.seq + 1,
+            processed_at: context.wall_clock,
+            version: self.writer.version.to_owned(),
+            ..metadata
+        }
+    }
+
+    /// The metadata of the head's file before its first bytes.
+    fn empty_file(&self, context: &StepContext<'_>) -> FileMetadata {
+        FileMetadata {
+            topic_partition: self.partition.clone(),
+            first: self.next(),
+            next: self.next(),
+            rows: 0,
+            dead_letters: OffsetRuns::default(),
+            tombstones: 0,
+            sealed: false,
+            writer: self.writer.id,
+            seq: self.seq,
+            generation: 0,
+            last_event: None,
+            min_cluster_time: None,
+            max_cluster_time: None,
+            operations: std::collections::BTreeMap::new(),
+            crc: LineCrc::EMPTY,
+            original_size: 0,
+            stored_size: 0,
+            compressed: Compression::None,
+            processed_at: context.wall_clock,
+            layout: LAYOUT,
+            version: self.writer.version.to_owned(),
+        }
+    }
+
+    fn hour_of(&self, path: &LakePath) -> Result<EventHour, ChainHalt> {
+        path.hour().ok_or_else(|| ChainHalt::LayoutDiffers {
+            partition: self.partition.clone(),
+            what: format!("the head's path {path} names no hour"),
+        })
+    }
+
+    /// Takes notice of a head that was written.
+    pub fn head_written(&mut self, head: Head, etag: ETag) {
+        if head.path != self.head.path {
+            self.file = None;
+        }
+        self.head = head;
+        self.head_etag = etag;
+    }
+
+    /// Takes notice of a file step that was done.
+    pub fn file_written(&mut self, state: FileState, now: Instant) {
+        if self.file.is_none() {
+            self.file_since = now;
+        }
+        self.seq = state.metadata.seq;
+        self.file = Some(state);
+    }
+}
+
+fn is_sealed(file: &FileState) -> bool {
+    file.metadata.sealed
+}
+
+#[cfg(test)]
+mod tests;

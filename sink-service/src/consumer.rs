@@ -1,0 +1,273 @@
+//! The consumer group's member: subscribed by pattern, reading committed records only.
+//!
+//! librdkafka asks for a rebalance to be answered by calls to assign and unassign, but not from within its callback:
+//! the group waits until they come. So the callback only queues what was asked, and the writer, which owns the consumer
+//! and all partition state, answers between two polls. Nothing is shared, nothing is locked, and a partition is fetched
+//! only once its chain is known.
+//!
+//! Answers are increments (`incremental_assign`, `incremental_unassign`): assignment is cooperative, so partitions that
+//! stay are not disturbed. Each partition may be assigned by a call of its own, after the rebalance was answered.
+
+use std::{
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientConfig, ClientContext, Offset, Statistics, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext},
+    error::{KafkaError, KafkaResult},
+    message::BorrowedMessage,
+    types::RDKafkaRespErr,
+};
+use shared::{
+    kafka_client,
+    kafka_position::{KafkaOffset, TopicPartition},
+};
+
+/// Rebalances queue one at a time, statistics come each [`STATISTICS_INTERVAL`]: the writer drains them each turn.
+const NOTICES_MAX: usize = 64;
+
+const STATISTICS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What the consumer's callbacks have to tell the writer.
+#[derive(Debug)]
+pub enum Notice {
+    Assigned(Vec<TopicPartition>),
+    Revoked {
+        partitions: Vec<TopicPartition>,
+        /// The group went on without us: somebody else may own them already.
+        lost: bool,
+    },
+    /// High watermarks as the client last saw them.
+    LogEnds(Vec<(TopicPartition, KafkaOffset)>),
+    Committed(KafkaResult<()>),
+}
+
+pub struct GroupContext {
+    notices: SyncSender<Notice>,
+    /// Set when the consumer is dropped: nobody drains notices any more, so a revocation is answered here.
+    closing: AtomicBool,
+}
+
+impl ClientContext for GroupContext {
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, text: &str) {
+        kafka_client::forward_log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        kafka_client::forward_error(&error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let mut ends = Vec::new();
+        for (topic, of_topic) in &statistics.topics {
+            for (partition, of_partition) in &of_topic.partitions {
+                if let Some(end) = KafkaOffset::from_kafka(of_partition.hi_offset)
+                    && *partition >= 0
+                {
+                    ends.push((TopicPartition::new(topic.as_str(), *partition), end));
+                }
+            }
+        }
+        self.tell(Notice::LogEnds(ends));
+    }
+}
+
+impl ConsumerContext for GroupContext {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let partitions = partitions_of(list);
+        let assigned = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.closing.load(Ordering::Acquire) {
+            let answer = if assigned { Ok(()) } else { consumer.incremental_unassign(list) };
+            if let Err(error) = answer {
+                tracing::warn!(%error, "leaving the group");
+            }
+        } else if assigned {
+            self.tell(Notice::Assigned(partitions));
+        } else {
+            self.tell(Notice::Revoked { partitions, lost: consumer.assignment_lost() });
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        self.tell(Notice::Committed(result));
+    }
+}
+
+impl GroupContext {
+    /// # Panics
+    /// If a rebalance does not fit: they come one at a time and only while the writer polls, so that would be a defect.
+    fn tell(&self, notice: Notice) {
+        match self.notices.try_send(notice) {
+            Ok(()) => {}
+            Err(std::sync::mpsc::TrySendError::Full(Notice::Assigned(_) | Notice::Revoked { .. })) => {
+                panic!("a rebalance was not answered before the next one");
+            }
+            // The next statistics, or the next commit, say it again; at the end nobody asks.
+            Err(_) => {}
+        }
+    }
+}
+
+/// The member. Owned by the writer's thread.
+pub struct GroupConsumer {
+    consumer: BaseConsumer<GroupContext>,
+    notices: Receiver<Notice>,
+}
+
+/// How the group is joined.
+#[derive(Clone, Debug)]
+pub struct GroupSettings {
+    pub group: String,
+    pub instance_id: Option<String>,
+    /// Regular expressions, each anchored with `^`.
+    pub patterns: Vec<String>,
+    /// Regular expressions of topics that are never taken.
+    pub excludes: Vec<String>,
+    /// The largest record that a topic may have, in bytes.
+    pub message_bytes_max: usize,
+    /// What the client may hold of fetched records, in bytes.
+    pub queue_bytes: usize,
+}
+
+impl GroupConsumer {
+    /// Joins the group; partitions come with the first polls.
+    ///
+    /// # Errors
+    /// If librdkafka refuses the configuration or the subscription.
+    pub fn join(base: &ClientConfig, settings: &GroupSettings) -> KafkaResult<Self> {
+        let mut config = ClientConfig::new();
+        let fetch_bytes = settings.message_bytes_max.max(1024 * 1024);
+        config
+            // New topics are found by the metadata refresh.
+            .set("topic.metadata.refresh.interval.ms", "5000")
+            // Once the queue is full a partition pauses for this long; the default of a second starves the writer.
+            .set("fetch.queue.backoff.ms", "100");
+        for (name, value) in base.config_map() {
+            config.set(name, value);
+        }
+        config.set_log_level(base.log_level);
+        config
+            .set("group.id", &settings.group)
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("enable.partition.eof", "false")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string())
+            .set("fetch.message.max.bytes", fetch_bytes.to_string())
+            .set("fetch.max.bytes", fetch_bytes.max(settings.queue_bytes).to_string())
+            .set("receive.message.max.bytes", (fetch_bytes.max(settings.queue_bytes) * 2 + 1024).to_string())
+            .set("queued.max.messages.kbytes", (settings.queue_bytes / 1024).to_string());
+        if let Some(id) = &settings.instance_id {
+            config.set("group.instance.id", id);
+        }
+        if !settings.excludes.is_empty() {
+            config.set("topic.blacklist", settings.excludes.join(","));
+        }
+        let (sender, notices) = sync_channel(NOTICES_MAX);
+        let context = GroupContext { notices: sender, closing: AtomicBool::new(false) };
+        let consumer: BaseConsumer<GroupContext> = config.create_with_context(context)?;
+        let patterns: Vec<&str> = settings.patterns.iter().map(String::as_str).collect();
+        consumer.subscribe(&patterns)?;
+        Ok(Self { consumer, notices })
+    }
+
+    /// The next record or error; serves callbacks meanwhile.
+    pub fn poll(&self, timeout: Duration) -> Option<KafkaResult<BorrowedMessage<'_>>> {
+        self.consumer.poll(timeout)
+    }
+
+    pub fn next_notice(&self) -> Option<Notice> {
+        self.notices.try_recv().ok()
+    }
+
+    /// Answers an assignment, or begins to fetch partitions whose place is known by now.
+    ///
+    /// # Errors
+    /// If librdkafka refuses.
+    pub fn assign(&self, partitions: &[(TopicPartition, KafkaOffset)]) -> KafkaResult<()> {
+        self.consumer.incremental_assign(&list_with_offsets(partitions)?)
+    }
+
+    /// Answers a revocation.
+    ///
+    /// # Errors
+    /// If librdkafka refuses.
+    pub fn unassign(&self, partitions: &[TopicPartition]) -> KafkaResult<()> {
+        self.consumer.incremental_unassign(&list_of(partitions))
+    }
+
+    /// # Errors
+    /// If librdkafka refuses.
+    pub fn pause(&self, partitions: &[TopicPartition]) -> KafkaResult<()> {
+        self.consumer.pause(&list_of(partitions))
+    }
+
+    /// # Errors
+    /// If librdkafka refuses.
+    pub fn resume(&self, partitions: &[TopicPartition]) -> KafkaResult<()> {
+        self.consumer.resume(&list_of(partitions))
+    }
+
+    /// Where each assigned partition's reader is: behind the last record that was polled, past transaction markers and
+    /// aborted records as polling goes on. Partitions from which nothing was read yet are left out.
+    ///
+    /// # Errors
+    /// If librdkafka refuses.
+    pub fn positions(&self) -> KafkaResult<Vec<(TopicPartition, KafkaOffset)>> {
+        let list = self.consumer.position()?;
+        let positions = list.elements().into_iter().filter_map(|element| match element.offset() {
+            Offset::Offset(offset) => {
+                Some((TopicPartition::new(element.topic(), element.partition()), KafkaOffset::from_kafka(offset)?))
+            }
+            _ => None,
+        });
+        Ok(positions.collect())
+    }
+
+    /// Commits positions, each with a text for people.
+    ///
+    /// # Errors
+    /// If the commit cannot be sent; with [`CommitMode::Sync`], if it failed.
+    pub fn commit(&self, positions: &[(TopicPartition, KafkaOffset, String)], mode: CommitMode) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::new();
+        for (partition, offset, text) in positions {
+            let mut element = list.add_partition(&partition.topic, partition.partition);
+            element.set_offset(Offset::Offset(offset.to_kafka()))?;
+            element.set_metadata(text);
+        }
+        self.consumer.commit(&list, mode)
+    }
+
+    /// Leaves the group. Partitions that are still assigned are given up as they are.
+    pub fn leave(self) {
+        self.consumer.context().closing.store(true, Ordering::Release);
+        drop(self.consumer);
+    }
+}
+
+fn partitions_of(list: &TopicPartitionList) -> Vec<TopicPartition> {
+    list.elements().iter().map(|element| TopicPartition::new(element.topic(), element.partition())).collect()
+}
+
+fn list_of(partitions: &[TopicPartition]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for TopicPartition { topic, partition } in partitions {
+        list.add_partition(topic, *partition);
+    }
+    list
+}
+
+fn list_with_offsets(partitions: &[(TopicPartition, KafkaOffset)]) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for (TopicPartition { topic, partition }, offset) in partitions {
+        list.add_partition_offset(topic, *partition, Offset::Offset(offset.to_kafka()))?;
+    }
+    Ok(list)
+}

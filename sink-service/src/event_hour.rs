@@ -1,0 +1,91 @@
+//! The lake's bucket: the UTC hour in which an event happened.
+
+use std::fmt;
+
+use chrono::{DateTime, Datelike, NaiveDate, Timelike};
+use shared::cluster_time::ClusterTime;
+
+/// Hours since 1970-01-01 00:00 UTC, up to the last hour of the year 9999.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventHour(u32);
+
+impl EventHour {
+    /// The hour of a record that nothing dates.
+    pub const EPOCH: Self = Self(0);
+
+    /// 9999-12-31 23:00.
+    const LAST: u32 = 70_389_527;
+
+    /// `None` outside 1970–9999.
+    pub fn from_millis(millis: i64) -> Option<Self> {
+        u32::try_from(millis.div_euclid(3_600_000)).ok().filter(|hour| *hour <= Self::LAST).map(Self)
+    }
+
+    pub const fn from_cluster_time(time: ClusterTime) -> Self {
+        Self(time.seconds / 3600)
+    }
+
+    /// The hour of a calendar date; `None` if there is no such hour within 1970–9999.
+    pub fn from_calendar(year: i32, month: u32, day: u32, hour: u32) -> Option<Self> {
+        let at = NaiveDate::from_ymd_opt(year, month, day)?.and_hms_opt(hour, 0, 0)?;
+        Self::from_millis(at.and_utc().timestamp_millis())
+    }
+
+    fn start(self) -> DateTime<chrono::Utc> {
+        DateTime::from_timestamp(i64::from(self.0) * 3600, 0).expect("hours up to 9999 are dates")
+    }
+
+    /// `year=YYYY/month=MM/day=DD/hour=HH`
+    pub fn folder(self) -> String {
+        let at = self.start();
+        format!("year={:04}/month={:02}/day={:02}/hour={:02}", at.year(), at.month(), at.day(), at.hour())
+    }
+
+    /// `YYYYMMDD-HH`
+    pub fn compact(self) -> String {
+        let at = self.start();
+        format!("{:04}{:02}{:02}-{:02}", at.year(), at.month(), at.day(), at.hour())
+    }
+}
+
+/// `YYYY-MM-DD HH`, for people.
+impl fmt::Display for EventHour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.start();
+        write!(f, "{:04}-{:02}-{:02} {:02}", at.year(), at.month(), at.day(), at.hour())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boundaries_fall_into_the_right_hour() {
+        let folder = |text: &str| {
+            EventHour::from_millis(DateTime::parse_from_rfc3339(text).unwrap().timestamp_millis()).unwrap().folder()
+        };
+        assert_eq!(folder("2025-12-31T23:59:59.999Z"), "year=2025/month=12/day=31/hour=23");
+        assert_eq!(folder("2026-01-01T00:00:00Z"), "year=2026/month=01/day=01/hour=00");
+        assert_eq!(folder("2024-02-29T12:00:00Z"), "year=2024/month=02/day=29/hour=12");
+        assert_eq!(folder("2024-02-29T23:59:59Z"), "year=2024/month=02/day=29/hour=23");
+        assert_eq!(folder("1970-01-01T00:00:00Z"), "year=1970/month=01/day=01/hour=00");
+        assert_eq!(folder("9999-12-31T23:59:59.999Z"), "year=9999/month=12/day=31/hour=23");
+    }
+
+    #[test]
+    fn nothing_outside_1970_to_9999() {
+        assert_eq!(EventHour::from_millis(-1), None);
+        assert_eq!(EventHour::from_millis(253_402_300_800_000), None);
+        assert_eq!(EventHour::from_calendar(10_000, 1, 1, 0), None);
+        assert_eq!(EventHour::from_calendar(2025, 2, 29, 0), None);
+        assert_eq!(EventHour::from_calendar(1970, 1, 1, 0), Some(EventHour::EPOCH));
+    }
+
+    #[test]
+    fn names_are_padded() {
+        let hour = EventHour::from_calendar(2026, 3, 4, 5).unwrap();
+        assert_eq!(hour.compact(), "20260304-05");
+        assert_eq!(hour.to_string(), "2026-03-04 05");
+    }
+}

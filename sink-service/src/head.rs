@@ -1,0 +1,79 @@
+//! The head of a partition's chain: a small JSON object per Kafka partition that says where the chain begins and which
+//! file is its current one.
+//!
+//! DESIGN §5 rule 2 fixes it. Everything in it changes by compare-and-set only. Nobody creates a file that the head
+//! does not name, and nobody moves the head off a file that is missing or not sealed; that is what keeps the chain
+//! linear whoever writes.
+
+use serde::{Deserialize, Serialize};
+use shared::{kafka_position::KafkaOffset, namespace::Namespace};
+
+use crate::lake_path::LakePath;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    pub topic: String,
+    pub partition: i32,
+    /// Kafka's topic id (KIP-516), base64 as Kafka prints it; `None` if the broker has none, then it is not compared.
+    pub topicid: Option<String>,
+    /// The folder, fixed for all groups by whoever saw the first record.
+    pub db: Option<String>,
+    pub coll: Option<String>,
+    /// Where the chain begins.
+    pub start: KafkaOffset,
+    /// The function from a record to its hour.
+    pub layout: u32,
+    /// The current file; `None` until the first record.
+    pub path: Option<LakePath>,
+    pub first: Option<KafkaOffset>,
+    /// The current file has been there: if it is missing, it was lost.
+    pub created: bool,
+    /// Up to here, exclusive, there is nothing to read that is not durable. Moves no boundary: the next file still
+    /// begins at `next`.
+    pub scanned: KafkaOffset,
+}
+
+impl Head {
+    /// # Errors
+    /// The text says what is wrong with the bytes.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(bytes).map_err(|error| format!("not the head of a chain: {error}"))
+    }
+
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a head is JSON")
+    }
+
+    pub fn namespace(&self) -> Option<Namespace> {
+        Some(Namespace::new(self.db.clone()?, self.coll.clone()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stored_form_is_the_one_that_design_names() {
+        let head = Head {
+            topic: "atlas.shop.orders".to_owned(),
+            partition: 0,
+            topicid: Some("x2f6jDKGSVO8GbVr2ZQ0Mg".to_owned()),
+            db: Some("shop".to_owned()),
+            coll: Some("orders".to_owned()),
+            start: KafkaOffset::ZERO,
+            layout: 1,
+            path: Some(LakePath::new("shop/orders/f").unwrap()),
+            first: Some(KafkaOffset::new(7)),
+            created: true,
+            scanned: KafkaOffset::new(9),
+        };
+        let text = "{\"topic\":\"atlas.shop.orders\",\"partition\":0,\"topicid\":\"x2f6jDKGSVO8GbVr2ZQ0Mg\",\"db\":\"shop\",\
+                    \"coll\":\"orders\",\"start\":0,\"layout\":1,\"path\":\"shop/orders/f\",\"first\":7,\"created\":true,\
+                    \"scanned\":9}";
+        assert_eq!(String::from_utf8(head.to_bytes()).unwrap(), text);
+        assert_eq!(Head::parse(text.as_bytes()), Ok(head));
+        assert!(Head::parse(b"{}").is_err());
+        assert!(Head::parse(text.replace("shop/orders/f", "../f").as_bytes()).is_err());
+    }
+}

@@ -1,0 +1,183 @@
+//! The tasks that do the writer's I/O and report back.
+//!
+//! Topic ids are asked once per round for all its topics, after the round's batches were frozen and before anything of
+//! them is published (DESIGN §5 rule 8). A topic that is missing at that moment, because it was deleted and is perhaps
+//! being made again, holds its own jobs only.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use shared::{backoff::Backoff, kafka_ffi::TopicId, kafka_position::{KafkaOffset, TopicPartition}, namespace::Namespace};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::{
+    buffer::Batch,
+    chain::Chain,
+    kafka_log::LogError,
+    partition::AssignmentEpoch,
+    publish::{Halt, Identity, Job, Publisher, Waiting},
+};
+
+/// What a task reports. `epoch` says for which assignment it was started.
+#[derive(Debug)]
+pub struct Report {
+    pub partition: TopicPartition,
+    pub epoch: AssignmentEpoch,
+    pub outcome: Outcome,
+}
+
+#[derive(Debug)]
+pub enum Outcome {
+    Opened { topic_id: Option<TopicId>, chain: Box<Chain> },
+    Published { topic_id: Option<TopicId>, chain: Box<Chain> },
+    Halted(Halt),
+}
+
+/// A chain to be read.
+pub struct Opening {
+    pub identity: Identity,
+    pub epoch: AssignmentEpoch,
+    /// The highest `next` that this process saw confirmed.
+    pub confirmed: KafkaOffset,
+}
+
+/// A batch to be made durable.
+pub struct Publishing {
+    pub identity: Identity,
+    pub epoch: AssignmentEpoch,
+    pub chain: Chain,
+    pub batch: Batch,
+    pub namespace: Namespace,
+    pub publish_position: bool,
+}
+
+/// Starts tasks on the runtime; cheap to clone.
+#[derive(Clone)]
+pub struct Jobs {
+    publisher: Arc<Publisher>,
+    uploads: Arc<Semaphore>,
+    reports: mpsc::Sender<Report>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Jobs {
+    /// `uploads` bounds how many jobs talk to the lake at once.
+    pub fn new(
+        publisher: Publisher,
+        uploads: usize,
+        reports: mpsc::Sender<Report>,
+        runtime: tokio::runtime::Handle,
+    ) -> Self {
+        Self { publisher: Arc::new(publisher), uploads: Arc::new(Semaphore::new(uploads)), reports, runtime }
+    }
+
+    pub fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
+    /// Reads the chains of a round; each reports for itself.
+    pub fn open(&self, round: Vec<Opening>) {
+        let jobs = self.clone();
+        self.runtime.spawn(async move {
+            let topics = round.iter().map(|opening| Arc::clone(&opening.identity.partition.topic)).collect();
+            let ids = jobs.topic_ids(topics).await;
+            for opening in round {
+                jobs.runtime.spawn(jobs.clone().open_one(opening, ids.clone()));
+            }
+        });
+    }
+
+    /// Makes the batches of a round durable; each reports for itself.
+    pub fn publish(&self, round: Vec<Publishing>) {
+        let jobs = self.clone();
+        self.runtime.spawn(async move {
+            let topics = round.iter().map(|publishing| Arc::clone(&publishing.identity.partition.topic)).collect();
+            let ids = jobs.topic_ids(topics).await;
+            for publishing in round {
+                jobs.runtime.spawn(jobs.clone().publish_one(publishing, ids.clone()));
+            }
+        });
+    }
+
+    async fn open_one(self, opening: Opening, ids: Ids) {
+        let Opening { mut identity, epoch, confirmed } = opening;
+        let partition = identity.partition.clone();
+        let outcome = match self.topic_id(&partition, ids).await {
+            Err(halt) => Outcome::Halted(halt),
+            Ok(topic_id) => {
+                identity.topic_id = topic_id;
+                let _upload = self.uploads.acquire().await.expect("the semaphore is never closed");
+                match self.publisher.open(&identity, confirmed).await {
+                    Ok(chain) => Outcome::Opened { topic_id, chain: Box::new(chain) },
+                    Err(halt) => Outcome::Halted(halt),
+                }
+            }
+        };
+        self.report(partition, epoch, outcome).await;
+    }
+
+    async fn publish_one(self, publishing: Publishing, ids: Ids) {
+        let Publishing { mut identity, epoch, chain, batch, namespace, publish_position } = publishing;
+        let partition = identity.partition.clone();
+        let outcome = match self.topic_id(&partition, ids).await {
+            Err(halt) => Outcome::Halted(halt),
+            Ok(topic_id) => {
+                identity.topic_id = topic_id;
+                let _upload = self.uploads.acquire().await.expect("the semaphore is never closed");
+                match self.publisher.publish(Job { identity, namespace, chain, batch, publish_position }).await {
+                    Ok(chain) => Outcome::Published { topic_id, chain: Box::new(chain) },
+                    Err(halt) => Outcome::Halted(halt),
+                }
+            }
+        };
+        self.report(partition, epoch, outcome).await;
+    }
+
+    async fn report(&self, partition: TopicPartition, epoch: AssignmentEpoch, outcome: Outcome) {
+        if self.reports.send(Report { partition, epoch, outcome }).await.is_err() {
+            tracing::debug!("a job ended after the writer");
+        }
+    }
+
+    /// The round's answer, or the topic's own questions until it is there.
+    async fn topic_id(&self, partition: &TopicPartition, ids: Ids) -> Result<Option<TopicId>, Halt> {
+        let mut ids = ids;
+        let mut backoff = Backoff::default();
+        loop {
+            let cause = match &*ids {
+                Ok(ids) => match ids.get(&partition.topic) {
+                    Some(id) => {
+                        if backoff.attempts() > 0 {
+                            self.tell(partition, None);
+                        }
+                        return Ok(*id);
+                    }
+                    None => LogError::NoTopic(partition.topic.to_string()),
+                },
+                Err(error @ LogError::Denied(_)) => return Err(Halt::Kafka(error.clone())),
+                Err(error) => error.clone(),
+            };
+            let delay = backoff.next_delay();
+            if backoff.attempts() == 1 {
+                tracing::warn!(%partition, %cause, "waiting for the topic's id");
+            }
+            self.tell(partition, Some(cause.to_string()));
+            tokio::time::sleep(delay).await;
+            ids = self.topic_ids(BTreeSet::from([Arc::clone(&partition.topic)])).await;
+        }
+    }
+
+    fn tell(&self, partition: &TopicPartition, cause: Option<String>) {
+        if self.publisher.waits.try_send(Waiting { partition: partition.clone(), cause }).is_err() {
+            tracing::debug!(%partition, "wait not told");
+        }
+    }
+
+    async fn topic_ids(&self, topics: BTreeSet<Arc<str>>) -> Ids {
+        Arc::new(self.publisher.log.topic_ids(topics.into_iter().collect()).await)
+    }
+}
+
+type Ids = Arc<Result<HashMap<Arc<str>, Option<TopicId>>, LogError>>;

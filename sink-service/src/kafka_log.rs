@@ -1,0 +1,155 @@
+//! What is asked of Kafka besides records: the ends of a log, offsets by time, topic ids.
+//!
+//! A client of its own, without a group and reading uncommitted: `fetch_watermarks` of a read_committed consumer answers
+//! the last stable offset, which another producer's open transaction holds back, and no rule of the chain may rest on
+//! that. All calls block, so they run on the runtime's blocking threads, each with a time limit.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+};
+use shared::{
+    kafka_client::ForwardLogs,
+    kafka_ffi::{self, DescribeError, TopicId},
+    kafka_position::{KafkaOffset, TopicPartition},
+};
+use thiserror::Error;
+
+/// No single question may take longer; the caller asks again.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Kafka did not answer, by what the caller does about it.
+#[derive(Clone, Debug, Error)]
+pub enum LogError {
+    /// Ask again.
+    #[error("Kafka is not available: {0}")]
+    Unavailable(String),
+    /// The topic is not there (now).
+    #[error("topic {0} does not exist")]
+    NoTopic(String),
+    /// Exit 77.
+    #[error("not allowed: {0}")]
+    Denied(String),
+}
+
+type Client = BaseConsumer<ForwardLogs>;
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct KafkaLog {
+    client: Arc<Client>,
+}
+
+impl KafkaLog {
+    /// # Errors
+    /// If librdkafka refuses the configuration.
+    pub fn new(base: &ClientConfig) -> Result<Self, KafkaError> {
+        let mut config = base.clone();
+        config.set("isolation.level", "read_uncommitted").set("enable.auto.commit", "false").set("group.id", "unused");
+        Ok(Self { client: Arc::new(config.create_with_context(ForwardLogs)?) })
+    }
+
+    /// The first offset that the log still has.
+    ///
+    /// # Errors
+    /// If Kafka does not say.
+    pub async fn start(&self, partition: &TopicPartition) -> Result<KafkaOffset, LogError> {
+        Ok(self.watermarks(partition).await?.0)
+    }
+
+    /// The high watermark.
+    ///
+    /// # Errors
+    /// If Kafka does not say.
+    pub async fn end(&self, partition: &TopicPartition) -> Result<KafkaOffset, LogError> {
+        Ok(self.watermarks(partition).await?.1)
+    }
+
+    async fn watermarks(&self, partition: &TopicPartition) -> Result<(KafkaOffset, KafkaOffset), LogError> {
+        let TopicPartition { topic, partition } = partition.clone();
+        let asked = topic.clone();
+        let (low, high) = self
+            .ask(move |client| client.fetch_watermarks(&asked, partition, REQUEST_TIMEOUT))
+            .await
+            .map_err(|error| classify(&topic, &error))?;
+        let offset = |value| {
+            KafkaOffset::from_kafka(value).ok_or_else(|| LogError::Unavailable(format!("{topic}: watermark {value}")))
+        };
+        Ok((offset(low)?, offset(high)?))
+    }
+
+    /// The first record at or after an instant, `None` if there is none. Transaction markers carry the broker's clock
+    /// and are found too, so this is a lower bound.
+    ///
+    /// # Errors
+    /// If Kafka does not say.
+    pub async fn first_at(&self, partition: &TopicPartition, at: DateTime<Utc>) -> Result<Option<KafkaOffset>, LogError> {
+        let TopicPartition { topic, partition } = partition.clone();
+        let asked = topic.clone();
+        let found = self
+            .ask(move |client| {
+                let mut list = TopicPartitionList::new();
+                list.add_partition_offset(&asked, partition, Offset::Offset(at.timestamp_millis()))?;
+                client.offsets_for_times(list, REQUEST_TIMEOUT)
+            })
+            .await
+            .map_err(|error| classify(&topic, &error))?;
+        match found.elements().first().map(rdkafka::topic_partition_list::TopicPartitionListElem::offset) {
+            Some(Offset::Offset(offset)) => Ok(KafkaOffset::from_kafka(offset)),
+            Some(Offset::End) => Ok(None),
+            other => Err(LogError::Unavailable(format!("{topic}: offset by time {other:?}"))),
+        }
+    }
+
+    /// The ids of topics, in one request. A topic that does not exist has no entry; the value is `None` where the broker
+    /// knows no ids.
+    ///
+    /// # Errors
+    /// If Kafka does not say, or we may not ask.
+    pub async fn topic_ids(&self, topics: Vec<Arc<str>>) -> Result<HashMap<Arc<str>, Option<TopicId>>, LogError> {
+        let described = self
+            .ask(move |client| {
+                let names: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
+                kafka_ffi::describe_topics(client.client(), &names, REQUEST_TIMEOUT)
+            })
+            .await
+            .map_err(|error| LogError::Unavailable(error.to_string()))?;
+        let mut ids = HashMap::with_capacity(described.len());
+        for topic in described {
+            match topic {
+                Ok(topic) => {
+                    ids.insert(Arc::from(topic.name), topic.id);
+                }
+                Err(DescribeError::Unknown { .. }) => {}
+                Err(error @ DescribeError::NotAllowed { .. }) => return Err(LogError::Denied(error.to_string())),
+                Err(error @ DescribeError::Failed { .. }) => return Err(LogError::Unavailable(error.to_string())),
+            }
+        }
+        Ok(ids)
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Client) -> Result<T, KafkaError> + Send + 'static,
+    ) -> Result<T, KafkaError> {
+        let client = Arc::clone(&self.client);
+        tokio::task::spawn_blocking(move || question(&client)).await.expect("a question to Kafka does not panic")
+    }
+}
+
+fn classify(topic: &str, error: &KafkaError) -> LogError {
+    use rdkafka::types::RDKafkaErrorCode as Code;
+    match error.rdkafka_error_code() {
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
+            LogError::NoTopic(topic.to_owned())
+        }
+        Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
+            LogError::Denied(format!("{topic}: {error}"))
+        }
+        _ => LogError::Unavailable(format!("{topic}: {error}")),
+    }
+}

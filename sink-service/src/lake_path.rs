@@ -1,0 +1,222 @@
+//! Where things are in the lake: every path is built here and nowhere else.
+//!
+//! ```text
+//! <root>/<db>/<coll>/year=YYYY/month=MM/day=DD/hour=HH/events-YYYYMMDD-HH-p<partition>-<first>.jsonl
+//! <root>/_chain/<topic>/p<partition>.json        the head of a partition's chain
+//! <root>/_chain/files/<path of a file>.json      a file's sidecar, on a local directory only
+//! ```
+//!
+//! Database and collection names are escaped so that no two of them share a folder and none hides behind a leading
+//! `_` or `.`, which readers such as Spark skip. Paths are relative to the lake's root and have no leading slash.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use shared::{
+    escape::escape,
+    kafka_position::{KafkaOffset, TopicPartition},
+    namespace::Namespace,
+};
+use thiserror::Error;
+
+use crate::event_hour::EventHour;
+
+/// Bookkeeping of the chains; lifecycle and clean-up rules must spare it.
+pub const CHAIN_FOLDER: &str = "_chain";
+
+/// File systems allow 255 bytes in one segment; sidecars and markers append to it.
+const SEGMENT_LEN_MAX: usize = 200;
+
+/// A path below the lake's root: non-empty segments joined by `/`, none of them `.` or `..`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LakePath(String);
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("`{0}` is no path inside the lake")]
+pub struct InvalidLakePath(String);
+
+impl LakePath {
+    /// # Errors
+    /// If a segment is empty, `.` or `..`, or the path could leave the root.
+    pub fn new(path: impl Into<String>) -> Result<Self, InvalidLakePath> {
+        let path = path.into();
+        let legal = path.split('/').all(|segment| !matches!(segment, "" | "." | "..") && !segment.contains('\0'));
+        if legal { Ok(Self(path)) } else { Err(InvalidLakePath(path)) }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The head of a partition's chain.
+    pub fn head(partition: &TopicPartition) -> Self {
+        Self(format!("{CHAIN_FOLDER}/{}/p{}.json", partition.topic, partition.partition))
+    }
+
+    /// All heads lie below it.
+    pub fn chain_folder() -> Self {
+        Self(CHAIN_FOLDER.to_owned())
+    }
+
+    /// The topic and partition whose head this is; `None` for every other path.
+    pub fn as_head(&self) -> Option<TopicPartition> {
+        let (topic, file) = self.0.strip_prefix(CHAIN_FOLDER)?.strip_prefix('/')?.split_once('/')?;
+        let partition = file.strip_prefix('p')?.strip_suffix(".json")?.parse().ok()?;
+        Some(TopicPartition::new(topic, partition))
+    }
+
+    /// The hour folder that a data file lies in; `None` for every other path.
+    pub fn hour(&self) -> Option<EventHour> {
+        let mut segments = self.0.rsplit('/').skip(1);
+        let mut part = |key: &str| segments.next()?.strip_prefix(key)?.strip_prefix('=')?.parse::<u32>().ok();
+        let (hour, day, month, year) = (part("hour")?, part("day")?, part("month")?, part("year")?);
+        EventHour::from_calendar(i32::try_from(year).ok()?, month, day, hour)
+    }
+
+    /// The last segment.
+    pub fn file_name(&self) -> &str {
+        self.0.rsplit_once('/').map_or(self.0.as_str(), |(_, name)| name)
+    }
+}
+
+impl fmt::Display for LakePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for LakePath {
+    type Error = InvalidLakePath;
+
+    fn try_from(path: String) -> Result<Self, Self::Error> {
+        Self::new(path)
+    }
+}
+
+impl From<LakePath> for String {
+    fn from(path: LakePath) -> Self {
+        path.0
+    }
+}
+
+/// The folder of one collection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CollectionFolder(LakePath);
+
+impl CollectionFolder {
+    pub fn of(namespace: &Namespace) -> Self {
+        Self(LakePath(format!("{}/{}", segment(&namespace.db), segment(&namespace.coll))))
+    }
+
+    pub fn path(&self) -> &LakePath {
+        &self.0
+    }
+
+    /// The file that holds `partition`'s records of `hour` from offset `first` on.
+    pub fn data_file(&self, hour: EventHour, partition: i32, first: KafkaOffset) -> LakePath {
+        let name = format!("events-{}-p{partition:04}-{:020}.jsonl", hour.compact(), first.get());
+        LakePath(format!("{}/{}/{name}", self.0, hour.folder()))
+    }
+
+    /// Whether a data file's name says that it is this partition's.
+    pub fn is_data_file_of(path: &LakePath, partition: i32) -> bool {
+        let name = path.file_name();
+        name.starts_with("events-") && name.get(18..).is_some_and(|rest| rest.starts_with(&format!("-p{partition:04}-")))
+    }
+}
+
+/// One name as one path segment.
+fn segment(name: &str) -> String {
+    let bytes = name.as_bytes();
+    let mut text = String::with_capacity(name.len());
+    escape(name, &mut text, |position, byte| match byte {
+        b'_' => position > 0,
+        // Never `..`, never hidden; and Azure drops a dot at a segment's end.
+        b'.' => position > 0 && position + 1 < bytes.len() && bytes[position - 1] != b'.',
+        other => other.is_ascii_alphanumeric() || other == b'-',
+    });
+    if text.len() > SEGMENT_LEN_MAX || is_cut(&text) {
+        let hash = Sha256::digest(name.as_bytes());
+        text.truncate(SEGMENT_LEN_MAX - CUT_SUFFIX_LEN);
+        text.push_str("-h");
+        for byte in &hash[..16] {
+            use fmt::Write;
+            write!(text, "{byte:02x}").expect("writing to a String cannot fail");
+        }
+    }
+    text
+}
+
+/// `-h` and 32 hexadecimal digits close a segment that was cut.
+const CUT_SUFFIX_LEN: usize = 34;
+
+fn is_cut(text: &str) -> bool {
+    text.len() == SEGMENT_LEN_MAX && text[SEGMENT_LEN_MAX - CUT_SUFFIX_LEN..].starts_with("-h")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_data_file_lies_in_its_hour() {
+        let folder = CollectionFolder::of(&Namespace::new("shop", "orders"));
+        let hour = EventHour::from_calendar(2026, 11, 21, 7).unwrap();
+        let path = folder.data_file(hour, 3, KafkaOffset::new(42));
+        assert_eq!(
+            path.as_str(),
+            "shop/orders/year=2026/month=11/day=21/hour=07/events-20261121-07-p0003-00000000000000000042.jsonl"
+        );
+        assert_eq!(path.hour(), Some(hour));
+        assert!(CollectionFolder::is_data_file_of(&path, 3));
+        assert!(!CollectionFolder::is_data_file_of(&path, 4));
+        assert_eq!(path.as_head(), None);
+    }
+
+    #[test]
+    fn a_head_names_its_partition() {
+        let partition = TopicPartition::new("atlas.shop.orders", 2);
+        let path = LakePath::head(&partition);
+        assert_eq!(path.as_str(), "_chain/atlas.shop.orders/p2.json");
+        assert_eq!(path.as_head(), Some(partition));
+        assert_eq!(path.hour(), None);
+    }
+
+    #[test]
+    fn unsafe_names_are_escaped() {
+        let folder = |db, coll| CollectionFolder::of(&Namespace::new(db, coll)).path().as_str().to_owned();
+        assert_eq!(folder("shop", "orders.eu"), "shop/orders.eu");
+        assert_eq!(folder("shop", "a/b"), "shop/a-x2fb");
+        assert_eq!(folder("_chain", ".."), "-x5fchain/-x2e-x2e");
+        assert_eq!(folder("shop", ".hidden."), "shop/-x2ehidden-x2e");
+        assert_eq!(folder("shop", "a..b"), "shop/a.-x2eb");
+    }
+
+    #[test]
+    fn paths_cannot_leave_the_lake() {
+        for path in ["", "/a", "a/", "a//b", "a/../b", "..", ".", "a/./b", "a\0"] {
+            assert!(LakePath::new(path).is_err(), "{path:?}");
+        }
+        assert!(LakePath::new("a/b=c/..d").is_ok());
+    }
+
+    const NAME: &str = "[a-zA-Z0-9_./\\- x2e]{1,12}|\\PC{1,30}|é{80,90}";
+
+    proptest! {
+        #[test]
+        fn folders_are_safe_and_differ(a in (NAME, NAME), b in (NAME, NAME)) {
+            let folder = |names: &(String, String)| CollectionFolder::of(&Namespace::new(names.0.clone(), names.1.clone()));
+            let path = folder(&a).0.0;
+            prop_assert_eq!(path.matches('/').count(), 1);
+            for part in path.split('/') {
+                prop_assert!(!part.is_empty() && part.len() <= SEGMENT_LEN_MAX);
+                prop_assert!(!part.starts_with(['_', '.']) && !part.ends_with('.') && !part.contains(".."));
+            }
+            prop_assert_eq!(a == b, folder(&a) == folder(&b));
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! The state of one assigned partition: no I/O, no clock of its own.
+//!
+//! ```text
+//!   Opening ──chain read──▶ Idle ──batch frozen──▶ Publishing
+//!                             ▲                        │
+//!                             └──────── durable ───────┘
+//! ```
+//!
+//! Records are buffered in every phase but `Opening`, in which the partition is not fetched yet. At most one batch is on
+//! its way at a time: nothing is published before its predecessor is confirmed.
+
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use rdkafka::{
+    Message,
+    message::{BorrowedMessage, Headers},
+};
+use shared::{
+    kafka_ffi::TopicId,
+    kafka_position::{KafkaOffset, TopicPartition},
+    namespace::Namespace,
+    seeded_bug::{self, SeededBug},
+};
+
+use crate::{
+    buffer::{Batch, Buffer},
+    chain::Chain,
+    dead_letters::letter_of,
+    event_hour::EventHour,
+    metrics::{PartitionMetrics, SinkMetrics},
+    publish::Identity,
+    record::{Inspected, RecordView, Verdict, inspect},
+};
+
+/// A position above `next` without a record before it is published within this time.
+pub const POSITION_AGE_MAX: Duration = Duration::from_secs(45);
+
+/// Which assignment a task was started for: a result from an earlier one is void.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AssignmentEpoch(pub u64);
+
+enum Phase {
+    /// The chain is being read; the consumer does not fetch this partition.
+    Opening,
+    Idle(Box<Chain>),
+    Publishing {
+        bytes: usize,
+        oldest: Option<Instant>,
+    },
+}
+
+pub struct PartitionState {
+    identity: Identity,
+    epoch: AssignmentEpoch,
+    namespace: Option<Namespace>,
+    phase: Phase,
+    buffer: Buffer,
+    /// The consumer has the partition.
+    assigned: bool,
+    /// The chain is to be read again as soon as nothing is on its way.
+    reopen: bool,
+    /// Everything before it is durable or was nothing to write.
+    position: KafkaOffset,
+    /// Where the buffer begins: the end of the batch before it.
+    buffered_from: KafkaOffset,
+    /// What may be committed to Kafka.
+    next: KafkaOffset,
+    committed: Option<KafkaOffset>,
+    /// The current file, as a text for people.
+    path: String,
+    paused: bool,
+    /// A consumer position above `position`, and since when.
+    ahead: Option<(KafkaOffset, Instant)>,
+    log_end: Option<KafkaOffset>,
+    records: u64,
+    metrics: PartitionMetrics,
+}
+
+impl PartitionState {
+    pub fn opening(partition: TopicPartition, namespace: Option<Namespace>, epoch: AssignmentEpoch) -> Self {
+        Self {
+            buffer: Buffer::new(&partition),
+            metrics: PartitionMetrics::of(&partition),
+            identity: Identity { partition, namespace: namespace.clone(), topic_id: None },
+            epoch,
+            namespace,
+            phase: Phase::Opening,
+            assigned: false,
+            reopen: false,
+            position: KafkaOffset::ZERO,
+            buffered_from: KafkaOffset::ZERO,
+            next: KafkaOffset::ZERO,
+            committed: None,
+            path: String::new(),
+            paused: false,
+            ahead: None,
+            log_end: None,
+            records: 0,
+        }
+    }
+
+    pub fn partition(&self) -> &TopicPartition {
+        &self.identity.partition
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub fn epoch(&self) -> AssignmentEpoch {
+        self.epoch
+    }
+
+    pub fn is_opening(&self) -> bool {
+        matches!(self.phase, Phase::Opening)
+    }
+
+    pub fn is_publishing(&self) -> bool {
+        matches!(self.phase, Phase::Publishing { .. })
+    }
+
+    /// Everything that was read is durable.
+    pub fn is_drained(&self) -> bool {
+        self.buffer.is_empty() && !self.is_publishing()
+    }
+
+    pub fn position(&self) -> KafkaOffset {
+        self.position
+    }
+
+    pub fn paused(&self) -> bool {
+        self.paused
+    }
+
+    pub fn set_paused(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// Whether the consumer has the partition.
+    pub fn assigned(&self) -> bool {
+        self.assigned
+    }
+
+    /// The chain was read, or read again: here the consumer begins or goes on.
+    pub fn opened(&mut self, topic_id: Option<TopicId>, chain: Chain) -> KafkaOffset {
+        self.identity.topic_id = topic_id;
+        self.adopt(chain);
+        self.buffered_from = self.position;
+        self.assigned = true;
+        self.position
+    }
+
+    /// Drops what is buffered, so that the chain is read again and the records after it; the highest confirmed `next`.
+    /// `None` while a batch is on its way: then it is due when that ends.
+    pub fn reopen(&mut self) -> Option<KafkaOffset> {
+        match &self.phase {
+            Phase::Opening => None,
+            Phase::Publishing { .. } => {
+                self.reopen = true;
+                None
+            }
+            Phase::Idle(chain) => {
+                let confirmed = chain.next();
+                self.reopen = false;
+                self.buffer.discard();
+                self.ahead = None;
+                self.phase = Phase::Opening;
+                Some(confirmed)
+            }
+        }
+    }
+
+    /// Whether [`Self::reopen`] is due.
+    pub fn reopen_due(&self) -> bool {
+        self.reopen && !self.is_publishing()
+    }
+
+    /// A batch became durable.
+    pub fn published(&mut self, chain: Chain, metrics: &SinkMetrics, now: Instant) {
+        if let Phase::Publishing { oldest: Some(oldest), .. } = self.phase {
+            metrics.durable(now.duration_since(oldest));
+        }
+        if let Some(newest) = chain.file().and_then(|file| file.metadata.max_cluster_time) {
+            self.metrics.last_event(newest.seconds);
+        }
+        self.adopt(chain);
+    }
+
+    fn adopt(&mut self, chain: Chain) {
+        self.position = chain.position();
+        self.next = chain.next();
+        if let Some(namespace) = chain.head().namespace() {
+            self.namespace = Some(namespace);
+        }
+        if let Some(path) = &chain.head().path {
+            path.as_str().clone_into(&mut self.path);
+        }
+        if self.ahead.is_some_and(|(ahead, _)| ahead <= self.position) {
+            self.ahead = None;
+        }
+        self.phase = Phase::Idle(Box::new(chain));
+    }
+
+    /// Buffers one record, as a line or a dead letter. What is durable already is passed over.
+    pub fn take(&mut self, message: &BorrowedMessage<'_>, value_bytes_max: usize, metrics: &SinkMetrics, now: Instant) {
+        let Some(offset) = KafkaOffset::from_kafka(message.offset()) else { return };
+        if offset < self.position || self.is_opening() {
+            return;
+        }
+        let record = view_of(message);
+        let partition = &self.identity.partition;
+        let namespace = self.namespace.get_or_insert_with(|| namespace_of_first(&record, partition));
+        let mut inspected = inspect(&record, namespace, value_bytes_max);
+        if seeded_bug::planted(SeededBug::HourFromClock) {
+            inspected.hour = EventHour::from_millis(Utc::now().timestamp_millis()).unwrap_or(EventHour::EPOCH);
+        }
+        self.records += 1;
+        match inspected {
+            Inspected { verdict: Verdict::DeadLetter { reason, error }, hour, .. } => {
+                tracing::warn!(%partition, %offset, reason = reason.as_str(), %error, "dead letter");
+                metrics.dead_letter(reason);
+                self.buffer.push_dead_letter(letter_of(message, offset, reason, error), hour, now);
+            }
+            inspected => self.buffer.push(offset, &record, &inspected, now),
+        }
+    }
+
+    /// Counts what was read since the last call, for the metrics.
+    pub fn report(&mut self, now: Instant) {
+        self.metrics.records(std::mem::take(&mut self.records));
+        self.metrics.oldest_unpublished(self.oldest().map(|oldest| now.duration_since(oldest)));
+        if let Some(lag) = self.lag() {
+            self.metrics.lag(lag);
+        }
+    }
+
+    pub fn retire(&mut self) {
+        self.metrics.records(std::mem::take(&mut self.records));
+        self.metrics.retire();
+    }
+
+    fn oldest(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Publishing { oldest: Some(oldest), .. } => Some(oldest),
+            _ => self.buffer.oldest(),
+        }
+    }
+
+    pub fn set_log_end(&mut self, end: KafkaOffset) {
+        self.log_end = Some(end);
+    }
+
+    /// Records between what is durable and the log's end, transaction markers included.
+    pub fn lag(&self) -> Option<u64> {
+        Some(self.log_end?.get().saturating_sub(self.position.get()))
+    }
+
+    /// Bytes that buffer and batch hold.
+    pub fn memory(&self) -> usize {
+        match self.phase {
+            Phase::Publishing { bytes, .. } => self.buffer.size() + bytes,
+            _ => self.buffer.size(),
+        }
+    }
+
+    pub fn buffered_bytes(&self) -> usize {
+        self.buffer.size()
+    }
+
+    pub fn buffered_rows(&self) -> usize {
+        self.buffer.rows()
+    }
+
+    pub fn buffered_since(&self) -> Option<Instant> {
+        self.buffer.oldest()
+    }
+
+    /// The chain, if nothing is on its way.
+    pub fn idle_chain(&self) -> Option<&Chain> {
+        match &self.phase {
+            Phase::Idle(chain) => Some(chain),
+            _ => None,
+        }
+    }
+
+    /// Takes notice of where the consumer is.
+    pub fn consumer_is_at(&mut self, position: KafkaOffset, now: Instant) {
+        match self.ahead {
+            Some((ahead, since)) if position > ahead => self.ahead = Some((position, since)),
+            None if position > self.position => self.ahead = Some((position, now)),
+            _ => {}
+        }
+    }
+
+    /// A position that has waited long enough to be published although no record stands before it.
+    pub fn stale_position(&self, now: Instant) -> bool {
+        self.buffer.is_empty() && self.ahead.is_some_and(|(_, since)| now.duration_since(since) >= POSITION_AGE_MAX)
+    }
+
+    /// Freezes what is buffered, up to the consumer's position, and hands out the chain with it.
+    ///
+    /// `None` while a batch is on its way or the chain is not read yet.
+    pub fn freeze(&mut self) -> Option<(Chain, Batch, Namespace)> {
+        if self.idle_chain().is_none() {
+            return None;
+        }
+        let Phase::Idle(chain) = std::mem::replace(&mut self.phase, Phase::Opening) else { return None };
+        let end = self.ahead.take().map_or(self.position, |(ahead, _)| ahead.max(self.position));
+        let batch = self.buffer.freeze(self.buffered_from, end);
+        self.buffered_from = batch.end();
+        self.phase = Phase::Publishing { bytes: batch.size(), oldest: batch.oldest() };
+        // A batch without records names no folder; its position goes where the chain is.
+        let namespace = self.namespace.clone().unwrap_or_else(|| Namespace::new("", ""));
+        Some((*chain, batch, namespace))
+    }
+
+    /// What is to be committed to Kafka, if it moved.
+    pub fn commit_due(&mut self) -> Option<(TopicPartition, KafkaOffset, String)> {
+        let target = if seeded_bug::planted(SeededBug::OffsetsBeforeFlush) {
+            self.ahead.map_or(self.next, |(ahead, _)| ahead)
+        } else {
+            self.next
+        };
+        if self.is_opening() || self.committed == Some(target) || target == KafkaOffset::ZERO {
+            return None;
+        }
+        self.committed = Some(target);
+        Some((self.identity.partition.clone(), target, self.path.clone()))
+    }
+
+    pub fn status(&self) -> serde_json::Value {
+        serde_json::json!({
+            "topic": &*self.identity.partition.topic,
+            "partition": self.identity.partition.partition,
+            "next": self.next.get(),
+            "position": self.position.get(),
+            "lag": self.lag(),
+            "bufferedBytes": self.memory(),
+            "paused": self.paused,
+            "file": self.path,
+        })
+    }
+}
+
+/// The parts of a message that decide what becomes of it.
+fn view_of<'a>(message: &'a BorrowedMessage<'_>) -> RecordView<'a> {
+    let mut record =
+        RecordView { value: message.payload(), timestamp: message.timestamp().to_millis(), ..RecordView::default() };
+    if let Some(headers) = message.headers() {
+        for header in headers.iter() {
+            if let Some(value) = header.value {
+                record.set_header(header.key, value);
+            }
+        }
+    }
+    record
+}
+
+/// The namespace of a topic whose name was cut: that of its first record, or else the name itself.
+fn namespace_of_first(record: &RecordView<'_>, partition: &TopicPartition) -> Namespace {
+    match (record.database, record.collection) {
+        (Some(db), Some(coll)) => Namespace::new(db, coll),
+        _ => Namespace::new("cut", &*partition.topic),
+    }
+}

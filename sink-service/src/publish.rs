@@ -1,0 +1,362 @@
+//! Drives a chain's steps against the lake until a batch is durable.
+//!
+//! ```text
+//!   open ──▶ start of the log, head (made if it is missing), file, end of the log ──▶ Chain::adopt
+//!   publish ──▶ dead letters ──▶ { Chain::next_step ──▶ perform ──▶ Chain::…_written }* ──▶ Done
+//!                                        ▲                 │ conflict, lost reply
+//!                                        └──── open ◀──────┘
+//! ```
+//!
+//! Retrying has its one place here: a conflict or a lost reply is read back at once, a store that is down is asked again
+//! after 1 s doubling to 30 s, for as long as it takes. Only what cannot be healed by waiting stops the service
+//! ([`Halt`]). A job that is dropped in mid-request harms nothing: every step is conditional.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, Utc};
+use shared::{
+    backoff::Backoff,
+    exit::{ExitCode, Stop},
+    kafka_ffi::TopicId,
+    kafka_position::{KafkaOffset, TopicPartition},
+    namespace::Namespace,
+};
+use thiserror::Error;
+
+use crate::{
+    buffer::Batch,
+    chain::{Chain, ChainHalt, LogBounds, Reading, RollPolicy, Step, StepContext, Writer},
+    dead_letters::{DeadLetterError, DeadLetterQueue},
+    head::Head,
+    kafka_log::{KafkaLog, LogError},
+    lake::{Lake, LakeError},
+    lake_path::{CollectionFolder, LakePath},
+    metrics::SinkMetrics,
+    record::LAYOUT,
+};
+
+/// Where a chain begins when there is no head yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartAt {
+    Earliest,
+    /// The first record at or after it, else the end.
+    Time(DateTime<Utc>),
+}
+
+/// Why the service has to stop.
+#[derive(Debug, Error)]
+pub enum Halt {
+    #[error(transparent)]
+    Chain(#[from] ChainHalt),
+    #[error("{0}")]
+    Lake(LakeError),
+    #[error("{0}")]
+    Kafka(LogError),
+    #[error(transparent)]
+    DeadLetters(DeadLetterError),
+}
+
+impl Halt {
+    /// The exit code and the sentence that says what to do.
+    pub fn to_stop(&self) -> Stop {
+        let (code, remedy) = match self {
+            Self::Chain(halt) => (halt.exit_code(), remedy(halt)),
+            Self::Lake(LakeError::Denied { .. }) => (ExitCode::NotAllowed, "check LAKE_AUTH and the rights on the container"),
+            Self::Lake(LakeError::Damaged { .. }) => (ExitCode::LakeDiffers, "restore the file, or rebuild it from the topic"),
+            Self::Lake(_) => (ExitCode::Configuration, "check LAKE_URL"),
+            Self::Kafka(_) => (ExitCode::NotAllowed, "grant Describe on the topics to this user"),
+            Self::DeadLetters(error) => (error.exit_code(), "nothing was skipped: restart when dead letters can be written"),
+        };
+        Stop::new(code, format!("{self}. {remedy}"))
+    }
+}
+
+fn remedy(halt: &ChainHalt) -> &'static str {
+    match halt {
+        ChainHalt::Gap { .. } => "Raise the topics' retention; going on past the gap is your decision",
+        ChainHalt::AnotherTopic { .. } | ChainHalt::LogTooShort { .. } => {
+            "Move the collection's folder and its part of `_chain/` away to begin a new chain"
+        }
+        ChainHalt::HeadLost { .. } => "Restore `_chain/` from a backup of the lake",
+        ChainHalt::WentBack { .. } | ChainHalt::FileLost { .. } => "Restore the lake's files",
+        ChainHalt::ForeignFile { .. } | ChainHalt::LayoutDiffers { .. } => "Check that LAKE_URL and TOPIC_PREFIX are right",
+    }
+}
+
+/// A wait that the operator should see, and its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    pub partition: TopicPartition,
+    /// `None` when the wait is over.
+    pub cause: Option<String>,
+}
+
+/// Where waits are told.
+pub type Waits = tokio::sync::mpsc::Sender<Waiting>;
+
+/// One partition's identity, fixed at its assignment.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub partition: TopicPartition,
+    /// From the topic's name; `None` if that was cut.
+    pub namespace: Option<Namespace>,
+    pub topic_id: Option<TopicId>,
+}
+
+/// What one job has to make durable.
+pub struct Job {
+    pub identity: Identity,
+    /// The folder that the chain gets with its first record.
+    pub namespace: Namespace,
+    pub chain: Chain,
+    pub batch: Batch,
+    /// Publish the batch's end although no record stands before it.
+    pub publish_position: bool,
+}
+
+/// Everything that publishing needs; shared by all jobs.
+pub struct Publisher {
+    pub lake: Lake,
+    pub log: KafkaLog,
+    pub dead_letters: DeadLetterQueue,
+    pub policy: RollPolicy,
+    pub start_at: StartAt,
+    pub writer: Writer,
+    pub metrics: Arc<SinkMetrics>,
+    pub waits: Waits,
+}
+
+impl Publisher {
+    /// The chain of a newly assigned partition, or of one whose state is in doubt. Waits for dependencies.
+    ///
+    /// # Errors
+    /// If the chain cannot be continued.
+    pub async fn open(&self, identity: &Identity, confirmed: KafkaOffset) -> Result<Chain, Halt> {
+        let mut patience = Patience::new(&identity.partition, &self.waits);
+        loop {
+            match self.read(identity).await {
+                Ok(reading) => {
+                    patience.over();
+                    let id = identity.topic_id.map(|id| id.to_string());
+                    let partition = identity.partition.clone();
+                    let writer = self.writer.clone();
+                    return Ok(Chain::adopt(partition, writer, reading, id.as_deref(), confirmed, Instant::now())?);
+                }
+                Err(trouble) => self.endure(trouble, &mut patience).await?,
+            }
+        }
+    }
+
+    /// Makes a whole batch durable, its dead letters first. Waits for dependencies.
+    ///
+    /// # Errors
+    /// If going on would lose or double records; nothing of the batch beyond the returned chain is published.
+    pub async fn publish(&self, job: Job) -> Result<Chain, Halt> {
+        let Job { identity, namespace, mut chain, mut batch, publish_position } = job;
+        chain.check_topic_id(identity.topic_id.map(|id| id.to_string()).as_deref())?;
+        batch.cut_before(chain.next());
+        self.dead_letters.deliver(&identity.partition, batch.dead_letters(), chain.next()).await.map_err(Halt::DeadLetters)?;
+        let mut patience = Patience::new(&identity.partition, &self.waits);
+        loop {
+            let context = StepContext {
+                policy: self.policy,
+                namespace: &namespace,
+                publish_position,
+                now: Instant::now(),
+                wall_clock: Utc::now(),
+            };
+            let step = chain.next_step(&mut batch, &context)?;
+            if matches!(step, Step::Done) {
+                patience.over();
+                return Ok(chain);
+            }
+            match perform(&self.lake, &mut chain, step, &self.metrics).await {
+                Ok(()) => patience.over(),
+                Err(error @ (LakeError::Conflict | LakeError::Unknown { .. })) => {
+                    self.metrics.publish_conflict(&error);
+                    tracing::info!(partition = %identity.partition, cause = %error, "chain read back");
+                    chain = self.open(&identity, chain.next()).await?;
+                }
+                Err(error) => self.endure(Trouble::Lake(error), &mut patience).await?,
+            }
+        }
+    }
+
+    async fn read(&self, identity: &Identity) -> Result<Reading, Trouble> {
+        let partition = &identity.partition;
+        // The order matters: a start of the log that is asked for after the head was read could have moved past it
+        // meanwhile, with somebody else's flush; the end, asked before, could lie behind what somebody else published.
+        let start = self.log.start(partition).await?;
+        let path = LakePath::head(partition);
+        let document = match self.lake.read_document(&path).await? {
+            Some(document) => document,
+            None => return self.begin(identity, start).await,
+        };
+        let head = Head::parse(&document.bytes).map_err(|what| LakeError::Damaged { path, what })?;
+        let file = match &head.path {
+            Some(path) => self.lake.file(path).await?,
+            None => None,
+        };
+        let end = self.log.end(partition).await?;
+        Ok(Reading { head, head_etag: document.etag, file, log: LogBounds { start, end } })
+    }
+
+    /// Begins a chain: the head, in one create, fixes where it starts for all groups. The caller then reads it, whoever
+    /// made it.
+    async fn begin(&self, identity: &Identity, log_start: KafkaOffset) -> Result<Reading, Trouble> {
+        let partition = &identity.partition;
+        let path = LakePath::head(partition);
+        if let Some(namespace) = &identity.namespace {
+            let ours = self.file_of(namespace, partition).await?;
+            // Somebody else may have begun the chain between the two: then the file is theirs, and there is a head now.
+            if let Some(file) = ours
+                && self.lake.read_document(&path).await?.is_none()
+            {
+                return Err(Trouble::Chain(ChainHalt::HeadLost { partition: partition.clone(), path: file }));
+            }
+        }
+        let start = match self.start_at {
+            StartAt::Earliest => log_start,
+            StartAt::Time(at) => match self.log.first_at(partition, at).await? {
+                Some(offset) => offset,
+                None => self.log.end(partition).await?,
+            },
+        };
+        let head = Head {
+            topic: partition.topic.to_string(),
+            partition: partition.partition,
+            topicid: identity.topic_id.map(|id| id.to_string()),
+            db: None,
+            coll: None,
+            start,
+            layout: LAYOUT,
+            path: None,
+            first: None,
+            created: false,
+            scanned: start,
+        };
+        match self.lake.create_document(&path, head.to_bytes()).await {
+            Ok(_) => tracing::info!(%partition, %start, "chain begun"),
+            Err(LakeError::Conflict | LakeError::Unknown { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Err(Trouble::Changed)
+    }
+
+    /// Any data file of this partition in its collection's folder.
+    async fn file_of(&self, namespace: &Namespace, partition: &TopicPartition) -> Result<Option<LakePath>, LakeError> {
+        let folder = CollectionFolder::of(namespace);
+        let files = self.lake.list_files(folder.path()).await?;
+        Ok(files.into_iter().find(|file| file.metadata.topic_partition == *partition).map(|file| file.path))
+    }
+
+    async fn endure(&self, trouble: Trouble, patience: &mut Patience<'_>) -> Result<(), Halt> {
+        let (operation, cause, retry_after) = match trouble {
+            Trouble::Changed | Trouble::Lake(LakeError::Conflict) => return Ok(()),
+            Trouble::Lake(LakeError::Unavailable { cause, retry_after }) => ("lake", cause, retry_after),
+            Trouble::Lake(LakeError::Unknown { cause }) => ("lake", cause, None),
+            Trouble::Log(error @ (LogError::Unavailable(_) | LogError::NoTopic(_))) => ("kafka", error.to_string(), None),
+            Trouble::Log(error @ LogError::Denied(_)) => return Err(Halt::Kafka(error)),
+            Trouble::Lake(error) => return Err(Halt::Lake(error)),
+            Trouble::Chain(halt) => return Err(Halt::Chain(halt)),
+        };
+        self.metrics.retry(operation);
+        patience.wait(cause, retry_after).await;
+        Ok(())
+    }
+}
+
+/// Anything that keeps a reading from being taken.
+enum Trouble {
+    Lake(LakeError),
+    Log(LogError),
+    Chain(ChainHalt),
+    /// Somebody, perhaps we, just changed it: read again.
+    Changed,
+}
+
+impl From<LakeError> for Trouble {
+    fn from(error: LakeError) -> Self {
+        Self::Lake(error)
+    }
+}
+
+impl From<LogError> for Trouble {
+    fn from(error: LogError) -> Self {
+        Self::Log(error)
+    }
+}
+
+/// Does one step. The chain takes notice of it only if it certainly happened.
+///
+/// # Errors
+/// As the lake says.
+pub async fn perform(lake: &Lake, chain: &mut Chain, step: Step, metrics: &SinkMetrics) -> Result<(), LakeError> {
+    let began = Instant::now();
+    match step {
+        Step::Done => {}
+        Step::WriteHead(head) => {
+            let path = LakePath::head(&TopicPartition::new(head.topic.as_str(), head.partition));
+            let result = lake.replace_document(&path, head.to_bytes(), chain.head_etag()).await;
+            metrics.storage_request("head", result.as_ref().err());
+            chain.head_written(head, result?);
+        }
+        Step::Create(step) => {
+            let result = lake.create_file(&step.path, std::slice::from_ref(&step.piece), &step.metadata).await;
+            metrics.storage_request("create", result.as_ref().err());
+            chain.file_written(result?, Instant::now());
+            metrics.file_created();
+            metrics.flushed(step.piece.len(), step.roll, began.elapsed());
+        }
+        Step::Append(step) => {
+            let file = chain.file().expect("only a file that is there is appended to");
+            let pieces = if step.piece.is_empty() { &[][..] } else { std::slice::from_ref(&step.piece) };
+            let result = lake.append(&step.path, file, pieces, &step.metadata).await;
+            metrics.storage_request("append", result.as_ref().err());
+            chain.file_written(result?, Instant::now());
+            metrics.flushed(step.piece.len(), step.roll, began.elapsed());
+        }
+    }
+    Ok(())
+}
+
+/// Back-off of one job, told to the operator from the first wait to the success.
+struct Patience<'a> {
+    partition: &'a TopicPartition,
+    waits: &'a Waits,
+    backoff: Backoff,
+}
+
+impl<'a> Patience<'a> {
+    fn new(partition: &'a TopicPartition, waits: &'a Waits) -> Self {
+        Self { partition, waits, backoff: Backoff::default() }
+    }
+
+    async fn wait(&mut self, cause: String, at_least: Option<Duration>) {
+        let delay = self.backoff.next_delay_at_least(at_least);
+        if self.backoff.attempts() == 1 {
+            tracing::warn!(partition = %self.partition, %cause, "waiting for a dependency");
+        }
+        self.tell(Some(cause));
+        tokio::time::sleep(delay).await;
+    }
+
+    fn over(&mut self) {
+        if self.backoff.attempts() > 0 {
+            tracing::info!(partition = %self.partition, attempts = self.backoff.attempts(), "dependency is back");
+            self.backoff.reset();
+            self.tell(None);
+        }
+    }
+
+    /// A report that finds the channel full is not missed: the next attempt reports again, and the end of a wait shows
+    /// in the job's result.
+    fn tell(&self, cause: Option<String>) {
+        if self.waits.try_send(Waiting { partition: self.partition.clone(), cause }).is_err() {
+            tracing::debug!(partition = %self.partition, "wait not told");
+        }
+    }
+}
