@@ -241,10 +241,9 @@ impl FileReader<'_> {
 /// What both targets rely on, checked before anything is sent: a size that does not add up would make a file whose
 /// metadata lies, and Azurite would accept metadata that Azure refuses.
 fn check_step(path: &LakePath, size_before: u64, bytes: &[Bytes], metadata: &FileMetadata) -> Result<(), LakeError> {
-    let added: u64 = bytes.iter().map(|piece| piece.len() as u64).sum();
     assert_eq!(
         metadata.stored_size,
-        size_before + added,
+        size_before + total_len(bytes),
         "storedsize of {path} must be what was there plus what is appended"
     );
     let encoded_len = metadata.encoded_len();
@@ -253,4 +252,8 @@ fn check_step(path: &LakePath, size_before: u64, bytes: &[Bytes], metadata: &Fil
         return Err(LakeError::Refused { what });
     }
     Ok(())
+}
+
+fn total_len(pieces: &[Bytes]) -> u64 {
+    pieces.iter().map(|piece| piece.len() as u64).sum()
 }

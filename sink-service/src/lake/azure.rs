@@ -1,19 +1,493 @@
-use bytes::Bytes;
-use crate::{file_metadata::FileMetadata, lake::{Document, ETag, FileState, LakeError, ListedFile, AzureTarget, LakeAuth, TargetError}, lake_path::LakePath};
-#[derive(Clone, Debug)]
-pub struct BlockId;
-pub struct AzureContainer;
-pub struct Reader<'a>(&'a ());
-impl Reader<'_> { pub(super) async fn next_chunk(&mut self) -> Result<Option<Bytes>, LakeError> { todo!("{:?}", self.0) } }
+//! The lake in one container of an Azure storage account, through the Blob endpoint and the official client.
+//!
+//! ```text
+//!   append:  Put Block × n  (seen by nobody) ──▶  Put Block List [old ids Committed, new ids Uncommitted]
+//!                                                  + If-Match + all metadata + content type, one request
+//! ```
+//!
+//! Invariants:
+//! - The SDK's retries are off and each request has a time limit: a lost answer is seen, and told as such.
+//! - Every commit repeats all metadata and the content type: what is left out is erased (seen on Azurite 3.37).
+//! - Old ids are listed as Committed, new ones as Uncommitted: a late or foreign block under an old name can never
+//!   take a committed block's place. The SDK writes the Committed ones first, which is the order of the file.
+//! - A commit discards whatever others have staged; theirs is then refused with InvalidBlockList: just another conflict.
+
+use std::{collections::HashMap, num::NonZero, sync::Arc, time::Duration};
+
+use azure_core::http::{
+    ClientOptions, HttpClientOptions, RequestContent, RetryOptions, Transport, Url, new_http_client,
+};
+use azure_storage_blob::{
+    BlobClient, BlobContainerClient, BlobContainerClientOptions,
+    models::{
+        BlobClientGetPropertiesOptions, BlobClientGetPropertiesResultHeaders, BlobContainerClientListBlobsOptions,
+        BlockBlobClientCommitBlockListOptions, BlockBlobClientCommitBlockListResultHeaders,
+        BlockBlobClientUploadOptions, BlockListHeaders, BlockListType, BlockLookupList, ListBlobsIncludeItem,
+    },
+};
+use bytes::{Bytes, BytesMut};
+use futures::TryStreamExt;
+use shared::seeded_bug::{SeededBug, planted};
+
+use crate::{
+    file_metadata::{FileMetadata, MARKER_KEY},
+    lake::{AzureTarget, Document, ETag, FileState, LakeAuth, LakeError, ListedFile, TargetError},
+    lake_path::LakePath,
+};
+
+mod auth;
+mod block_id;
+mod classify;
+mod reader;
+
+pub(super) use block_id::BlockId;
+use block_id::BlockIds;
+use classify::{Failure, Request, classify};
+pub use reader::Reader;
+
+/// A flush is cut into blocks of at most this many bytes.
+const BLOCK_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Documents are written by one Put Blob, never in blocks; larger than any head or manifest.
+const DOCUMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// How long any one request may take, body included. 8 MiB in this time is 140 KB/s.
+const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often properties and block list are read until both are of one version.
+const SAME_VERSION_ATTEMPTS: usize = 10;
+
+const DOCUMENT_CONTENT_TYPE: &str = "application/json";
+
+/// One container and the folder in it that is the lake's root.
+pub struct AzureContainer {
+    client: BlobContainerClient,
+    name: String,
+    /// Without outer slashes; may be empty.
+    base: String,
+    block_ids: BlockIds,
+    request_limit: Duration,
+}
+
+/// On what a write depends.
+enum Condition<'a> {
+    Absent,
+    Still(&'a ETag),
+}
+
+impl Condition<'_> {
+    fn if_match(&self) -> Option<azure_core::http::Etag> {
+        match self {
+            Self::Absent => None,
+            Self::Still(etag) => Some(etag.as_str().into()),
+        }
+    }
+
+    fn if_none_match(&self) -> Option<azure_core::http::Etag> {
+        match self {
+            Self::Absent => Some("*".into()),
+            Self::Still(_) => None,
+        }
+    }
+}
+
 impl AzureContainer {
-    pub(super) fn open(_target: &AzureTarget, _auth: &LakeAuth) -> Result<Self, TargetError> { todo!() }
-    pub(super) async fn prepare(&self) -> Result<(), LakeError> { todo!() }
-    pub(super) async fn read_document(&self, _path: &LakePath) -> Result<Option<Document>, LakeError> { todo!() }
-    pub(super) async fn create_document(&self, _path: &LakePath, _bytes: Vec<u8>) -> Result<ETag, LakeError> { todo!() }
-    pub(super) async fn replace_document(&self, _path: &LakePath, _bytes: Vec<u8>, _expected: &ETag) -> Result<ETag, LakeError> { todo!() }
-    pub(super) async fn file(&self, _path: &LakePath) -> Result<Option<FileState>, LakeError> { todo!() }
-    pub(super) async fn create_file(&self, _path: &LakePath, _bytes: &[Bytes], _metadata: &FileMetadata) -> Result<FileState, LakeError> { todo!() }
-    pub(super) async fn append(&self, _path: &LakePath, _state: &FileState, _bytes: &[Bytes], _metadata: &FileMetadata) -> Result<FileState, LakeError> { todo!() }
-    pub(super) async fn list_files(&self, _folder: &LakePath) -> Result<Vec<ListedFile>, LakeError> { todo!() }
-    pub(super) fn read_file(&self, _path: &LakePath, _state: &FileState) -> Reader<'_> { todo!() }
+    pub(super) fn open(target: &AzureTarget, auth: &LakeAuth) -> Result<Self, TargetError> {
+        let mut url = target.endpoint.clone();
+        push_segments(&mut url, &target.container)?;
+        let transport =
+            new_http_client(Some(HttpClientOptions { automatic_decompression: false, ..Default::default() }));
+        let client_options = ClientOptions {
+            retry: RetryOptions::none(),
+            per_try_policies: vec![auth::policy(target, auth)?],
+            transport: Some(Transport::new(transport)),
+            ..Default::default()
+        };
+        let options = BlobContainerClientOptions { client_options, ..Default::default() };
+        let client = BlobContainerClient::new(url, None, Some(options))
+            .map_err(|error| TargetError::Client { cause: error.to_string() })?;
+        Ok(Self {
+            client,
+            name: target.container.clone(),
+            base: target.base.clone(),
+            block_ids: BlockIds::new(),
+            request_limit: REQUEST_LIMIT,
+        })
+    }
+
+    /// A listing is what the sink needs first (rule 2), so it is also the probe.
+    pub(super) async fn prepare(&self) -> Result<(), LakeError> {
+        let what = format!("list container {}", self.name);
+        match self.list_page(String::new(), None, Some(1), &what).await? {
+            Ok(_) => Ok(()),
+            Err(failure) if failure.is("ContainerNotFound") => self.create_container().await,
+            Err(failure) => Err(match classify(Request::Read, &failure, &what) {
+                LakeError::Denied { cause } => LakeError::Denied {
+                    cause: format!("{cause}; the sink needs the rights to list, read, create and write there"),
+                },
+                other => other,
+            }),
+        }
+    }
+
+    async fn create_container(&self) -> Result<(), LakeError> {
+        let what = format!("create container {}", self.name);
+        let created = self.answer(async { self.client.create(None).await.map(|_| ()) }).await;
+        match created {
+            Ok(()) => Ok(()),
+            Err(failure) if failure.is("ContainerAlreadyExists") => Ok(()),
+            Err(failure) => Err(match classify(Request::Commit, &failure, &what) {
+                LakeError::Denied { cause } => LakeError::Denied {
+                    cause: format!("{cause}; the container is missing: create it, or grant the right to create containers"),
+                },
+                other => other,
+            }),
+        }
+    }
+
+    pub(super) async fn read_document(&self, path: &LakePath) -> Result<Option<Document>, LakeError> {
+        let what = format!("read {path}");
+        let blob = self.blob(path);
+        let options = azure_storage_blob::models::BlobClientDownloadOptions {
+            parallel: NonZero::new(1),
+            partition_size: usize::try_from(DOCUMENT_BYTES_MAX).ok().and_then(NonZero::new),
+            ..Default::default()
+        };
+        let answer = self
+            .answer(async {
+                let result = blob.download(Some(options)).await?;
+                let etag = result.properties.etag;
+                Ok((result.body.collect().await?, etag))
+            })
+            .await;
+        match answer {
+            Ok((bytes, Some(etag))) => {
+                Ok(Some(Document { bytes: bytes.to_vec(), etag: ETag::new(etag.to_string()) }))
+            }
+            Ok((_, None)) => Err(unreadable(Request::Read, &what)),
+            Err(failure) if failure.is_missing_blob() => Ok(None),
+            Err(failure) => Err(classify(Request::Read, &failure, &what)),
+        }
+    }
+
+    pub(super) async fn create_document(&self, path: &LakePath, bytes: Vec<u8>) -> Result<ETag, LakeError> {
+        self.put_document(path, bytes, Condition::Absent).await
+    }
+
+    pub(super) async fn replace_document(
+        &self,
+        path: &LakePath,
+        bytes: Vec<u8>,
+        expected: &ETag,
+    ) -> Result<ETag, LakeError> {
+        self.put_document(path, bytes, Condition::Still(expected)).await
+    }
+
+    async fn put_document(
+        &self,
+        path: &LakePath,
+        bytes: Vec<u8>,
+        condition: Condition<'_>,
+    ) -> Result<ETag, LakeError> {
+        let what = format!("write {path}");
+        let options = BlockBlobClientUploadOptions {
+            blob_content_type: Some(DOCUMENT_CONTENT_TYPE.to_owned()),
+            if_match: condition.if_match(),
+            if_none_match: condition.if_none_match(),
+            parallel: NonZero::new(1),
+            partition_size: NonZero::new(DOCUMENT_BYTES_MAX),
+            ..Default::default()
+        };
+        let blob = self.blob(path);
+        let etag = self
+            .request(Request::Commit, &what, async {
+                Ok(blob.upload(RequestContent::from(bytes), Some(options)).await?.etag)
+            })
+            .await?;
+        etag.map(|etag| ETag::new(etag.to_string())).ok_or_else(|| unreadable(Request::Commit, &what))
+    }
+
+    pub(super) async fn file(&self, path: &LakePath) -> Result<Option<FileState>, LakeError> {
+        let what = format!("read the state of {path}");
+        let blob = self.blob(path);
+        for _ in 0..SAME_VERSION_ATTEMPTS {
+            let options = BlobClientGetPropertiesOptions::default();
+            let answer = self
+                .answer(async {
+                    let properties = blob.get_properties(Some(options)).await?;
+                    Ok((properties.etag()?, properties.metadata()?, properties.content_length()?))
+                })
+                .await;
+            let (etag, metadata, length) = match answer {
+                Ok((Some(etag), metadata, Some(length))) => (etag, metadata, length),
+                Ok(_) => return Err(unreadable(Request::Read, &what)),
+                Err(failure) if failure.is_missing_blob() => return Ok(None),
+                Err(failure) => return Err(classify(Request::Read, &failure, &what)),
+            };
+            let answer = self
+                .answer(async {
+                    let list = blob.block_blob_client().get_block_list(BlockListType::Committed, None).await?;
+                    Ok((list.etag()?, list.into_model()?.committed_blocks.unwrap_or_default()))
+                })
+                .await;
+            let (list_etag, blocks) = match answer {
+                Ok(found) => found,
+                // Deleted in between: the next round says so.
+                Err(failure) if failure.is_missing_blob() => continue,
+                Err(failure) => return Err(classify(Request::Read, &failure, &what)),
+            };
+            // The state and the blocks of two versions would publish rows twice (found by the protocol search).
+            if list_etag.as_ref() != Some(&etag) {
+                continue;
+            }
+            let metadata = FileMetadata::from_map(&metadata)
+                .map_err(|error| LakeError::Damaged { path: path.clone(), what: error.to_string() })?;
+            let in_blocks: i64 = blocks.iter().filter_map(|block| block.size).sum();
+            let in_blocks = u64::try_from(in_blocks).unwrap_or_default();
+            if length != metadata.stored_size || length != in_blocks {
+                let stored = metadata.stored_size;
+                let what = format!("it has {length} bytes, {in_blocks} of them in blocks, but storedsize is {stored}");
+                return Err(LakeError::Damaged { path: path.clone(), what });
+            }
+            let blocks = blocks.into_iter().filter_map(|block| block.name).map(BlockId::adopted).collect();
+            return Ok(Some(FileState {
+                etag: ETag::new(etag.to_string()),
+                metadata,
+                blocks: Arc::new(blocks),
+            }));
+        }
+        let cause = format!("{what}: it changed at every one of {SAME_VERSION_ATTEMPTS} attempts");
+        Err(LakeError::Unavailable { cause, retry_after: None })
+    }
+
+    pub(super) async fn create_file(
+        &self,
+        path: &LakePath,
+        bytes: &[Bytes],
+        metadata: &FileMetadata,
+    ) -> Result<FileState, LakeError> {
+        self.publish(path, &[], bytes, metadata, Condition::Absent).await
+    }
+
+    pub(super) async fn append(
+        &self,
+        path: &LakePath,
+        state: &FileState,
+        bytes: &[Bytes],
+        metadata: &FileMetadata,
+    ) -> Result<FileState, LakeError> {
+        self.publish(path, &state.blocks, bytes, metadata, Condition::Still(&state.etag)).await
+    }
+
+    async fn publish(
+        &self,
+        path: &LakePath,
+        old: &[BlockId],
+        bytes: &[Bytes],
+        metadata: &FileMetadata,
+        condition: Condition<'_>,
+    ) -> Result<FileState, LakeError> {
+        let client = self.blob(path).block_blob_client();
+        let mut new = Vec::new();
+        for block in cut_into_blocks(bytes) {
+            let id = self.block_ids.mint();
+            let what = format!("stage a block of {path}");
+            let length = block.len() as u64;
+            self.request(Request::Stage, &what, async {
+                client.stage_block(id.as_bytes(), length, block.into(), None).await
+            })
+            .await?;
+            new.push(id);
+        }
+        let what = format!("commit {path}");
+        let ids = |blocks: &[BlockId]| {
+            (!blocks.is_empty()).then(|| blocks.iter().map(|id| id.as_bytes().to_vec()).collect::<Vec<_>>())
+        };
+        let list = BlockLookupList { committed: ids(old), uncommitted: ids(&new), ..Default::default() };
+        let list: RequestContent<_, _> = list
+            .try_into()
+            .map_err(|_: azure_core::Error| LakeError::Refused { what: format!("{what}: the list cannot be written") })?;
+        let conditional = !planted(SeededBug::UnconditionalPut);
+        let options = BlockBlobClientCommitBlockListOptions {
+            blob_content_type: Some(metadata.compressed.content_type().to_owned()),
+            metadata: Some(metadata.to_map().into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+            if_match: condition.if_match().filter(|_| conditional),
+            if_none_match: condition.if_none_match().filter(|_| conditional),
+            ..Default::default()
+        };
+        let etag = self
+            .request(Request::Commit, &what, async { client.commit_block_list(list, Some(options)).await?.etag() })
+            .await?
+            .ok_or_else(|| unreadable(Request::Commit, &what))?;
+        let blocks = old.iter().cloned().chain(new).collect();
+        Ok(FileState {
+            etag: ETag::new(etag.to_string()),
+            metadata: metadata.clone(),
+            blocks: Arc::new(blocks),
+        })
+    }
+
+    pub(super) async fn list_files(&self, folder: &LakePath) -> Result<Vec<ListedFile>, LakeError> {
+        let what = format!("list {folder}");
+        let prefix = format!("{}/", self.blob_name(folder.as_str()));
+        let mut files = Vec::new();
+        let mut marker = None;
+        loop {
+            let page = self
+                .list_page(prefix.clone(), marker, None, &what)
+                .await?
+                .map_err(|failure| classify(Request::Read, &failure, &what))?;
+            for (name, metadata) in page.blobs {
+                files.extend(self.listed_file(&name, metadata)?);
+            }
+            marker = page.next;
+            if marker.is_none() {
+                break;
+            }
+        }
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(files)
+    }
+
+    /// `None` for what is not a data file of ours: documents, markers, folders, other people's files.
+    fn listed_file(
+        &self,
+        name: &str,
+        metadata: HashMap<String, String>,
+    ) -> Result<Option<ListedFile>, LakeError> {
+        let relative = match self.base.as_str() {
+            "" => Some(name),
+            base => name.strip_prefix(base).and_then(|rest| rest.strip_prefix('/')),
+        };
+        let Some(path) = relative.and_then(|text| LakePath::new(text).ok()) else { return Ok(None) };
+        if !metadata.contains_key(MARKER_KEY) {
+            return Ok(None);
+        }
+        match FileMetadata::from_map(&metadata) {
+            Ok(metadata) => Ok(Some(ListedFile { path, metadata })),
+            Err(error) => Err(LakeError::Damaged { path, what: error.to_string() }),
+        }
+    }
+
+    /// One page; the inner error is the service's answer, not yet judged.
+    async fn list_page(
+        &self,
+        prefix: String,
+        marker: Option<String>,
+        results_max: Option<i32>,
+        what: &str,
+    ) -> Result<Result<Page, Failure>, LakeError> {
+        let options = BlobContainerClientListBlobsOptions {
+            include: Some(vec![ListBlobsIncludeItem::Metadata]),
+            prefix: (!prefix.is_empty()).then_some(prefix),
+            marker,
+            maxresults: results_max,
+            ..Default::default()
+        };
+        let answer = self
+            .answer(async {
+                let mut pages = self.client.list_blobs(Some(options))?.into_pages();
+                let Some(page) = pages.try_next().await? else { return Ok(None) };
+                page.into_model().map(Some)
+            })
+            .await;
+        let page = match answer {
+            Ok(Some(page)) => page,
+            Ok(None) => return Err(unreadable(Request::Read, what)),
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let blobs = page.blob_items.into_iter().filter_map(|blob| {
+            let metadata = blob.metadata.and_then(|metadata| metadata.values).unwrap_or_default();
+            Some((blob.name?, metadata))
+        });
+        let next = page.next_marker.filter(|marker| !marker.is_empty());
+        Ok(Ok(Page { blobs: blobs.collect(), next }))
+    }
+
+    pub(super) fn read_file(&self, path: &LakePath, state: &FileState) -> Reader<'_> {
+        Reader::new(self, path.clone(), state.clone())
+    }
+
+    fn blob(&self, path: &LakePath) -> BlobClient {
+        self.client.blob_client(&self.blob_name(path.as_str()))
+    }
+
+    fn blob_name(&self, path: &str) -> String {
+        if self.base.is_empty() { path.to_owned() } else { format!("{}/{path}", self.base) }
+    }
+
+    /// Sends one request and judges its failure.
+    async fn request<T>(
+        &self,
+        kind: Request,
+        what: &str,
+        request: impl Future<Output = azure_core::Result<T>>,
+    ) -> Result<T, LakeError> {
+        self.answer(request).await.map_err(|failure| classify(kind, &failure, what))
+    }
+
+    async fn answer<T>(&self, request: impl Future<Output = azure_core::Result<T>>) -> Result<T, Failure> {
+        match tokio::time::timeout(self.request_limit, request).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(Failure::of(&error)),
+            Err(_) => Err(Failure::NoAnswer("no answer within the time limit")),
+        }
+    }
+}
+
+/// A part of a listing.
+struct Page {
+    blobs: Vec<(String, HashMap<String, String>)>,
+    next: Option<String>,
+}
+
+/// The request was answered as done, but without what every answer has.
+fn unreadable(request: Request, what: &str) -> LakeError {
+    classify(request, &Failure::NoAnswer("the answer lacks its ETag"), what)
+}
+
+fn push_segments(url: &mut Url, container: &str) -> Result<(), TargetError> {
+    let problem = || TargetError::Client { cause: "the endpoint cannot have a path".to_owned() };
+    url.path_segments_mut().map_err(|()| problem())?.pop_if_empty().push(container);
+    Ok(())
+}
+
+/// Joins small pieces and splits large ones, so that a flush is as few blocks as possible.
+fn cut_into_blocks(pieces: &[Bytes]) -> Vec<Bytes> {
+    let mut blocks = Vec::new();
+    let mut gathered = BytesMut::new();
+    for piece in pieces {
+        let mut piece = piece.clone();
+        while !piece.is_empty() {
+            if gathered.is_empty() && piece.len() >= BLOCK_BYTES_MAX {
+                blocks.push(piece.split_to(BLOCK_BYTES_MAX));
+                continue;
+            }
+            let room = BLOCK_BYTES_MAX - gathered.len();
+            gathered.extend_from_slice(&piece.split_to(room.min(piece.len())));
+            if gathered.len() == BLOCK_BYTES_MAX {
+                blocks.push(gathered.split().freeze());
+            }
+        }
+    }
+    if !gathered.is_empty() {
+        blocks.push(gathered.freeze());
+    }
+    blocks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_hold_all_bytes_in_order_and_none_is_empty_or_too_large() {
+        let sizes = [0, 1, 5, BLOCK_BYTES_MAX - 3, 0, 2 * BLOCK_BYTES_MAX + 7, 1];
+        let pieces: Vec<Bytes> = (1_u8..).zip(sizes).map(|(fill, size)| vec![fill; size].into()).collect();
+        let blocks = cut_into_blocks(&pieces);
+        assert!(blocks.iter().all(|block| !block.is_empty() && block.len() <= BLOCK_BYTES_MAX));
+        assert_eq!(blocks.concat(), pieces.concat());
+        assert_eq!(blocks.len(), pieces.concat().len().div_ceil(BLOCK_BYTES_MAX));
+        assert!(cut_into_blocks(&[]).is_empty());
+    }
 }

@@ -13,7 +13,7 @@
 
 use std::path::PathBuf;
 
-use azure_core::credentials::Secret;
+use shared::settings::Secret;
 use thiserror::Error;
 use url::Url;
 

@@ -1,0 +1,217 @@
+//! What an answer of the Blob service, or the lack of one, means to the caller. The only place that decides it.
+//!
+//! The two kinds of doubt are kept apart by the request: a read or a staged block that got no answer has changed
+//! nothing that anybody can see, so it is [`LakeError::Unavailable`]; a committing request is [`LakeError::Unknown`]
+//! unless the service refused it in so many words. Codes:
+//! <https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes>.
+
+use std::time::Duration;
+
+use azure_core::{
+    error::ErrorKind,
+    http::{RawResponse, headers::HeaderName},
+};
+
+use crate::lake::LakeError;
+
+/// What a request does if it is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// Changes nothing.
+    Read,
+    /// Stores bytes that nobody sees before they are committed.
+    Stage,
+    /// Publishes: Put Block List, Put Blob, Create Container.
+    Commit,
+}
+
+/// What came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// No connection: the request never left.
+    NotSent,
+    /// Sent, but the answer broke off, cannot be read, or did not come in time.
+    NoAnswer(&'static str),
+    Answer {
+        status: u16,
+        /// `x-ms-error-code`; empty if the answer has none, as a proxy's.
+        code: String,
+        retry_after: Option<Duration>,
+        request_id: String,
+    },
+}
+
+impl Failure {
+    /// Reduces an SDK error to what is certain about it. Its texts are dropped: they may hold the signed URL.
+    pub(super) fn of(error: &azure_core::Error) -> Self {
+        match error.kind() {
+            ErrorKind::Connection => Self::NotSent,
+            ErrorKind::HttpResponse { status, raw_response, .. } => {
+                let header = |name: &'static str| raw_response.as_deref().and_then(|raw| header(raw, name));
+                Self::Answer {
+                    status: u16::from(*status),
+                    code: header("x-ms-error-code").unwrap_or_default(),
+                    retry_after: retry_after(header),
+                    request_id: header("x-ms-request-id").unwrap_or_default(),
+                }
+            }
+            ErrorKind::Io => Self::NoAnswer("the connection broke"),
+            ErrorKind::DataConversion => Self::NoAnswer("the answer cannot be read"),
+            _ => Self::NoAnswer("the client failed"),
+        }
+    }
+
+    /// Whether the service says that there is no such blob. A missing container is not that: an answer that made a
+    /// lost lake look like an empty one would start every chain anew.
+    pub(super) fn is_missing_blob(&self) -> bool {
+        matches!(self, Self::Answer { status: 404, code, .. }
+            if matches!(code.as_str(), "BlobNotFound" | "PathNotFound" | "ResourceNotFound"))
+    }
+
+    pub(super) fn is(&self, expected: &str) -> bool {
+        matches!(self, Self::Answer { code, .. } if code == expected)
+    }
+}
+
+fn header(response: &RawResponse, name: &'static str) -> Option<String> {
+    response.headers().get_optional_string(&HeaderName::from_static(name))
+}
+
+/// Seconds, or the millisecond forms; a date is not used by the Blob service and is ignored.
+fn retry_after(header: impl Fn(&'static str) -> Option<String>) -> Option<Duration> {
+    let millis = ["x-ms-retry-after-ms", "retry-after-ms"].into_iter().find_map(&header);
+    match millis {
+        Some(text) => text.trim().parse().ok().map(Duration::from_millis),
+        None => header("retry-after")?.trim().parse().ok().map(Duration::from_secs),
+    }
+}
+
+/// `what` names the request and its object, for people.
+pub(super) fn classify(request: Request, failure: &Failure, what: &str) -> LakeError {
+    let (status, code, retry_after) = match failure {
+        Failure::NotSent => {
+            let cause = format!("{what}: no connection to the storage service");
+            return LakeError::Unavailable { cause, retry_after: None };
+        }
+        Failure::NoAnswer(problem) => return in_doubt(request, format!("{what}: {problem}"), None),
+        Failure::Answer { status, code, retry_after, .. } => (*status, code.as_str(), *retry_after),
+    };
+    let cause = describe(failure, what);
+    match (status, code) {
+        // Somebody holds a lease on the blob, a backup for instance: nothing changed, and reading back shows nothing new.
+        (409 | 412, code) if code.contains("Lease") => LakeError::Unavailable { cause, retry_after },
+        (409, "ContainerBeingDeleted" | "ContainerDisabled" | "AccountBeingCreated" | "PendingCopyOperation") => {
+            LakeError::Unavailable { cause, retry_after }
+        }
+        (
+            409,
+            "BlobImmutableDueToPolicy"
+            | "BlobArchived"
+            | "InvalidBlobType"
+            | "BlockCountExceedsLimit"
+            | "BlockListTooLong"
+            | "ResourceTypeMismatch"
+            | "PathConflict",
+        ) => LakeError::Refused { what: cause },
+        (409 | 412, _) | (400, "InvalidBlockList") => LakeError::Conflict,
+        // The blob vanished under a condition, or is shorter than its state says: not what the caller has read.
+        (404, _) if failure.is_missing_blob() => LakeError::Conflict,
+        (416, _) => LakeError::Conflict,
+        (401 | 403, _) => LakeError::Denied { cause },
+        // The service's own word that it has not begun.
+        (503, "ServerBusy") => LakeError::Unavailable { cause, retry_after },
+        (408 | 429 | 500..=599, _) => in_doubt(request, cause, retry_after),
+        (400..=499, _) => LakeError::Refused { what: cause },
+        _ => in_doubt(request, cause, retry_after),
+    }
+}
+
+fn in_doubt(request: Request, cause: String, retry_after: Option<Duration>) -> LakeError {
+    match request {
+        Request::Read | Request::Stage => LakeError::Unavailable { cause, retry_after },
+        Request::Commit => LakeError::Unknown { cause },
+    }
+}
+
+fn describe(failure: &Failure, what: &str) -> String {
+    let Failure::Answer { status, code, request_id, .. } = failure else { return what.to_owned() };
+    let code = if code.is_empty() { "without an error code" } else { code };
+    let request_id = if request_id.is_empty() { String::new() } else { format!(" (request {request_id})") };
+    format!("{what}: {status} {code}{request_id}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, code: &str) -> Failure {
+        let retry_after = Some(Duration::from_secs(7));
+        Failure::Answer { status, code: code.to_owned(), retry_after, request_id: "r".to_owned() }
+    }
+
+    fn name(error: &LakeError) -> &'static str {
+        match error {
+            LakeError::Conflict => "conflict",
+            LakeError::Unknown { .. } => "unknown",
+            LakeError::Unavailable { .. } => "unavailable",
+            LakeError::Denied { .. } => "denied",
+            LakeError::Refused { .. } => "refused",
+            LakeError::Damaged { .. } => "damaged",
+        }
+    }
+
+    #[test]
+    fn every_answer_has_one_meaning() {
+        let no_answer = Failure::NoAnswer("the connection broke");
+        // failure, as a read, as a staged block, as a commit
+        let table = [
+            (Failure::NotSent, "unavailable", "unavailable", "unavailable"),
+            (no_answer, "unavailable", "unavailable", "unknown"),
+            (answer(409, "BlobAlreadyExists"), "conflict", "conflict", "conflict"),
+            (answer(412, "ConditionNotMet"), "conflict", "conflict", "conflict"),
+            (answer(412, ""), "conflict", "conflict", "conflict"),
+            (answer(400, "InvalidBlockList"), "conflict", "conflict", "conflict"),
+            (answer(404, "BlobNotFound"), "conflict", "conflict", "conflict"),
+            (answer(416, "InvalidRange"), "conflict", "conflict", "conflict"),
+            (answer(412, "LeaseIdMissing"), "unavailable", "unavailable", "unavailable"),
+            (answer(409, "ContainerBeingDeleted"), "unavailable", "unavailable", "unavailable"),
+            (answer(409, "BlobImmutableDueToPolicy"), "refused", "refused", "refused"),
+            (answer(404, "ContainerNotFound"), "refused", "refused", "refused"),
+            (answer(404, ""), "refused", "refused", "refused"),
+            (answer(400, "InvalidHeaderValue"), "refused", "refused", "refused"),
+            (answer(413, "RequestBodyTooLarge"), "refused", "refused", "refused"),
+            (answer(401, "NoAuthenticationInformation"), "denied", "denied", "denied"),
+            (answer(403, "AuthorizationPermissionMismatch"), "denied", "denied", "denied"),
+            (answer(503, "ServerBusy"), "unavailable", "unavailable", "unavailable"),
+            (answer(503, ""), "unavailable", "unavailable", "unknown"),
+            (answer(500, "OperationTimedOut"), "unavailable", "unavailable", "unknown"),
+            (answer(500, "InternalError"), "unavailable", "unavailable", "unknown"),
+            (answer(502, ""), "unavailable", "unavailable", "unknown"),
+            (answer(408, ""), "unavailable", "unavailable", "unknown"),
+            (answer(429, "TooManyRequests"), "unavailable", "unavailable", "unknown"),
+            (answer(302, ""), "unavailable", "unavailable", "unknown"),
+        ];
+        for (failure, read, stage, commit) in table {
+            for (request, expected) in
+                [(Request::Read, read), (Request::Stage, stage), (Request::Commit, commit)]
+            {
+                assert_eq!(name(&classify(request, &failure, "x")), expected, "{request:?} {failure:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_named_wait_is_passed_on() {
+        let error = classify(Request::Commit, &answer(503, "ServerBusy"), "commit a");
+        let LakeError::Unavailable { cause, retry_after } = error else { panic!("{error}") };
+        assert_eq!(retry_after, Some(Duration::from_secs(7)));
+        assert_eq!(cause, "commit a: 503 ServerBusy (request r)");
+    }
+
+    #[test]
+    fn only_a_blob_can_be_missing() {
+        assert!(answer(404, "BlobNotFound").is_missing_blob());
+        assert!(!answer(404, "ContainerNotFound").is_missing_blob());
+        assert!(!answer(404, "").is_missing_blob());
+    }
+}

@@ -1,0 +1,116 @@
+//! Writes that survive a power cut: each returns only when the kernel says that the bytes, and the name that leads to
+//! them, are on the disk. After <https://lwn.net/Articles/457667/>: sync the file, rename it, sync the folder.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufWriter, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+
+/// Where a replacement failed.
+#[derive(Debug)]
+pub(super) enum ReplaceError {
+    /// The old content is untouched.
+    Before(io::Error),
+    /// The new content may or may not be what a restart finds.
+    InDoubt(io::Error),
+}
+
+/// Replaces the content of a file, or makes it, in one step. Only one process may do so at a time: the temporary name
+/// is fixed, so that a crash leaves at most one such file, which the next replacement overwrites.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), ReplaceError> {
+    let temporary = temporary_name(path);
+    let written = File::create(&temporary).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(ReplaceError::Before)?;
+    fs::rename(&temporary, path).map_err(ReplaceError::InDoubt)?;
+    sync_folder(parent(path)).map_err(ReplaceError::InDoubt)
+}
+
+/// Never the name of an object: objects end in `.json` or a data file's extension.
+pub(super) fn temporary_name(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    name.into()
+}
+
+/// Makes a folder and all above it, each synced into the one above.
+pub(super) fn make_folders(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    make_folders(parent(folder))?;
+    match fs::create_dir(folder) {
+        Ok(()) => {}
+        // Another writer was first; its name must be durable for us, too.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    sync_folder(parent(folder))
+}
+
+/// Makes an empty file, or empties the one that a crash left behind.
+pub(super) fn make_empty(path: &Path) -> io::Result<File> {
+    make_folders(parent(path))?;
+    let file = File::create(path)?;
+    file.sync_all()?;
+    sync_folder(parent(path))?;
+    Ok(file)
+}
+
+pub(super) fn open_for_append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).open(path)
+}
+
+/// Cuts the file to `size` bytes, where all that is beyond is a dead writer's, and appends.
+pub(super) fn append_at(file: &File, size: u64, pieces: &[Bytes]) -> io::Result<()> {
+    file.set_len(size)?;
+    let mut writer = BufWriter::with_capacity(256 * 1024, file);
+    writer.seek(SeekFrom::Start(size))?;
+    for piece in pieces {
+        writer.write_all(piece)?;
+    }
+    writer.flush()?;
+    file.sync_data()
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_replacement_survives_the_remains_of_a_dead_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b/head.json");
+        make_folders(parent(&path)).unwrap();
+        replace(&path, b"one").unwrap();
+        fs::write(temporary_name(&path), b"half a longer th").unwrap();
+        replace(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert!(!temporary_name(&path).exists());
+    }
+
+    #[test]
+    fn an_append_starts_where_the_last_one_was_confirmed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data.jsonl");
+        let file = make_empty(&path).unwrap();
+        append_at(&file, 0, &[Bytes::from_static(b"one\n"), Bytes::from_static(b"unconfirmed")]).unwrap();
+        append_at(&open_for_append(&path).unwrap(), 4, &[Bytes::from_static(b"two\n")]).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"one\ntwo\n");
+    }
+}

@@ -1,0 +1,186 @@
+//! Deaths inside a step, as the states that they leave on the disk, and as real `kill -9` in the conformance suite.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::HashMap;
+
+use super::*;
+use crate::file_metadata::WriterId;
+
+struct Bench {
+    lake: Directory,
+    root: tempfile::TempDir,
+    path: LakePath,
+    state: FileState,
+}
+
+fn metadata(lines: &[&str]) -> FileMetadata {
+    let size: usize = lines.iter().map(|line| line.len()).sum();
+    let writer = WriterId::random().to_string();
+    let facts = [
+        ("topic", "atlas.shop.orders"),
+        ("partition", "0"),
+        ("first", "0"),
+        ("next", &lines.len().to_string()),
+        ("rows", &lines.len().to_string()),
+        ("tombstones", "0"),
+        ("sealed", "false"),
+        ("writer", &writer),
+        ("seq", "0"),
+        ("generation", "0"),
+        ("crc", "0000000000000000"),
+        ("originalsize", &size.to_string()),
+        ("storedsize", &size.to_string()),
+        ("compressed", "none"),
+        ("processedat", "2026-11-21T12:00:00Z"),
+        ("layout", "1"),
+        ("version", "0"),
+    ];
+    let map: HashMap<String, String> =
+        facts.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    FileMetadata::from_map(&map).unwrap()
+}
+
+fn bytes(lines: &[&str]) -> Vec<Bytes> {
+    lines.iter().map(|line| Bytes::copy_from_slice(line.as_bytes())).collect()
+}
+
+/// A file with one confirmed line.
+async fn bench() -> Bench {
+    let root = tempfile::tempdir().unwrap();
+    let lake = Directory::new(root.path().to_owned());
+    lake.prepare().await.unwrap();
+    let path = LakePath::new("shop/orders/hour=00/events.jsonl").unwrap();
+    let state = lake.create_file(&path, &bytes(&["one\n"]), &metadata(&["one\n"])).await.unwrap();
+    Bench { lake, root, path, state }
+}
+
+impl Bench {
+    fn data(&self) -> PathBuf {
+        self.root.path().join(self.path.as_str())
+    }
+
+    fn sidecar(&self) -> PathBuf {
+        sidecar::place(self.root.path(), &self.path)
+    }
+
+    async fn readable(&self) -> String {
+        let state = self.lake.file(&self.path).await.unwrap().unwrap();
+        let mut reader = self.lake.read_file(&self.path, &state).await.unwrap();
+        let mut text = Vec::new();
+        while let Some(chunk) = reader.next_chunk().await.unwrap() {
+            text.extend_from_slice(&chunk);
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    /// The next writer adopts what is there and appends.
+    async fn adopt_and_append(&self, line: &'static str) -> Result<FileState, LakeError> {
+        let state = self.lake.file(&self.path).await?.unwrap();
+        let mut next = metadata(&["one\n", line]);
+        next.stored_size = state.metadata.stored_size + line.len() as u64;
+        self.lake.append(&self.path, &state, &bytes(&[line]), &next).await
+    }
+}
+
+#[tokio::test]
+async fn death_before_the_sidecar_is_renamed_leaves_no_trace() {
+    // Every state between "lock" and "rename": bytes of any length behind storedsize, no or half or whole a sidecar.tmp.
+    for beyond in ["", "t", "two\n", "a much longer line than the next one\n"] {
+        for half_sidecar in [None, Some("{\"etag\":"), Some("whole")] {
+            let bench = bench().await;
+            fs::write(bench.data(), format!("one\n{beyond}")).unwrap();
+            if let Some(text) = half_sidecar {
+                let text = if text == "whole" {
+                    fs::read_to_string(bench.sidecar()).unwrap().replace("\"next\": \"1\"", "\"next\": \"9\"")
+                } else {
+                    text.to_owned()
+                };
+                fs::write(durable::temporary_name(&bench.sidecar()), text).unwrap();
+            }
+            assert_eq!(bench.readable().await, "one\n");
+            assert_eq!(bench.lake.list_files(&LakePath::new("shop").unwrap()).await.unwrap().len(), 1);
+            bench.adopt_and_append("2\n").await.unwrap();
+            assert_eq!(bench.readable().await, "one\n2\n");
+            assert_eq!(fs::read_to_string(bench.data()).unwrap(), "one\n2\n", "the dead writer's bytes are cut");
+        }
+    }
+}
+
+#[tokio::test]
+async fn death_after_the_rename_is_a_finished_step_without_an_answer() {
+    let bench = bench().await;
+    bench.adopt_and_append("two\n").await.unwrap();
+    // The dead writer's successor still holds the state from before: it must read back, and then sees the step.
+    let stale = bench.lake.append(&bench.path, &bench.state, &bytes(&["2\n"]), &metadata(&["one\n", "2\n"])).await;
+    assert!(matches!(stale, Err(LakeError::Conflict)), "{stale:?}");
+    assert_eq!(bench.lake.file(&bench.path).await.unwrap().unwrap().metadata.next.get(), 2);
+    assert_eq!(bench.readable().await, "one\ntwo\n");
+}
+
+#[tokio::test]
+async fn death_while_a_file_is_created_leaves_none() {
+    let bench = bench().await;
+    let other = LakePath::new("shop/orders/hour=01/events.jsonl").unwrap();
+    let place = bench.root.path().join(other.as_str());
+    fs::create_dir_all(place.parent().unwrap()).unwrap();
+    fs::write(&place, "a dead writer's first bytes").unwrap();
+    assert!(bench.lake.file(&other).await.unwrap().is_none());
+    bench.lake.create_file(&other, &bytes(&["x\n"]), &metadata(&["x\n"])).await.unwrap();
+    assert_eq!(fs::read_to_string(&place).unwrap(), "x\n");
+}
+
+#[tokio::test]
+async fn lost_bytes_and_unreadable_sidecars_are_damage() {
+    let shorter = bench().await;
+    fs::write(shorter.data(), "on").unwrap();
+    let gone = bench().await;
+    fs::remove_file(gone.data()).unwrap();
+    let torn = bench().await;
+    fs::write(torn.sidecar(), "{\"etag\"").unwrap();
+    let later = bench().await;
+    let text = fs::read_to_string(later.sidecar()).unwrap().replacen('{', "{\"pending\": \"x\",", 1);
+    fs::write(later.sidecar(), text).unwrap();
+    for bench in [shorter, gone, torn, later] {
+        let found = bench.lake.file(&bench.path).await;
+        assert!(matches!(found, Err(LakeError::Damaged { .. })), "{found:?}");
+        let appended = bench
+            .lake
+            .append(&bench.path, &bench.state, &bytes(&["2\n"]), &metadata(&["one\n", "2\n"]))
+            .await;
+        assert!(matches!(appended, Err(LakeError::Damaged { .. })), "{appended:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_lock_that_is_never_released_makes_steps_unavailable_and_names_it() {
+    let bench = bench().await;
+    let lake = Directory {
+        places: Arc::new(Places { root: bench.root.path().to_owned(), patience: Duration::from_millis(60) }),
+    };
+    let lock = bench.root.path().join("_chain/atlas.shop.orders/p0.lock");
+    let held = PartitionLock::take(&lock, Duration::ZERO).unwrap();
+    let head = LakePath::head(&TopicPartition::new("atlas.shop.orders", 0));
+    let appended = lake.append(&bench.path, &bench.state, &[], &metadata(&["one\n"])).await.map(|_| ());
+    let created = lake.create_document(&head, b"{}".to_vec()).await.map(|_| ());
+    for result in [appended, created] {
+        let Err(LakeError::Unavailable { cause, .. }) = result else { panic!("{result:?}") };
+        assert!(cause.contains("p0.lock") && cause.contains("process"), "{cause}");
+    }
+    // Other partitions do not wait for it, and reading needs no lock.
+    let other = LakePath::head(&TopicPartition::new("atlas.shop.orders", 1));
+    lake.create_document(&other, b"{}".to_vec()).await.unwrap();
+    assert_eq!(bench.readable().await, "one\n");
+    drop(held);
+    lake.append(&bench.path, &bench.state, &[], &metadata(&["one\n"])).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_replaced_file_is_a_conflict_for_its_readers() {
+    let bench = bench().await;
+    let mut rebuilt = metadata(&["one\n"]);
+    rebuilt.generation = 1;
+    bench.lake.append(&bench.path, &bench.state, &[], &rebuilt).await.unwrap();
+    let reader = bench.lake.read_file(&bench.path, &bench.state).await.map(|_| ());
+    assert!(matches!(reader, Err(LakeError::Conflict)), "{reader:?}");
+}
