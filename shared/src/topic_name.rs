@@ -51,7 +51,8 @@ impl TopicNames {
     /// # Errors
     /// If it is empty, too long, or has a character that Kafka forbids; the text says what was expected.
     pub fn new(prefix: &str) -> Result<Self, &'static str> {
-        const EXPECTED: &str = "letters, digits, '.', '_' or '-', at most 100 characters, not starting with a dot";
+        const EXPECTED: &str =
+            "letters, digits, '.', '_' or '-', at most 100 characters, not starting with a dot";
         let prefix = prefix.strip_suffix('.').unwrap_or(prefix);
         let legal = prefix.bytes().all(|byte| byte == b'.' || is_plain(byte));
         if prefix.is_empty() || prefix.len() > 100 || prefix.starts_with('.') || !legal {
@@ -135,9 +136,13 @@ fn is_ours(part: &str, name: &str) -> bool {
 }
 
 fn is_cut(name: &str) -> bool {
-    let Some(suffix) = name.len().checked_sub(CUT_SUFFIX_LEN).and_then(|at| name.get(at..)) else { return false };
+    let Some(suffix) = name.len().checked_sub(CUT_SUFFIX_LEN).and_then(|at| name.get(at..)) else {
+        return false;
+    };
     name.len() == TOPIC_NAME_LEN_MAX
-        && suffix.strip_prefix("-h").is_some_and(|hash| hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
+        && suffix
+            .strip_prefix("-h")
+            .is_some_and(|hash| hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 fn close_with_hash(name: &mut String, namespace: &Namespace) {
@@ -156,6 +161,8 @@ fn close_with_hash(name: &mut String, namespace: &Namespace) {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use proptest::prelude::*;
 
     use super::*;
@@ -167,7 +174,10 @@ mod tests {
     #[test]
     fn usual_names_stay_readable() {
         assert_eq!(names().data(&Namespace::new("shop", "orders"), Form::Usual), "atlas.shop.orders");
-        assert_eq!(names().data(&Namespace::new("shop_eu", "orders-2"), Form::Usual), "atlas.shop_eu.orders-2");
+        assert_eq!(
+            names().data(&Namespace::new("shop_eu", "orders-2"), Form::Usual),
+            "atlas.shop_eu.orders-2"
+        );
         assert_eq!(names().data(&Namespace::new("shop", "a.b c"), Form::Usual), "atlas.shop.a-x2eb-x20c");
         assert_eq!(names().data(&Namespace::new("shop_eu", "o"), Form::FullyEscaped), "atlas.shop-x5feu.o");
     }
@@ -177,7 +187,15 @@ mod tests {
         for topic in [names().control(), names().dead_letters(), names().resume_tokens("default")] {
             assert_eq!(names().decode(&topic), None, "{topic}");
         }
-        for topic in ["atlas", "atlas.", "atlas.shop", "atlas.shop.", "atlas..orders", "atlasx.shop.orders", "b.shop.orders"] {
+        for topic in [
+            "atlas",
+            "atlas.",
+            "atlas.shop",
+            "atlas.shop.",
+            "atlas..orders",
+            "atlasx.shop.orders",
+            "b.shop.orders",
+        ] {
             assert_eq!(names().decode(topic), None, "{topic}");
         }
     }
@@ -196,7 +214,9 @@ mod tests {
 
     #[test]
     fn long_names_are_cut_and_differ() {
-        let long = |tail: &str| names().data(&Namespace::new("db", format!("{}{tail}", "é".repeat(100))), Form::Usual);
+        let long = |tail: &str| {
+            names().data(&Namespace::new("db", format!("{}{tail}", "é".repeat(100))), Form::Usual)
+        };
         assert_eq!(long("a").len(), TOPIC_NAME_LEN_MAX);
         assert_ne!(long("a"), long("b"));
         assert_eq!(names().decode(&long("a")), Some(DataTopic::Cut));
@@ -204,7 +224,11 @@ mod tests {
 
     #[test]
     fn a_name_that_only_looks_cut_is_cut() {
-        let coll = format!("{}-h{}", "c".repeat(TOPIC_NAME_LEN_MAX - CUT_SUFFIX_LEN - "atlas.db.".len()), "0".repeat(32));
+        let coll = format!(
+            "{}-h{}",
+            "c".repeat(TOPIC_NAME_LEN_MAX - CUT_SUFFIX_LEN - "atlas.db.".len()),
+            "0".repeat(32)
+        );
         let topic = names().data(&Namespace::new("db", coll.clone()), Form::Usual);
         assert_eq!(names().decode(&topic), Some(DataTopic::Cut));
         assert!(!topic.ends_with(&coll[coll.len() - 32..]));

@@ -67,13 +67,13 @@ impl Layers {
         if let Some(text) = sources.flags.get(setting.name).and_then(|value| given(value)) {
             return found(text, Origin::Flag);
         }
-        if let Some((text, from_secret_file)) = self.from_environment(setting.name, setting, sources) {
+        if let Some((text, from_secret_file)) = self.environment_value(setting.name, setting, sources) {
             return found(text, if from_secret_file { Origin::SecretFile } else { Origin::Environment });
         }
         for old in old_names {
             if let Answer::Means(new) = old.answer
                 && new.name == setting.name
-                && let Some((text, _)) = self.from_environment(old.name, setting, sources)
+                && let Some((text, _)) = self.environment_value(old.name, setting, sources)
             {
                 return found(text, Origin::OldName(old.name.to_owned()));
             }
@@ -88,7 +88,7 @@ impl Layers {
     }
 
     /// The value under `name`, or in the file that `name_FILE` points to, and whether it was the file.
-    fn from_environment(
+    fn environment_value(
         &mut self,
         name: &str,
         setting: &Setting,
