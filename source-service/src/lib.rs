@@ -1,4 +1,31 @@
-//! (in work)
+//! `source-service`: MongoDB change streams into Kafka, every change exactly once.
+//!
+//! ```text
+//!  change_stream ──raw replies──▶ pump ──▶ batch ──▶ publisher ──▶ Kafka
+//!  (stream_error, scope)           │       (envelope, transcode,     ▲
+//!                                  │        partitioner, topics)     │
+//!                                  └── recovery (kafka_log, token_record): what is really there
+//! ```
+//!
+//! Two threads of ours: the reader, and the pump, which owns the producer and the position and is the only one that decides. One
+//! server reply and the resume token that covers it are one Kafka transaction. [`settings`], [`cli`], [`status`] and [`metrics`]
+//! are what the outside sees.
+
+pub mod batch;
+pub mod broker_check;
+pub mod change_stream;
+pub mod cli;
 pub mod envelope;
+pub mod kafka_log;
+pub mod metrics;
 pub mod partitioner;
+pub mod publisher;
+pub mod pump;
+pub mod recovery;
+pub mod scope;
+pub mod settings;
+pub mod status;
+pub mod stream_error;
+pub mod token_record;
+pub mod topics;
 pub mod transcode;

@@ -1,0 +1,215 @@
+//! One server reply becomes the records of one Kafka transaction.
+//!
+//! The order inside the transaction is the stream's; the token record comes last. Nothing here commits.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rdkafka::message::OwnedHeaders;
+use shared::{
+    exit::{ExitCode, Stop},
+    namespace::Namespace,
+    seeded_bug::{self, SeededBug},
+    wire::{CONTENT_TYPE_JSON, SCHEMA_VERSION, header},
+};
+
+use crate::{
+    change_stream::Reply,
+    envelope::{EventContext, EventError, EventRecord, EventTranscoder},
+    kafka_log::KafkaLog,
+    metrics::BatchFigures,
+    partitioner::partition_for_key,
+    publisher::{Outgoing, PublishError, Publisher, with_header},
+    recovery::Tails,
+    status::rfc3339,
+    topics::{Topic, TopicError, TopicIndex, Topics},
+};
+
+/// Of a topic's retention: an event older than this part of it could expire before anybody has read it.
+const RETENTION_SHARE_PERCENT: i64 = 95;
+
+/// With the planted bug `dropped-record`, one event in so many is lost.
+const DROPPED_ONE_IN: u64 = 997;
+
+/// Why a batch could not be put into the transaction.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    #[error("{0}")]
+    Publish(#[from] PublishError),
+    #[error("{0}")]
+    Topic(#[from] TopicError),
+    #[error("{0}")]
+    Stop(#[from] Stop),
+}
+
+/// Puts the events of replies into the open transaction of a publisher.
+pub struct BatchWriter {
+    transcoder: EventTranscoder,
+    /// `source`, `content-type`, `schema-version`: the same in every record of this run.
+    common: OwnedHeaders,
+    /// Header text of a cluster time, reused.
+    cluster_time: String,
+    seen: u64,
+}
+
+impl BatchWriter {
+    /// `source` is `<source id>/<run>`.
+    pub fn new(transcoder: EventTranscoder, source: &str) -> Self {
+        Self { transcoder, common: common_headers(source), cluster_time: String::new(), seen: 0 }
+    }
+
+    /// From now on for this run.
+    pub fn set_source(&mut self, source: &str) {
+        self.common = common_headers(source);
+    }
+
+    /// Sends every event of the reply that is not committed already. Returns what to tell after the commit; the age is still the age
+    /// now.
+    ///
+    /// # Errors
+    /// See [`BatchError`]; the transaction is in doubt then.
+    pub fn write(
+        &mut self,
+        reply: &Reply,
+        tails: Option<&Tails>,
+        topics: &mut Topics,
+        log: &KafkaLog,
+        publisher: &mut Publisher,
+    ) -> Result<BatchFigures, BatchError> {
+        let now_ms = now_ms();
+        let context = EventContext { processed_at_ms: now_ms, snapshot: false };
+        let mut figures = BatchFigures::default();
+        let mut oldest_wall_ms: Option<i64> = None;
+        let unreadable = |error: &dyn std::fmt::Display| Stop::new(ExitCode::Defect, format!("a reply of MongoDB cannot be read: {error}"));
+
+        for element in reply.batch.doc_slices().map_err(|error| unreadable(&error))? {
+            let element = element.map_err(|error| unreadable(&error))?;
+            let event = element.as_document().ok_or_else(|| unreadable(&"an event is no document"))?;
+            let record = self.transcoder.transcode(event.as_bytes(), &context).map_err(|error| refused(&error, reply))?;
+            let index = topic_of(&record, topics, log)?;
+            let topic = topics.get(index);
+            let partition = partition_for_key(record.key, topic.partitions);
+            if tails.is_some_and(|tails| tails.holds(&topic.name, partition, record.event_id)) {
+                figures.skipped += 1;
+                continue;
+            }
+            self.seen += 1;
+            if seeded_bug::planted(SeededBug::DroppedRecord) && self.seen.is_multiple_of(DROPPED_ONE_IN) {
+                continue;
+            }
+            let headroom_ms = headroom(&record, topic, now_ms)?;
+            if figures.headroom_seconds.is_none() {
+                figures.headroom_seconds = headroom_ms.map(seconds);
+            }
+            oldest_wall_ms = oldest_wall_ms.into_iter().chain(record.wall_time_ms).min();
+            figures.bytes += u64::try_from(record.key.len() + record.value.len()).unwrap_or(0);
+            figures.repaired += u64::from(record.repaired_texts);
+            topic.events.count(record.operation);
+
+            let headers = event_headers(&self.common, &mut self.cluster_time, &record);
+            publisher.send(Outgoing {
+                topic: &topic.name,
+                partition,
+                key: record.key,
+                value: record.value,
+                timestamp_ms: record.cluster_time.to_millis(),
+                headers,
+            })?;
+        }
+        figures.age_seconds = oldest_wall_ms.map(|wall_ms| seconds((now_ms - wall_ms).max(0)));
+        Ok(figures)
+    }
+}
+
+/// Milliseconds since 1970, by this machine's clock.
+pub fn now_ms() -> i64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn seconds(ms: i64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a metric; 2^53 ms are 285,000 years")]
+    let ms = ms as f64;
+    ms / 1000.0
+}
+
+/// Events about a document go to their collection, all others to the control topic.
+fn topic_of(record: &EventRecord<'_>, topics: &mut Topics, log: &KafkaLog) -> Result<TopicIndex, TopicError> {
+    let Some(namespace) = &record.namespace else { return Ok(topics.control()) };
+    let Some(coll) = namespace.coll.filter(|_| record.is_document_change) else { return Ok(topics.control()) };
+    match topics.find(namespace) {
+        Some(index) => Ok(index),
+        None => topics.intern(log.client(), namespace.raw, &Namespace::new(namespace.db, coll)),
+    }
+}
+
+/// How much older the event may get, in milliseconds; `None` in a topic that keeps everything.
+///
+/// Brokers expire a segment by its latest time, so an event that is older than the retention can vanish within seconds of being written: that
+/// would be a silent loss. It is refused before.
+fn headroom(record: &EventRecord<'_>, topic: &Topic, now_ms: i64) -> Result<Option<i64>, Stop> {
+    let Some(retention) = topic.retention else { return Ok(None) };
+    let retention_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+    let age_ms = now_ms - record.cluster_time.to_millis();
+    if age_ms > retention_ms / 100 * RETENTION_SHARE_PERCENT {
+        return Err(Stop::new(
+            ExitCode::Configuration,
+            format!(
+                "the next event of topic {} is of {} and as good as expired there: retention.ms is {retention_ms}, and brokers would delete it before it can be read. \
+                 Nothing is lost yet: raise retention.ms of the topic (kafka-configs --alter --topic {} --add-config retention.ms=…) above the age of the event \
+                 and start again (event {})",
+                topic.name,
+                rfc3339(record.cluster_time),
+                topic.name,
+                record.event_id
+            ),
+        ));
+    }
+    Ok(Some(retention_ms - age_ms))
+}
+
+/// An event that has no record stops the source: skipping it would be silent.
+fn refused(error: &EventError, reply: &Reply) -> Stop {
+    let code = match error {
+        EventError::Unreadable(_) => ExitCode::Defect,
+        EventError::Incomplete { .. } | EventError::NameClash { .. } => ExitCode::Configuration,
+    };
+    Stop::new(code, format!("{error}. It lies before cluster time {}", reply.token.cluster_time()))
+}
+
+fn common_headers(source: &str) -> OwnedHeaders {
+    let headers = with_header(OwnedHeaders::new_with_capacity(3), header::SOURCE, source.as_bytes());
+    let headers = with_header(headers, header::CONTENT_TYPE, CONTENT_TYPE_JSON.as_bytes());
+    with_header(headers, header::SCHEMA_VERSION, SCHEMA_VERSION.as_bytes())
+}
+
+fn event_headers(common: &OwnedHeaders, cluster_time: &mut String, record: &EventRecord<'_>) -> OwnedHeaders {
+    use std::fmt::Write as _;
+
+    cluster_time.clear();
+    write!(cluster_time, "{}", record.cluster_time).expect("a String takes everything");
+    let mut headers = with_header(common.clone(), header::OPERATION_TYPE, record.operation.name().as_bytes());
+    if let Some(namespace) = &record.namespace {
+        headers = with_header(headers, header::DATABASE, namespace.db.as_bytes());
+        if let Some(coll) = namespace.coll {
+            headers = with_header(headers, header::COLLECTION, coll.as_bytes());
+        }
+    }
+    headers = with_header(headers, header::CLUSTER_TIME, cluster_time.as_bytes());
+    with_header(headers, header::EVENT_ID, record.event_id.as_bytes())
+}
+
+/// A record of the token topic.
+///
+/// # Errors
+/// See [`PublishError`].
+pub fn send_state(publisher: &mut Publisher, topic: &str, key: &str, value: &[u8]) -> Result<(), PublishError> {
+    publisher.send(Outgoing {
+        topic,
+        partition: 0,
+        key: key.as_bytes(),
+        value,
+        // Compaction and retention of this topic go by order; the clock is for people.
+        timestamp_ms: now_ms(),
+        headers: OwnedHeaders::new(),
+    })
+}

@@ -1,0 +1,102 @@
+//! The command line. The flags come from the table of settings.
+
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use shared::settings::{self, Sources};
+
+use crate::settings::TABLE;
+
+/// What was asked for.
+#[derive(Debug)]
+pub enum Request {
+    Run(Sources),
+    ConfigShow { sources: Sources, json: bool },
+    ConfigExample,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  Read one database into a local Kafka:
+    MONGO_URI='mongodb://localhost:27017/?replicaSet=rs0' KAFKA_BROKERS=localhost:9092 \\
+      source-service run --mongo-databases shop
+
+  Settings from a file, secrets from files:
+    MONGO_URI_FILE=/run/secrets/mongo source-service run --config source.toml
+
+  What holds, and where it came from:
+    source-service config show
+
+Exit codes: 0 drained, 20 position lost, 22 fenced by another instance, 64 usage, 69 dependency unreachable at start,
+75 temporary, 77 not allowed, 78 configuration, 1 a defect of ours.";
+
+/// The whole command line.
+pub fn command() -> Command {
+    let config = Command::new("config")
+        .about("Settings: what holds, and a template")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            with_settings(Command::new("show").about("Every setting as it holds, and where it came from; secrets masked"))
+                .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("As JSON")),
+        )
+        .subcommand(Command::new("example").about("An .env file with every setting, its default and what it expects"));
+    Command::new("source-service")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Reads MongoDB's change stream into Kafka, every change exactly once")
+        .after_help(EXAMPLES)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(with_settings(Command::new("run").about("Read changes until a signal ends it").after_help(EXAMPLES)))
+        .subcommand(config)
+}
+
+fn with_settings(command: Command) -> Command {
+    command.arg(settings::config_argument()).args(settings::arguments(TABLE))
+}
+
+/// # Errors
+/// What clap prints, help and version included.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, clap::Error> {
+    let matches = command().try_get_matches_from(arguments)?;
+    match matches.subcommand() {
+        Some(("run", matches)) => Ok(Request::Run(sources(matches))),
+        Some(("config", matches)) => match matches.subcommand() {
+            Some(("show", matches)) => {
+                Ok(Request::ConfigShow { sources: sources(matches), json: matches.get_flag("json") })
+            }
+            _ => Ok(Request::ConfigExample),
+        },
+        _ => Err(command().error(clap::error::ErrorKind::MissingSubcommand, "a command is needed")),
+    }
+}
+
+fn sources(matches: &ArgMatches) -> Sources {
+    let flags: BTreeMap<&'static str, String> = settings::flags(TABLE, matches);
+    Sources::of_process(flags, matches.get_one::<PathBuf>(settings::CONFIG_FLAG).cloned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn flags_are_settings() {
+        let line = ["source-service", "run", "--source-id", "orders"].map(OsString::from);
+        let Request::Run(sources) = parse(line).unwrap() else { panic!("not run") };
+        assert_eq!(sources.flags.get("SOURCE_ID").map(String::as_str), Some("orders"));
+    }
+
+    #[test]
+    fn secrets_have_no_flag() {
+        let line = ["source-service", "run", "--mongo-uri", "mongodb://a:b@c"].map(OsString::from);
+        assert!(parse(line).is_err());
+    }
+}

@@ -1,0 +1,185 @@
+//! Every metric of the source, by name and meaning. Handles are cached: nothing is looked up per event.
+
+use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::envelope::Operation;
+
+const EVENTS: &str = "cdc_source_events_total";
+const EVENT_BYTES: &str = "cdc_source_event_bytes_total";
+const TRANSACTIONS: &str = "cdc_source_transactions_total";
+const TRANSACTION_SECONDS: &str = "cdc_source_transaction_duration_seconds";
+const EVENT_AGE: &str = "cdc_source_event_age_seconds";
+const STREAM_UP: &str = "cdc_source_stream_up";
+const RESTARTS: &str = "cdc_source_restarts_total";
+const PRODUCERS: &str = "cdc_source_producer_recreated_total";
+const TOKEN_TIME: &str = "cdc_source_resume_token_timestamp_seconds";
+const HEADROOM: &str = "cdc_source_retention_headroom_seconds";
+const SKIPPED: &str = "cdc_source_duplicates_skipped_total";
+const REPAIRED: &str = "cdc_source_repaired_texts_total";
+const BROKER_CHECK_SKIPPED: &str = "cdc_source_broker_check_skipped";
+const ERRORS: &str = "cdc_errors_total";
+
+/// Collections with series of their own; further ones share `db="other", coll="other"`.
+pub const NAMESPACES_MAX: usize = 500;
+
+/// Help texts. Once, after the recorder is installed.
+pub fn describe() {
+    describe_counter!(EVENTS, Unit::Count, "Change events committed to Kafka, by collection and operation.");
+    describe_counter!(EVENT_BYTES, Unit::Bytes, "Bytes of keys and values committed to Kafka, before compression.");
+    describe_counter!(TRANSACTIONS, Unit::Count, "Kafka transactions, by outcome: committed, or doubt (recovery decides).");
+    describe_histogram!(TRANSACTION_SECONDS, Unit::Seconds, "From begin to the end of the commit.");
+    describe_histogram!(EVENT_AGE, Unit::Seconds, "From MongoDB's wall time to committed in Kafka, of the oldest event of each batch.");
+    describe_gauge!(STREAM_UP, Unit::Count, "1 while the change stream is open and answers.");
+    describe_counter!(RESTARTS, Unit::Count, "Times that the change stream had to be opened again, by reason.");
+    describe_counter!(PRODUCERS, Unit::Count, "Times that a new transactional producer was taken after a doubt, by reason.");
+    describe_gauge!(TOKEN_TIME, Unit::Seconds, "Cluster time of the committed resume token, in Unix seconds; it moves while the stream is idle too.");
+    describe_gauge!(HEADROOM, Unit::Seconds, "How much older the oldest event of the last batch may still get before its topic's retention takes it.");
+    describe_counter!(SKIPPED, Unit::Count, "Events that a recovery found to be committed already, and that were not sent again.");
+    describe_counter!(REPAIRED, Unit::Count, "Texts with invalid UTF-8, whose bad bytes became U+FFFD.");
+    describe_gauge!(BROKER_CHECK_SKIPPED, Unit::Count, "1 while BROKER_CHECK=skip leaves the brokers unchecked.");
+    describe_counter!(ERRORS, Unit::Count, "Errors, by stage and type.");
+}
+
+/// An error that was handled or ends the process. Both labels are bounded sets.
+pub fn error(stage: &'static str, kind: &'static str) {
+    counter!(ERRORS, "stage" => stage, "type" => kind).increment(1);
+}
+
+pub fn broker_check_skipped(skipped: bool) {
+    gauge!(BROKER_CHECK_SKIPPED).set(if skipped { 1.0 } else { 0.0 });
+}
+
+/// The reader's.
+#[derive(Clone)]
+pub struct StreamMetrics {
+    up: Gauge,
+}
+
+impl Default for StreamMetrics {
+    fn default() -> Self {
+        let up = gauge!(STREAM_UP);
+        up.set(0.0);
+        Self { up }
+    }
+}
+
+impl StreamMetrics {
+    pub fn up(&self, up: bool) {
+        self.up.set(if up { 1.0 } else { 0.0 });
+    }
+
+    pub fn restarted(&self, reason: &'static str) {
+        counter!(RESTARTS, "reason" => reason).increment(1);
+    }
+}
+
+/// The pump's.
+pub struct PumpMetrics {
+    bytes: Counter,
+    committed: Counter,
+    doubts: Counter,
+    transaction_seconds: Histogram,
+    event_age: Histogram,
+    token_time: Gauge,
+    headroom: Gauge,
+    skipped: Counter,
+    repaired: Counter,
+}
+
+impl Default for PumpMetrics {
+    fn default() -> Self {
+        Self {
+            bytes: counter!(EVENT_BYTES),
+            committed: counter!(TRANSACTIONS, "outcome" => "committed"),
+            doubts: counter!(TRANSACTIONS, "outcome" => "doubt"),
+            transaction_seconds: histogram!(TRANSACTION_SECONDS),
+            event_age: histogram!(EVENT_AGE),
+            token_time: gauge!(TOKEN_TIME),
+            headroom: gauge!(HEADROOM),
+            skipped: counter!(SKIPPED),
+            repaired: counter!(REPAIRED),
+        }
+    }
+}
+
+/// What one committed transaction held.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BatchFigures {
+    pub bytes: u64,
+    pub skipped: u64,
+    pub repaired: u64,
+    /// Of the oldest event, from MongoDB's wall time to the commit.
+    pub age_seconds: Option<f64>,
+    pub headroom_seconds: Option<f64>,
+    pub seconds: f64,
+}
+
+impl PumpMetrics {
+    pub fn batch_committed(&self, figures: &BatchFigures) {
+        self.committed.increment(1);
+        self.bytes.increment(figures.bytes);
+        self.skipped.increment(figures.skipped);
+        self.repaired.increment(figures.repaired);
+        self.transaction_seconds.record(figures.seconds);
+        if let Some(age) = figures.age_seconds {
+            self.event_age.record(age);
+        }
+        if let Some(headroom) = figures.headroom_seconds {
+            self.headroom.set(headroom);
+        }
+    }
+
+    pub fn position(&self, seconds: u32) {
+        self.token_time.set(f64::from(seconds));
+    }
+
+    pub fn doubt(&self, reason: &'static str) {
+        self.doubts.increment(1);
+        counter!(PRODUCERS, "reason" => reason).increment(1);
+    }
+}
+
+/// Operations with a series of their own; what a later server invents is counted as `other`.
+const OPERATIONS: [&str; 5] = ["insert", "update", "replace", "delete", "other"];
+
+/// Counts one collection's events of the open transaction; they become visible with its commit.
+pub struct EventCounters {
+    pending: [u64; OPERATIONS.len()],
+    counters: [Counter; OPERATIONS.len()],
+}
+
+impl EventCounters {
+    pub fn new(db: &str, coll: &str) -> Self {
+        let counters = OPERATIONS
+            .map(|op| counter!(EVENTS, "db" => db.to_owned(), "coll" => coll.to_owned(), "op" => op));
+        Self { pending: [0; OPERATIONS.len()], counters }
+    }
+
+    pub fn count(&mut self, operation: Operation<'_>) {
+        let index = match operation {
+            Operation::Insert => 0,
+            Operation::Update => 1,
+            Operation::Replace => 2,
+            Operation::Delete => 3,
+            _ => 4,
+        };
+        self.pending[index] += 1;
+    }
+
+    /// Returns how many were pending.
+    pub fn committed(&mut self) -> u64 {
+        let mut sum = 0;
+        for (pending, counter) in self.pending.iter_mut().zip(&self.counters) {
+            let count = std::mem::take(pending);
+            if count > 0 {
+                counter.increment(count);
+                sum += count;
+            }
+        }
+        sum
+    }
+
+    pub fn discarded(&mut self) {
+        self.pending = [0; OPERATIONS.len()];
+    }
+}

@@ -1,0 +1,576 @@
+//! The loop that owns the producer and the position.
+//!
+//! ```text
+//!        ┌──────────────────────────────── any doubt ◀────────────────────────────┐
+//!        ▼                                                                         │
+//!   recover: init_transactions ▸ tokens ▸ tails ▸ own token record ──▶ open stream at the position
+//!                                                                                  │
+//!                        ┌── begin ▸ events ▸ token ▸ flush ▸ commit ◀── next reply ┘
+//!                        └──────────────── advance ────────────────────▶
+//! ```
+//!
+//! Invariants: a reply's events and the token that covers them are one transaction; nothing is published between a doubt and the end
+//! of the recovery that follows it; the position in memory is never ahead of a committed one, but for an idle stream's.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::{ClientConfig, producer::{BaseProducer, BaseRecord, Producer as _}};
+use shared::{
+    admin::HealthReporter,
+    backoff::Backoff,
+    exit::{ExitCode, Stop},
+    kafka_topics::TopicAdmin,
+    seeded_bug::{self, SeededBug},
+};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    batch::{self, BatchError, BatchWriter},
+    broker_check::{self, BrokerReport},
+    change_stream::{ChangeStream, Epoch, Reply},
+    envelope::EventTranscoder,
+    kafka_log::{KafkaLog, LogError},
+    metrics::{self, PumpMetrics},
+    publisher::{PublishError, Publisher, producer_config},
+    recovery::{self, OwnTopics, ReadError, Remembered, Tails},
+    settings::{BrokerCheck, SourceSettings},
+    status::{Identity, Stage, Status, Totals, rfc3339},
+    token_record::{Position, TOPIC_KEY_PREFIX, TokenRecord, fingerprint, key_format_name},
+    topics::{TopicError, Topics},
+};
+
+/// The loop turns at least this often, so that `/livez` and `/readyz` are young.
+const TURN: Duration = Duration::from_secs(1);
+
+/// Why publishing cannot go on with this producer.
+enum Setback {
+    /// Recover with a new one. The label is for metrics.
+    Doubt(&'static str, String),
+    /// As a doubt; but first look whether another instance has taken over.
+    Fenced(String),
+    /// Nothing failed: the producer was disturbed, so the next transaction gets a new one.
+    Disturbed,
+    Stop(Stop),
+    /// A signal asked for an orderly stop.
+    Asked,
+}
+
+impl From<PublishError> for Setback {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Doubt(text) => Self::Doubt("error", text),
+            PublishError::Fenced(text) => Self::Fenced(text),
+            PublishError::NotAllowed(text) => Self::Stop(Stop::new(
+                ExitCode::NotAllowed,
+                format!("{text}: the source needs WRITE and DESCRIBE on its topics and on transactional id atlas-source-<SOURCE_ID>"),
+            )),
+            PublishError::TooLarge { topic, event_id } => Self::Stop(Stop::new(
+                ExitCode::Configuration,
+                format!(
+                    "an event is too large for topic {topic}, even compressed: raise TOPIC_MAX_MESSAGE_BYTES and max.message.bytes of the topic (event {event_id}). \
+                     Nothing was skipped"
+                ),
+            )),
+        }
+    }
+}
+
+impl From<TopicError> for Setback {
+    fn from(error: TopicError) -> Self {
+        match error {
+            TopicError::Unavailable(text) => Self::Doubt("topics", text),
+            TopicError::Stop(stop) => Self::Stop(stop),
+        }
+    }
+}
+
+impl From<BatchError> for Setback {
+    fn from(error: BatchError) -> Self {
+        match error {
+            BatchError::Publish(error) => error.into(),
+            BatchError::Topic(error) => error.into(),
+            BatchError::Stop(stop) => Self::Stop(stop),
+        }
+    }
+}
+
+impl From<LogError> for Setback {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Interrupted => Self::Asked,
+            error => Self::Doubt("recovery", error.to_string()),
+        }
+    }
+}
+
+impl From<ReadError> for Setback {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Log(error) => error.into(),
+            ReadError::Stop(stop) => Self::Stop(stop),
+        }
+    }
+}
+
+/// From a recovery to the next doubt.
+struct Session {
+    publisher: Publisher,
+    /// Until all of them are passed.
+    tails: Option<Tails>,
+    committed: Position,
+    /// Where the stream is; ahead of `committed` only by replies without events.
+    pending: Position,
+    committed_at: Instant,
+    run: u32,
+}
+
+/// What is shown to the outside.
+struct Shown {
+    status: Status,
+    health: HealthReporter,
+    identity: Identity,
+    told: std::cell::Cell<Instant>,
+}
+
+impl Shown {
+    fn stage(&self, stage: Stage) {
+        self.status.stage(stage);
+        self.tell();
+    }
+
+    fn turn(&self) {
+        if self.told.get().elapsed() >= TURN {
+            self.tell();
+        }
+    }
+
+    fn tell(&self) {
+        self.told.set(Instant::now());
+        let reasons = self.status.not_ready();
+        if reasons.is_empty() {
+            self.health.ready();
+        } else {
+            self.health.not_ready(reasons.join("; "));
+        }
+        self.health.status(self.status.to_json(&self.identity));
+    }
+}
+
+/// The owner of everything that moves.
+pub struct Pump {
+    settings: SourceSettings,
+    shown: Shown,
+    stream: ChangeStream,
+    log: KafkaLog,
+    admin: TopicAdmin,
+    topics: Topics,
+    writer: BatchWriter,
+    producer_config: ClientConfig,
+    token_topic: String,
+    fingerprint: String,
+    metrics: PumpMetrics,
+    totals: Totals,
+    runtime: Runtime,
+    stop: CancellationToken,
+    epoch: Epoch,
+    brokers_checked: Option<Instant>,
+    /// Whether a token record of this instance is committed: from then on another instance's is a takeover.
+    announced: bool,
+}
+
+impl Pump {
+    /// Makes the Kafka clients; contacts nobody yet.
+    ///
+    /// # Errors
+    /// [`ExitCode::Configuration`] if librdkafka refuses its configuration.
+    pub fn new(
+        settings: SourceSettings,
+        identity: Identity,
+        stream: ChangeStream,
+        status: Status,
+        health: HealthReporter,
+        stop: CancellationToken,
+    ) -> Result<Self, Stop> {
+        let refused = |error: rdkafka::error::KafkaError| {
+            Stop::new(ExitCode::Configuration, format!("the Kafka client refuses its configuration: {error}; see KAFKA_OPTIONS"))
+        };
+        let no_runtime = |error: std::io::Error| Stop::new(ExitCode::Temporary, format!("no runtime: {error}"));
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_runtime);
+        let connection = settings.kafka.client_config(&format!("atlas-source-{}", settings.source_id));
+        let log = KafkaLog::new(&connection, &settings.source_id).map_err(refused)?;
+        let admin = TopicAdmin::new(&connection, Duration::from_secs(15)).map_err(refused)?;
+        let topics = Topics::new(settings.names.clone(), settings.topics, admin.clone(), runtime()?);
+        let transcoder = EventTranscoder::new(&settings.source_id, settings.dialect, settings.key_format);
+        let options = &settings.stream;
+        let fingerprint = fingerprint(&[
+            &options.scope.to_string(),
+            &format!("{:?}", options.full_document),
+            &format!("{:?}", options.full_document_before),
+        ]);
+        Ok(Self {
+            shown: Shown { status, health, identity, told: std::cell::Cell::new(Instant::now()) },
+            writer: BatchWriter::new(transcoder, ""),
+            producer_config: producer_config(connection, &settings.source_id, settings.transaction_timeout),
+            token_topic: settings.names.resume_tokens(&settings.source_id),
+            metrics: PumpMetrics::default(),
+            totals: Totals::default(),
+            runtime: runtime()?,
+            epoch: Epoch::default(),
+            brokers_checked: None,
+            announced: false,
+            settings,
+            stream,
+            log,
+            admin,
+            topics,
+            fingerprint,
+            stop,
+        })
+    }
+
+    /// Until a signal, or something that does not heal.
+    ///
+    /// # Errors
+    /// The exit code and what to do.
+    pub fn run(&mut self) -> Result<Totals, Stop> {
+        let mut backoff = Backoff::default();
+        loop {
+            let transactions_before = self.totals.transactions;
+            let setback = match self.recover() {
+                Ok(mut session) => self.publish(&mut session),
+                Err(setback) => setback,
+            };
+            self.topics.discarded();
+            if self.totals.transactions > transactions_before + 1 {
+                backoff.reset();
+            }
+            let (label, text) = match setback {
+                Setback::Asked => return Ok(self.totals),
+                Setback::Stop(stop) => return Err(stop),
+                Setback::Disturbed => {
+                    self.metrics.doubt("disturbed");
+                    tracing::info!("the connection to Kafka was disturbed: taking a new producer before the next transaction");
+                    continue;
+                }
+                Setback::Doubt(label, text) => (label, text),
+                Setback::Fenced(text) => ("fenced", text),
+            };
+            self.totals.recoveries += 1;
+            self.metrics.doubt(label);
+            metrics::error("publish", label);
+            self.shown.status.error(&text);
+            let delay = backoff.next_delay();
+            tracing::warn!(attempt = backoff.attempts(), ?delay, cause = text, "in doubt about Kafka: reading what is really there");
+            self.shown.stage(Stage::Recovering(text));
+            if self.pause(delay) {
+                return Ok(self.totals);
+            }
+        }
+    }
+
+    /// Returns whether a signal came.
+    fn pause(&self, delay: Duration) -> bool {
+        self.runtime.block_on(async {
+            tokio::select! {
+                () = self.stop.cancelled() => true,
+                () = tokio::time::sleep(delay) => false,
+            }
+        })
+    }
+
+    fn recover(&mut self) -> Result<Session, Setback> {
+        let begun = Instant::now();
+        self.shown.stage(Stage::Recovering("reading what is committed".to_owned()));
+        self.check_brokers()?;
+        self.topics.prepare(self.log.client(), &self.token_topic, &self.settings.dead_letters)?;
+        if self.announced {
+            // Before anything that would fence: if another instance has taken over, it must not be disturbed.
+            let remembered = self.read_tokens()?;
+            self.still_ours(&remembered)?;
+        }
+        let publisher = Publisher::start(&self.producer_config, self.settings.transaction_timeout)?;
+        let mut remembered = self.read_tokens()?;
+        self.still_ours(&remembered)?;
+
+        let topics = OwnTopics { names: self.topics.names(), dead_letters: &self.settings.dead_letters };
+        let former = remembered.token.take();
+        let (position, run, clean) = match &former {
+            Some(record) => (self.resumed(record)?, record.run, record.clean),
+            None => {
+                if let Some(place) = recovery::own_record_without_token(&self.log, &topics, &self.settings.source_id)? {
+                    return Err(Setback::Stop(self.without_token(&place.topic)));
+                }
+                (Position::Time(self.stream.server_time().map_err(Setback::Stop)?), 1, true)
+            }
+        };
+        let own = format!("{}/{run}", self.settings.source_id);
+        let (shown, stop) = (&self.shown, &self.stop);
+        let tails = recovery::read_tails(&self.log, &topics, &own, position.cluster_time().to_millis(), |place| {
+            shown.stage(Stage::Recovering(format!("waiting for another producer's open transaction in {}/{}", place.topic, place.partition)));
+            !stop.is_cancelled()
+        })?;
+        self.topics.recovered(remembered.topics, clean && !self.announced);
+        self.writer.set_source(&own);
+
+        let mut session = Session {
+            publisher,
+            tails: (!tails.is_empty()).then_some(tails),
+            committed: position.clone(),
+            pending: position,
+            committed_at: Instant::now(),
+            run,
+        };
+        self.commit_token(&mut session, false)?;
+        self.announced = true;
+        let from = session.committed.cluster_time();
+        tracing::info!(
+            mode = if former.is_some() { "resuming" } else { "fresh" },
+            cluster_time = %from,
+            time = rfc3339(from),
+            run,
+            tails = session.tails.as_ref().map_or(0, Tails::len),
+            took = ?begun.elapsed(),
+            "position is known"
+        );
+        self.epoch = self.epoch.next();
+        self.stream.open(self.epoch, session.committed.clone());
+        self.shown.stage(Stage::Publishing);
+        Ok(session)
+    }
+
+    fn check_brokers(&mut self) -> Result<(), Setback> {
+        let due = self.brokers_checked.is_none_or(|checked| checked.elapsed() >= broker_check::INTERVAL);
+        if !due {
+            return Ok(());
+        }
+        if self.settings.broker_check == BrokerCheck::Skip {
+            tracing::warn!("BROKER_CHECK=skip: nobody has checked that the brokers can keep exactly-once");
+            metrics::broker_check_skipped(true);
+            self.brokers_checked = Some(Instant::now());
+            return Ok(());
+        }
+        metrics::broker_check_skipped(false);
+        match self.runtime.block_on(broker_check::check(&self.admin)).map_err(Setback::Stop)? {
+            BrokerReport::Able => {
+                self.brokers_checked = Some(Instant::now());
+                Ok(())
+            }
+            // A broker that was checked before and is away for a while stops nothing.
+            BrokerReport::Unknown(error) if self.brokers_checked.is_some() => {
+                tracing::warn!(%error, "brokers could not be checked again");
+                self.brokers_checked = Some(Instant::now());
+                Ok(())
+            }
+            BrokerReport::Unknown(error) => Err(Setback::Doubt("brokers", error.to_string())),
+        }
+    }
+
+    fn read_tokens(&self) -> Result<Remembered, Setback> {
+        let (shown, stop, topic) = (&self.shown, &self.stop, &self.token_topic);
+        let remembered = recovery::read_tokens(&self.log, topic, &self.settings.source_id, || {
+            shown.stage(Stage::Recovering(format!("waiting for an open transaction in {topic}")));
+            !stop.is_cancelled()
+        })?;
+        Ok(remembered)
+    }
+
+    /// After the first own record, a newer one of another instance means that it has taken over.
+    fn still_ours(&self, remembered: &Remembered) -> Result<(), Setback> {
+        if !self.announced {
+            return Ok(());
+        }
+        match &remembered.token {
+            Some(record) if record.instance == self.shown.identity.instance => Ok(()),
+            Some(record) => Err(Setback::Stop(Stop::new(
+                ExitCode::Fenced,
+                format!(
+                    "another instance ({}) with SOURCE_ID={} has taken over at cluster time {}. This one ends; if both were meant to run, give them different ids",
+                    record.instance,
+                    self.settings.source_id,
+                    record.position.cluster_time()
+                ),
+            ))),
+            None => Err(Setback::Stop(self.without_token(&self.token_topic))),
+        }
+    }
+
+    fn without_token(&self, topic: &str) -> Stop {
+        Stop::new(
+            ExitCode::PositionLost,
+            format!(
+                "there is no token record of source {} in {}, but it has written before (see {topic}): its position is lost, and starting from now would leave a gap. \
+                 Restore the topic, or start under another SOURCE_ID knowing about the gap",
+                self.settings.source_id, self.token_topic
+            ),
+        )
+    }
+
+    /// Where a former run ended, as far as this one may go on there.
+    fn resumed(&self, record: &TokenRecord) -> Result<Position, Setback> {
+        if record.key_format != self.settings.key_format && !record.clean {
+            return Err(Setback::Stop(Stop::new(
+                ExitCode::Configuration,
+                format!(
+                    "KEY_FORMAT is {}, but was {} when the source last ran, and it did not end in order: events may be in doubt, and their keys must not move. \
+                     Start with KEY_FORMAT={1}, stop in order, then change it",
+                    key_format_name(self.settings.key_format),
+                    key_format_name(record.key_format)
+                ),
+            )));
+        }
+        if record.fingerprint != self.fingerprint {
+            // A token of another stream may not resume this one; its time does, and the tails keep what is committed from coming twice.
+            tracing::warn!(cluster_time = %record.position.cluster_time(), "scope or options have changed: the stream is opened at the token's time");
+            return Ok(Position::Time(record.position.cluster_time()));
+        }
+        Ok(record.position.clone())
+    }
+
+    fn publish(&mut self, session: &mut Session) -> Setback {
+        loop {
+            if self.stop.is_cancelled() {
+                return self.finish(session);
+            }
+            self.shown.turn();
+            let limit = self.settings.token_interval.saturating_sub(session.committed_at.elapsed()).clamp(Duration::from_millis(1), TURN);
+            let next = self.runtime.block_on(async {
+                tokio::select! {
+                    // A reply that is there is finished first; then the signal is seen above.
+                    biased;
+                    next = self.stream.next(self.epoch, limit) => next,
+                    () = self.stop.cancelled() => None,
+                }
+            });
+            let result = match next {
+                Some(Ok(reply)) => self.take(session, &reply),
+                Some(Err(stop)) => {
+                    metrics::error("stream", "stop");
+                    Err(Setback::Stop(stop))
+                }
+                None => Ok(()),
+            };
+            if let Err(setback) = result.and_then(|()| self.keep_young(session)) {
+                return setback;
+            }
+        }
+    }
+
+    fn take(&mut self, session: &mut Session, reply: &Reply) -> Result<(), Setback> {
+        session.pending = Position::After(reply.token.clone());
+        let empty = reply.batch.doc_slices().is_ok_and(bson::RawArray::is_empty);
+        if empty { Ok(()) } else { self.publish_reply(session, reply) }
+    }
+
+    /// An idle stream's position is committed too: it must not fall off the oplog.
+    fn keep_young(&mut self, session: &mut Session) -> Result<(), Setback> {
+        if session.committed_at.elapsed() < self.settings.token_interval {
+            return Ok(());
+        }
+        self.check_brokers()?;
+        if session.pending == session.committed {
+            session.committed_at = Instant::now();
+            return Ok(());
+        }
+        self.commit_token(session, false)
+    }
+
+    /// One reply, one transaction.
+    fn publish_reply(&mut self, session: &mut Session, reply: &Reply) -> Result<(), Setback> {
+        let begun = Instant::now();
+        if session.publisher.disturbed() {
+            return Err(Setback::Disturbed);
+        }
+        let token = self.token_record(session, false).to_json();
+        session.publisher.begin()?;
+        if seeded_bug::planted(SeededBug::TokenOutsideTransaction) {
+            self.send_outside(&token)?;
+        }
+        let mut figures =
+            self.writer.write(reply, session.tails.as_ref(), &mut self.topics, &self.log, &mut session.publisher)?;
+        for (topic, record) in self.topics.unrecorded() {
+            let key = format!("{TOPIC_KEY_PREFIX}{topic}");
+            batch::send_state(&mut session.publisher, &self.token_topic, &key, &record.to_json())?;
+        }
+        if !seeded_bug::planted(SeededBug::TokenOutsideTransaction) {
+            batch::send_state(&mut session.publisher, &self.token_topic, &self.settings.source_id, &token)?;
+        }
+        session.publisher.commit()?;
+
+        figures.seconds = begun.elapsed().as_secs_f64();
+        figures.age_seconds = figures.age_seconds.map(|age| age + figures.seconds);
+        self.totals.events += self.topics.committed();
+        self.totals.skipped += figures.skipped;
+        self.metrics.batch_committed(&figures);
+        self.committed(session);
+        // The reply's own token is behind its last event.
+        if session.tails.as_ref().is_some_and(|tails| !tails.may_hold(&last_event_id(reply))) {
+            session.tails = None;
+        }
+        Ok(())
+    }
+
+    fn commit_token(&mut self, session: &mut Session, clean: bool) -> Result<(), Setback> {
+        if session.publisher.disturbed() {
+            return Err(Setback::Disturbed);
+        }
+        let token = self.token_record(session, clean).to_json();
+        session.publisher.begin()?;
+        batch::send_state(&mut session.publisher, &self.token_topic, &self.settings.source_id, &token)?;
+        session.publisher.commit()?;
+        self.committed(session);
+        Ok(())
+    }
+
+    fn committed(&mut self, session: &mut Session) {
+        session.committed.clone_from(&session.pending);
+        session.committed_at = Instant::now();
+        self.totals.transactions += 1;
+        let time = session.committed.cluster_time();
+        self.metrics.position(time.seconds);
+        self.shown.status.committed(time, session.run, self.totals);
+    }
+
+    fn token_record(&self, session: &Session, clean: bool) -> TokenRecord {
+        TokenRecord {
+            instance: self.shown.identity.instance.clone(),
+            run: session.run,
+            position: session.pending.clone(),
+            scope: self.settings.stream.scope.record(),
+            fingerprint: self.fingerprint.clone(),
+            key_format: self.settings.key_format,
+            clean,
+        }
+    }
+
+    /// A clean token record says to the next start that nothing was in flight.
+    fn finish(&mut self, session: &mut Session) -> Setback {
+        self.shown.stage(Stage::Stopping);
+        match self.commit_token(session, true) {
+            Ok(()) => Setback::Asked,
+            Err(Setback::Stop(stop)) => Setback::Stop(stop),
+            // All that was published is committed or will be found by the next start; only its "clean" is missing.
+            Err(Setback::Doubt(_, cause) | Setback::Fenced(cause)) => {
+                tracing::warn!(cause, "stopped without a clean token record");
+                Setback::Asked
+            }
+            Err(Setback::Disturbed | Setback::Asked) => Setback::Asked,
+        }
+    }
+
+    /// The planted bug `token-outside-transaction`.
+    fn send_outside(&self, token: &[u8]) -> Result<(), Setback> {
+        let doubt = |error: rdkafka::error::KafkaError| Setback::Doubt("seeded", error.to_string());
+        let producer: BaseProducer = self.settings.kafka.client_config("atlas-seeded-bug").create().map_err(doubt)?;
+        let record = BaseRecord::to(&self.token_topic).partition(0).key(&self.settings.source_id).payload(token);
+        producer.send(record).map_err(|(error, _)| doubt(error))?;
+        producer.flush(Duration::from_secs(10)).map_err(doubt)
+    }
+}
+
+fn last_event_id(reply: &Reply) -> String {
+    let last = reply.batch.doc_slices().ok().and_then(|events| events.into_iter().last()?.ok());
+    let event = last.as_ref().and_then(|last| last.as_document());
+    let id = event.and_then(|event| crate::envelope::resume_token(event.as_bytes()).ok());
+    id.map(|(_, id)| id.to_owned()).unwrap_or_default()
+}

@@ -1,0 +1,178 @@
+//! What an error of the change stream means: one function, by server code **and** phase.
+//!
+//! The code alone does not decide. 280 while opening says that the token is not in the oplog; 15 and 50811 mean a damaged
+//! token when a stream is opened and something else later; a network error is never a reason to stop. The rows are those of
+//! MongoDB's own connector, Debezium and Redpanda Connect, checked against a real server where one could be brought to answer
+//! so; the table is in the tests.
+
+use std::time::Duration;
+
+use mongodb::error::{Error, ErrorKind};
+use shared::exit::ExitCode;
+
+/// What the reader was doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The `aggregate` that opens the stream; the position given is at stake.
+    Opening,
+    /// A `getMore` on an open stream.
+    Streaming,
+}
+
+/// What to do about an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Open again from the last token that was delivered; after a back-off, without limit.
+    Reopen(Cause),
+    /// Nothing heals by itself.
+    Stop(ExitCode, &'static str),
+}
+
+/// A label of metrics; bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    Network,
+    Election,
+    CursorGone,
+    Server,
+}
+
+impl Cause {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::Election => "election",
+            Self::CursorGone => "cursor-gone",
+            Self::Server => "server",
+        }
+    }
+}
+
+const POSITION_LOST: &str = "the place to continue from is no longer in MongoDB's oplog: changes since then cannot be read from it any more. \
+     Nothing was skipped. Look at how long the oplog reaches back and why the source was away for longer; \
+     a new start from now leaves a gap in the data and has to be an explicit choice (another SOURCE_ID)";
+const NOT_ALLOWED: &str = "MongoDB does not let this user read the change stream: the user in MONGO_URI must exist, its password be right, and \
+     it needs the actions changeStream and find on everything in scope";
+const NO_REPLICA_SET: &str = "change streams need a replica set or a sharded cluster; this server is neither. \
+     Start mongod with --replSet and run rs.initiate() once";
+const OVERSIZE: &str = "the next event is larger than the 16 MB that MongoDB can send. FULL_DOCUMENT=default or FULL_DOCUMENT_BEFORE=off \
+     makes events smaller";
+const BAD_PIPELINE: &str = "MongoDB refuses the stream's stages or options";
+const NO_OPTION: &str = "this server does not know an option of the stream: FULL_DOCUMENT_BEFORE and FULL_DOCUMENT=whenAvailable need \
+     MongoDB 6.0; set FULL_DOCUMENT_BEFORE=off and FULL_DOCUMENT=updateLookup for older ones";
+const NO_IMAGE: &str = "a required image of a document is missing: turn changeStreamPreAndPostImages on for every collection in scope, \
+     or set FULL_DOCUMENT and FULL_DOCUMENT_BEFORE to whenAvailable";
+const ID_ALTERED: &str = "the pipeline alters _id, which is the resume token: let _id through as it is";
+const BAD_URI: &str = "MONGO_URI cannot be used";
+
+/// Judges an error of the driver.
+pub fn classify(error: &Error, phase: Phase) -> Verdict {
+    match error.kind.as_ref() {
+        ErrorKind::Authentication { .. } => Verdict::Stop(ExitCode::NotAllowed, NOT_ALLOWED),
+        ErrorKind::Command(command) => {
+            let resumable = error.contains_label("ResumableChangeStreamError");
+            by_code(command.code, &command.message, resumable, phase)
+        }
+        ErrorKind::InvalidArgument { .. } => Verdict::Stop(ExitCode::Configuration, BAD_URI),
+        // Server selection, DNS, I/O, a pool that was cleared: somebody is away.
+        _ => Verdict::Reopen(Cause::Network),
+    }
+}
+
+fn by_code(code: i32, message: &str, resumable: bool, phase: Phase) -> Verdict {
+    use ExitCode::{Configuration, NotAllowed, PositionLost};
+
+    match (code, phase) {
+        // ChangeStreamHistoryLost; also a `startAtOperationTime` before the oplog.
+        (286, _) => Verdict::Stop(PositionLost, POSITION_LOST),
+        // A fatal error of the stream. One cause can be told by its text: a pipeline that changed the token. A token of another scope never
+        // gets here: recovery opens at its time instead.
+        (280, _) if message.contains("_id field") => Verdict::Stop(Configuration, ID_ALTERED),
+        (280, _) => Verdict::Stop(PositionLost, POSITION_LOST),
+        // A token that cannot be decoded, or the wrong kind of resume: only when opening is the token meant.
+        (260 | 50811 | 50795 | 15, Phase::Opening) => Verdict::Stop(PositionLost, POSITION_LOST),
+        (13 | 18 | 8000, _) => Verdict::Stop(NotAllowed, NOT_ALLOWED),
+        (40573, _) => Verdict::Stop(Configuration, NO_REPLICA_SET),
+        (10334, _) => Verdict::Stop(Configuration, OVERSIZE),
+        (17419 | 17420, _) => Verdict::Stop(Configuration, OVERSIZE),
+        (47 | 51770, Phase::Streaming) => Verdict::Stop(Configuration, NO_IMAGE),
+        (40415 | 31145, Phase::Opening) => Verdict::Stop(Configuration, NO_OPTION),
+        (2 | 9 | 14 | 20 | 72 | 73 | 168 | 40218 | 40324, Phase::Opening) => Verdict::Stop(Configuration, BAD_PIPELINE),
+        // CursorNotFound, CursorKilled.
+        (43 | 237, _) => Verdict::Reopen(Cause::CursorGone),
+        // NotWritablePrimary and its relatives, stepdown, shutdown.
+        (189 | 91 | 7 | 6 | 9001 | 10107 | 11600 | 11602 | 13435 | 13436 | 10058 | 89, _) => Verdict::Reopen(Cause::Election),
+        _ if resumable => Verdict::Reopen(Cause::Election),
+        // What is not known to be fatal is waited for: MaxTimeMSExpired (50), retry errors (462), overload, …
+        _ => Verdict::Reopen(Cause::Server),
+    }
+}
+
+/// The text of a stop: what happened, what to do, and the server's words, which hold no document.
+pub fn stop_text(advice: &str, error: &Error, position: &str) -> String {
+    format!("{advice}. Position: {position}. MongoDB says: {}", short(error))
+}
+
+/// An error of the driver in one line of bounded length.
+pub fn short(error: &Error) -> String {
+    let text = match error.kind.as_ref() {
+        ErrorKind::Command(command) => format!("{} ({}): {}", command.code_name, command.code, command.message),
+        kind => kind.to_string(),
+    };
+    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect();
+    if line.len() < text.len() {
+        line.push('…');
+    }
+    line
+}
+
+/// How long the server may stay silent before the stream counts as down: it answers every second when all is well.
+pub const SILENCE_UNTIL_DOWN: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_of_the_table() {
+        use ExitCode::{Configuration, NotAllowed, PositionLost};
+        use Phase::{Opening, Streaming};
+        let stop = |code| Some(code);
+        let rows: &[(i32, &str, Phase, Option<ExitCode>)] = &[
+            (286, "resume point may no longer be in the oplog", Opening, stop(PositionLost)),
+            (286, "", Streaming, stop(PositionLost)),
+            (280, "cannot resume stream", Opening, stop(PositionLost)),
+            (280, "Encountered an event whose _id field, which contains the resume token, was modified by the pipeline", Streaming, stop(Configuration)),
+            (260, "", Opening, stop(PositionLost)),
+            (15, "", Opening, stop(PositionLost)),
+            (15, "", Streaming, None),
+            (50811, "KeyString format error", Opening, stop(PositionLost)),
+            (13, "", Streaming, stop(NotAllowed)),
+            (18, "", Opening, stop(NotAllowed)),
+            (40573, "", Opening, stop(Configuration)),
+            (10334, "", Opening, stop(Configuration)),
+            (10334, "", Streaming, stop(Configuration)),
+            (47, "", Streaming, stop(Configuration)),
+            (40415, "", Opening, stop(Configuration)),
+            (40324, "", Opening, stop(Configuration)),
+            (43, "", Streaming, None),
+            (237, "", Streaming, None),
+            (50, "", Streaming, None),
+            (189, "", Streaming, None),
+            (91, "", Opening, None),
+            (11602, "", Streaming, None),
+            (10107, "", Opening, None),
+            (13435, "", Streaming, None),
+            (6, "", Streaming, None),
+            (26, "", Opening, None),
+            (9999, "", Streaming, None),
+        ];
+        for (code, message, phase, expected) in rows {
+            let found = match by_code(*code, message, false, *phase) {
+                Verdict::Stop(exit, _) => Some(exit),
+                Verdict::Reopen(_) => None,
+            };
+            assert_eq!(found, *expected, "code {code} while {phase:?}");
+        }
+    }
+}

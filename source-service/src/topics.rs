@@ -1,0 +1,336 @@
+//! Which topic an event goes to, and that the topic is what the promises need.
+//!
+//! A collection's topic is made before its first event. What is already there is taken if it keeps the promises, named if it differs
+//! harmlessly, and refused (78) if it would break one. Where a namespace went once is recorded beside the token: the form of the
+//! name, and over how many partitions keys are spread. A partition added to a live topic must not move keys, so the recorded
+//! count holds until a clean stop.
+
+mod requirements;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZeroU32,
+    time::Duration,
+};
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use shared::{
+    exit::{ExitCode, Stop},
+    kafka_client::ForwardLogs,
+    kafka_topics::{AdminError, Creation, TopicAdmin, TopicSpec},
+    namespace::Namespace,
+    topic_name::{Form, TopicNames},
+};
+
+pub use requirements::{Kind, TopicSettings};
+
+use crate::{
+    envelope::EventNamespace,
+    metrics::{EventCounters, NAMESPACES_MAX},
+    token_record::TopicRecord,
+};
+
+/// How long a topic that was just made may take to show up in a broker's metadata.
+const PROPAGATION_LIMIT: Duration = Duration::from_secs(15);
+
+/// Why a topic cannot be used now.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicError {
+    /// Kafka is away: recover and try again.
+    #[error("{0}")]
+    Unavailable(String),
+    #[error("{0}")]
+    Stop(#[from] Stop),
+}
+
+impl From<AdminError> for TopicError {
+    fn from(error: AdminError) -> Self {
+        match error {
+            AdminError::Unavailable { .. } | AdminError::UnknownTopic { .. } => Self::Unavailable(error.to_string()),
+            AdminError::NotAllowed { .. } => Self::Stop(Stop::new(
+                ExitCode::NotAllowed,
+                format!("{error}: the source needs CREATE, DESCRIBE, DESCRIBE_CONFIGS, READ and WRITE on topics with its prefix"),
+            )),
+            AdminError::Refused { .. } => Self::Stop(Stop::new(ExitCode::Configuration, error.to_string())),
+        }
+    }
+}
+
+/// A topic that events go to.
+pub struct Topic {
+    pub name: String,
+    /// Keys are spread over these.
+    pub partitions: NonZeroU32,
+    /// Brokers delete what is older; `None` if nothing is deleted by age.
+    pub retention: Option<Duration>,
+    /// `None` for the control topic.
+    pub record: Option<TopicRecord>,
+    /// Whether the record is committed beside the token.
+    pub recorded: bool,
+    pub events: EventCounters,
+}
+
+/// A place in [`Topics`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicIndex(usize);
+
+/// All topics of this source.
+pub struct Topics {
+    names: TopicNames,
+    settings: TopicSettings,
+    admin: TopicAdmin,
+    runtime: tokio::runtime::Runtime,
+    control: Option<TopicIndex>,
+    /// By the event's own `ns` document: no allocation per event.
+    by_namespace: HashMap<Box<[u8]>, TopicIndex>,
+    topics: Vec<Topic>,
+    /// What is committed beside the token, by topic.
+    committed: BTreeMap<String, TopicRecord>,
+    /// The partition counts found are taken, because nothing is in flight.
+    counts_may_change: bool,
+}
+
+impl Topics {
+    pub fn new(names: TopicNames, settings: TopicSettings, admin: TopicAdmin, runtime: tokio::runtime::Runtime) -> Self {
+        Self {
+            names,
+            settings,
+            admin,
+            runtime,
+            control: None,
+            by_namespace: HashMap::new(),
+            topics: Vec::new(),
+            committed: BTreeMap::new(),
+            counts_may_change: false,
+        }
+    }
+
+    pub fn names(&self) -> &TopicNames {
+        &self.names
+    }
+
+    /// The topics that exist before any event: tokens, control, dead letters. Blocks.
+    ///
+    /// # Errors
+    /// See [`TopicError`].
+    pub fn prepare(&mut self, log: &BaseConsumer<ForwardLogs>, token_topic: &str, dead_letters: &str) -> Result<(), TopicError> {
+        self.ensure(log, token_topic, Kind::Tokens)?;
+        self.ensure(log, dead_letters, Kind::DeadLetters)?;
+        if self.control.is_none() {
+            let name = self.names.control();
+            let (partitions, retention) = self.ensure(log, &name, Kind::Control)?;
+            let events = EventCounters::new("_control", "_control");
+            self.control = Some(self.push(Topic { name, partitions, retention, record: None, recorded: true, events }));
+        }
+        Ok(())
+    }
+
+    /// After a recovery: what is committed beside the token, and whether the former process ended in order.
+    ///
+    /// Topics are looked at again when their next event comes: they may have been deleted meanwhile.
+    pub fn recovered(&mut self, committed: BTreeMap<String, TopicRecord>, counts_may_change: bool) {
+        self.committed = committed;
+        self.counts_may_change = counts_may_change;
+        self.by_namespace.clear();
+        let control = self.control.take().map(|TopicIndex(index)| self.topics.swap_remove(index));
+        self.topics.clear();
+        self.control = control.map(|topic| self.push(topic));
+    }
+
+    pub fn get(&mut self, index: TopicIndex) -> &mut Topic {
+        &mut self.topics[index.0]
+    }
+
+    /// # Panics
+    /// Before [`Self::prepare`].
+    pub fn control(&self) -> TopicIndex {
+        self.control.expect("prepared before the first event")
+    }
+
+    /// The collection's topic, if it is known already.
+    pub fn find(&self, namespace: &EventNamespace<'_>) -> Option<TopicIndex> {
+        self.by_namespace.get(namespace.raw).copied()
+    }
+
+    /// The collection's topic; made and checked if it is new. Blocks.
+    ///
+    /// # Errors
+    /// See [`TopicError`].
+    pub fn intern(
+        &mut self,
+        log: &BaseConsumer<ForwardLogs>,
+        raw: &[u8],
+        namespace: &Namespace,
+    ) -> Result<TopicIndex, TopicError> {
+        let (name, form) = self.name_of(namespace)?;
+        let (found, retention) = self.ensure(log, &name, Kind::Data)?;
+        let committed = self.committed.get(&name).cloned();
+        let partitions = match &committed {
+            Some(record) if !self.counts_may_change => self.kept_count(&name, record.partitions, found)?,
+            _ => found,
+        };
+        let record = TopicRecord { namespace: namespace.clone(), form, partitions: partitions.get() };
+        let recorded = committed.as_ref() == Some(&record);
+        let events = if self.topics.len() < NAMESPACES_MAX {
+            EventCounters::new(&namespace.db, &namespace.coll)
+        } else {
+            EventCounters::new("other", "other")
+        };
+        tracing::info!(%namespace, topic = name, partitions, ?form, new = committed.is_none(), "collection has its topic");
+        let index = self.push(Topic { name, partitions, retention, record: Some(record), recorded, events });
+        self.by_namespace.insert(raw.into(), index);
+        Ok(index)
+    }
+
+    /// Records that the open transaction has to contain.
+    pub fn unrecorded(&self) -> impl Iterator<Item = (&str, &TopicRecord)> {
+        let new = self.topics.iter().filter(|topic| !topic.recorded);
+        new.filter_map(|topic| Some((topic.name.as_str(), topic.record.as_ref()?)))
+    }
+
+    /// The transaction is committed. Returns how many events it had.
+    pub fn committed(&mut self) -> u64 {
+        let mut events = 0;
+        for topic in &mut self.topics {
+            if !topic.recorded
+                && let Some(record) = &topic.record
+            {
+                self.committed.insert(topic.name.clone(), record.clone());
+                topic.recorded = true;
+            }
+            events += topic.events.committed();
+        }
+        events
+    }
+
+    pub fn discarded(&mut self) {
+        self.topics.iter_mut().for_each(|topic| topic.events.discarded());
+    }
+
+    /// What holds beside the token, by topic.
+    pub fn committed_records(&self) -> &BTreeMap<String, TopicRecord> {
+        &self.committed
+    }
+
+    fn push(&mut self, topic: Topic) -> TopicIndex {
+        self.topics.push(topic);
+        TopicIndex(self.topics.len() - 1)
+    }
+
+    /// A count that only grew is kept as it was recorded, so no key moves; fewer partitions mean that this is another topic.
+    fn kept_count(&self, topic: &str, recorded: u32, found: NonZeroU32) -> Result<NonZeroU32, Stop> {
+        let Some(recorded) = NonZeroU32::new(recorded).filter(|recorded| *recorded <= found) else {
+            return Err(Stop::new(
+                ExitCode::Configuration,
+                format!(
+                    "topic {topic} has {found} partitions, but {recorded} when the source last wrote to it without stopping in order: keys would move \
+                     while events may be in doubt. Was it deleted and made again? Give it {recorded} partitions"
+                ),
+            ));
+        };
+        if recorded < found {
+            tracing::warn!(topic, recorded, found, "partitions were added: keys stay where they are until the source was stopped in order and started again");
+        }
+        Ok(recorded)
+    }
+
+    /// An existing form is always kept, never both.
+    fn name_of(&self, namespace: &Namespace) -> Result<(String, Form), TopicError> {
+        let known = self.committed.iter().find(|(_, record)| record.namespace == *namespace);
+        if let Some((name, record)) = known {
+            return Ok((name.clone(), record.form));
+        }
+        let usual = self.names.data(namespace, Form::Usual);
+        let escaped = self.names.data(namespace, Form::FullyEscaped);
+        let existing = self.runtime.block_on(self.admin.topic_names())?;
+        if existing.contains(&usual) {
+            return Ok((usual, Form::Usual));
+        }
+        if escaped != usual && existing.contains(&escaped) {
+            return Ok((escaped, Form::FullyEscaped));
+        }
+        let creation = self.runtime.block_on(self.admin.create_topic(&self.spec(&usual, Kind::Data)))?;
+        match creation {
+            Creation::Created | Creation::AlreadyExists => Ok((usual, Form::Usual)),
+            Creation::CollidesWith(others) if escaped != usual => {
+                tracing::warn!(%namespace, collides_with = others.join(","), topic = escaped, "Kafka takes '.' and '_' for the same: the fully escaped name is used");
+                Ok((escaped, Form::FullyEscaped))
+            }
+            Creation::CollidesWith(others) => Err(Stop::new(
+                ExitCode::Configuration,
+                format!("topic {usual} cannot be made: for Kafka it is the same name as {}", others.join(", ")),
+            )
+            .into()),
+        }
+    }
+
+    /// Makes the topic if it is missing, and holds it against what it has to be. Returns its partitions and retention.
+    fn ensure(
+        &self,
+        log: &BaseConsumer<ForwardLogs>,
+        name: &str,
+        kind: Kind,
+    ) -> Result<(NonZeroU32, Option<Duration>), TopicError> {
+        let found = match partition_count(log, name)? {
+            Some(count) => count,
+            None => {
+                let spec = self.spec(name, kind);
+                match self.runtime.block_on(self.admin.create_topic(&spec))? {
+                    Creation::Created => tracing::info!(topic = name, partitions = spec.partitions, replication = spec.replication, "topic made"),
+                    Creation::AlreadyExists => {}
+                    Creation::CollidesWith(others) => {
+                        let text = format!("topic {name} cannot be made: for Kafka it is the same name as {}", others.join(", "));
+                        return Err(Stop::new(ExitCode::Configuration, text).into());
+                    }
+                }
+                wait_for_partitions(log, name)?
+            }
+        };
+        let mut configs = self.runtime.block_on(self.admin.topic_configs(&[name]))?;
+        let configs = configs.remove(name).unwrap_or_else(|| {
+            Err(AdminError::UnknownTopic { what: format!("describe the configuration of topic {name}") })
+        })?;
+        let review = requirements::review(&self.settings, kind, found, &configs);
+        for difference in &review.harmless {
+            tracing::warn!(topic = name, difference, "the topic differs from the settings");
+        }
+        if !review.refused.is_empty() {
+            let text = format!("topic {name} would break a promise: {}", review.refused.join("; "));
+            return Err(Stop::new(ExitCode::Configuration, text).into());
+        }
+        Ok((found, requirements::retention(&configs)))
+    }
+
+    fn spec(&self, name: &str, kind: Kind) -> TopicSpec {
+        requirements::spec(&self.settings, name, kind)
+    }
+}
+
+/// `None` if there is no such topic.
+fn partition_count(log: &BaseConsumer<ForwardLogs>, name: &str) -> Result<Option<NonZeroU32>, TopicError> {
+    let metadata = log
+        .fetch_metadata(Some(name), Duration::from_secs(10))
+        .map_err(|error| TopicError::Unavailable(format!("ask for topic {name}: {error}")))?;
+    let topic = metadata.topics().iter().find(|topic| topic.name() == name && topic.error().is_none());
+    Ok(topic.and_then(|topic| NonZeroU32::new(u32::try_from(topic.partitions().len()).ok()?)))
+}
+
+/// The controller has the topic; the brokers learn of it within moments.
+fn wait_for_partitions(log: &BaseConsumer<ForwardLogs>, name: &str) -> Result<NonZeroU32, TopicError> {
+    let deadline = std::time::Instant::now() + PROPAGATION_LIMIT;
+    loop {
+        if let Some(count) = partition_count(log, name)? {
+            return Ok(count);
+        }
+        if std::time::Instant::now() > deadline {
+            return Err(TopicError::Unavailable(format!("topic {name} was made and does not show up")));
+        }
+        // Polling a condition of another machine; there is nothing to be woken by.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// `DLQ_TOPIC`, or the usual one.
+pub fn dead_letter_topic(names: &TopicNames, setting: Option<&str>) -> String {
+    setting.map_or_else(|| names.dead_letters(), ToOwned::to_owned)
+}
