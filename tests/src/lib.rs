@@ -21,3 +21,4 @@ pub mod process;
 pub mod servers;
 pub mod service;
 pub mod wait;
+pub mod workload;
