@@ -27,8 +27,7 @@ use pipeline_tests::{
 
 use file::{Compose, default_of, variables_in};
 
-const SERVICES: [(&str, Binary); 2] =
-    [("source-service", Binary::Source), ("sink-service", Binary::Sink)];
+const SERVICES: [(&str, Binary); 2] = [("source-service", Binary::Source), ("sink-service", Binary::Sink)];
 
 fn read(path: &str) -> Result<String> {
     let path = paths::repository().join(path);
@@ -42,7 +41,9 @@ fn settings_of(binary: Binary) -> Result<BTreeSet<String>> {
     ensure!(output.status.success(), "config example: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).context("config example prints no text")?;
     let names = text.lines().filter_map(|line| line.trim_start_matches('#').split_once('='));
-    let is_name = |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_' || b.is_ascii_digit());
+    let is_name = |name: &&str| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_' || b.is_ascii_digit())
+    };
     Ok(names.map(|(name, _)| name).filter(is_name).map(str::to_owned).collect())
 }
 
@@ -52,8 +53,12 @@ fn every_variable_is_a_setting_of_its_service() -> Result<()> {
     for (name, binary) in SERVICES {
         let known = settings_of(binary)?;
         assert!(known.len() > 10 && known.contains("KAFKA_BROKERS"), "{name} prints {known:?}");
-        let unknown: Vec<String> =
-            compose.service(name)?.environment().into_keys().filter(|variable| !known.contains(variable)).collect();
+        let unknown: Vec<String> = compose
+            .service(name)?
+            .environment()
+            .into_keys()
+            .filter(|variable| !known.contains(variable))
+            .collect();
         assert!(unknown.is_empty(), "{name} does not know {unknown:?}");
     }
     Ok(())
@@ -129,7 +134,10 @@ fn whoever_waits_waits_for_something_that_comes() -> Result<()> {
             match condition.as_str() {
                 "service_healthy" => assert!(waited_for.has("healthcheck"), "{other} has no health check"),
                 "service_completed_successfully" => {
-                    assert!(!waited_for.has("healthcheck") && !waited_for.has("ports"), "{other} is no one-shot");
+                    assert!(
+                        !waited_for.has("healthcheck") && !waited_for.has("ports"),
+                        "{other} is no one-shot"
+                    );
                     one_shots.insert(other);
                 }
                 "service_started" => {}
@@ -152,8 +160,14 @@ fn every_mounted_file_and_volume_exists() -> Result<()> {
         for volume in service.volumes() {
             let (source, _) = volume.split_once(':').with_context(|| format!("{volume} has no target"))?;
             match source.strip_prefix("./") {
-                Some(file) => assert!(paths::repository().join(file).exists(), "{}: {source}", service.name()),
-                None => assert!(compose.volumes().contains(source), "{}: {source} is not declared", service.name()),
+                Some(file) => {
+                    assert!(paths::repository().join(file).exists(), "{}: {source}", service.name())
+                }
+                None => assert!(
+                    compose.volumes().contains(source),
+                    "{}: {source} is not declared",
+                    service.name()
+                ),
             }
         }
     }
@@ -170,7 +184,10 @@ fn the_health_checks_ask_the_admin_port_for_readiness() -> Result<()> {
         assert!(service.ports().iter().all(|published| published.ends_with(&format!(":{port}"))), "{name}");
         let check = service.health_check();
         assert_eq!(check[0], "CMD", "{name}: there is no shell in the image");
-        assert_eq!(check[1..], ["/usr/local/bin/probe".to_owned(), format!("http://127.0.0.1:{port}/readyz")]);
+        assert_eq!(
+            check[1..],
+            ["/usr/local/bin/probe".to_owned(), format!("http://127.0.0.1:{port}/readyz")]
+        );
     }
     Ok(())
 }
@@ -258,7 +275,8 @@ async fn the_same_environment_starts_the_services_natively() -> Result<()> {
 
     // The script's topics are what the source would have made: it has nothing to say about them.
     let log = started[0].1.log_text()?;
-    let objections: Vec<&str> = log.lines().filter(|line| line.contains("WARN") && line.contains("topic")).collect();
+    let objections: Vec<&str> =
+        log.lines().filter(|line| line.contains("WARN") && line.contains("topic")).collect();
     assert!(objections.is_empty(), "{objections:#?}");
 
     let orders = mongod.client().await?.database("shop").collection("orders");

@@ -4,4 +4,6 @@
 //! it needs is not there. Run with at most two at once: the machine that these limits are made for has two cores.
 
 mod harness;
+mod compose;
+mod dashboards;
 mod servers;
