@@ -222,7 +222,8 @@ impl FileMetadata {
             map.insert("maxclustertime", time.to_string());
         }
         if !self.operations.is_empty() {
-            let counts = self.operations.iter().map(|(name, n)| format!("{}:{n}", percent::encode(name, ",:")));
+            let counts =
+                self.operations.iter().map(|(name, n)| format!("{}:{n}", percent::encode(name, ",:")));
             map.insert("operations", counts.collect::<Vec<_>>().join(","));
         }
         map

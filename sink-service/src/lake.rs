@@ -36,7 +36,7 @@ pub use target::{AzureTarget, LakeAuth, LakeTarget, TargetError};
 /// Where the files go.
 pub enum Lake {
     Directory(Directory),
-    Azure(AzureContainer),
+    Azure(Box<AzureContainer>),
 }
 
 /// Names one version of an object. Opaque.
@@ -123,7 +123,7 @@ impl Lake {
             LakeTarget::Directory(root) => Ok(Self::Directory(Directory::new(root.clone()))),
             LakeTarget::Azure(target) => {
                 let auth = auth.ok_or(TargetError::NoCredential)?;
-                Ok(Self::Azure(AzureContainer::open(target, auth)?))
+                Ok(Self::Azure(Box::new(AzureContainer::open(target, auth)?)))
             }
         }
     }
@@ -217,7 +217,7 @@ impl Lake {
     pub async fn read_file(&self, path: &LakePath, state: &FileState) -> Result<FileReader<'_>, LakeError> {
         match self {
             Self::Directory(lake) => Ok(FileReader::Directory(lake.read_file(path, state).await?)),
-            Self::Azure(lake) => Ok(FileReader::Azure(lake.read_file(path, state))),
+            Self::Azure(lake) => Ok(FileReader::Azure(Box::new(lake.read_file(path, state)))),
         }
     }
 }
@@ -225,7 +225,7 @@ impl Lake {
 /// Reads a data file in order, in chunks of a few MiB, up to the size that its state named.
 pub enum FileReader<'a> {
     Directory(directory::Reader),
-    Azure(azure::Reader<'a>),
+    Azure(Box<azure::Reader<'a>>),
 }
 
 impl FileReader<'_> {
@@ -240,7 +240,12 @@ impl FileReader<'_> {
 
 /// What both targets rely on, checked before anything is sent: a size that does not add up would make a file whose
 /// metadata lies, and Azurite would accept metadata that Azure refuses.
-fn check_step(path: &LakePath, size_before: u64, bytes: &[Bytes], metadata: &FileMetadata) -> Result<(), LakeError> {
+fn check_step(
+    path: &LakePath,
+    size_before: u64,
+    bytes: &[Bytes],
+    metadata: &FileMetadata,
+) -> Result<(), LakeError> {
     assert_eq!(
         metadata.stored_size,
         size_before + total_len(bytes),
@@ -248,7 +253,8 @@ fn check_step(path: &LakePath, size_before: u64, bytes: &[Bytes], metadata: &Fil
     );
     let encoded_len = metadata.encoded_len();
     if encoded_len > METADATA_LIMIT_BYTES {
-        let what = format!("metadata of {path} takes {encoded_len} bytes, at most {METADATA_LIMIT_BYTES} fit");
+        let what =
+            format!("metadata of {path} takes {encoded_len} bytes, at most {METADATA_LIMIT_BYTES} fit");
         return Err(LakeError::Refused { what });
     }
     Ok(())

@@ -20,8 +20,8 @@ use azure_core::http::{
 use azure_storage_blob::{
     BlobClient, BlobContainerClient, BlobContainerClientOptions,
     models::{
-        BlobClientGetPropertiesOptions, BlobClientGetPropertiesResultHeaders, BlobContainerClientListBlobsOptions,
-        BlockBlobClientCommitBlockListOptions, BlockBlobClientCommitBlockListResultHeaders,
+        BlobClientDownloadOptions, BlobClientGetPropertiesResultHeaders, BlobContainerClientListBlobsOptions,
+        Block, BlockBlobClientCommitBlockListOptions, BlockBlobClientCommitBlockListResultHeaders,
         BlockBlobClientUploadOptions, BlockListHeaders, BlockListType, BlockLookupList, ListBlobsIncludeItem,
     },
 };
@@ -95,8 +95,7 @@ impl AzureContainer {
     pub(super) fn open(target: &AzureTarget, auth: &LakeAuth) -> Result<Self, TargetError> {
         let mut url = target.endpoint.clone();
         push_segments(&mut url, &target.container)?;
-        let transport =
-            new_http_client(Some(HttpClientOptions { automatic_decompression: false, ..Default::default() }));
+        let transport = new_http_client(Some(HttpClientOptions { automatic_decompression: false }));
         let client_options = ClientOptions {
             retry: RetryOptions::none(),
             per_try_policies: vec![auth::policy(target, auth)?],
@@ -123,7 +122,9 @@ impl AzureContainer {
             Err(failure) if failure.is("ContainerNotFound") => self.create_container().await,
             Err(failure) => Err(match classify(Request::Read, &failure, &what) {
                 LakeError::Denied { cause } => LakeError::Denied {
-                    cause: format!("{cause}; the sink needs the rights to list, read, create and write there"),
+                    cause: format!(
+                        "{cause}; the sink needs the rights to list, read, create and write there"
+                    ),
                 },
                 other => other,
             }),
@@ -138,7 +139,9 @@ impl AzureContainer {
             Err(failure) if failure.is("ContainerAlreadyExists") => Ok(()),
             Err(failure) => Err(match classify(Request::Commit, &failure, &what) {
                 LakeError::Denied { cause } => LakeError::Denied {
-                    cause: format!("{cause}; the container is missing: create it, or grant the right to create containers"),
+                    cause: format!(
+                        "{cause}; the container is missing: create it, or grant the right to create containers"
+                    ),
                 },
                 other => other,
             }),
@@ -148,7 +151,7 @@ impl AzureContainer {
     pub(super) async fn read_document(&self, path: &LakePath) -> Result<Option<Document>, LakeError> {
         let what = format!("read {path}");
         let blob = self.blob(path);
-        let options = azure_storage_blob::models::BlobClientDownloadOptions {
+        let options = BlobClientDownloadOptions {
             parallel: NonZero::new(1),
             partition_size: usize::try_from(DOCUMENT_BYTES_MAX).ok().and_then(NonZero::new),
             ..Default::default()
@@ -208,56 +211,66 @@ impl AzureContainer {
     }
 
     pub(super) async fn file(&self, path: &LakePath) -> Result<Option<FileState>, LakeError> {
-        let what = format!("read the state of {path}");
         let blob = self.blob(path);
+        let mut known_list: Option<BlockListing> = None;
         for _ in 0..SAME_VERSION_ATTEMPTS {
-            let options = BlobClientGetPropertiesOptions::default();
-            let answer = self
-                .answer(async {
-                    let properties = blob.get_properties(Some(options)).await?;
-                    Ok((properties.etag()?, properties.metadata()?, properties.content_length()?))
-                })
-                .await;
-            let (etag, metadata, length) = match answer {
-                Ok((Some(etag), metadata, Some(length))) => (etag, metadata, length),
-                Ok(_) => return Err(unreadable(Request::Read, &what)),
-                Err(failure) if failure.is_missing_blob() => return Ok(None),
-                Err(failure) => return Err(classify(Request::Read, &failure, &what)),
+            let Some(properties) = self.properties(&blob, path).await? else { return Ok(None) };
+            // The state and the blocks of two versions would publish rows twice (found by the protocol search). The
+            // list of the round before may already be the one that fits.
+            let list = match known_list.take() {
+                Some(list) if list.etag == properties.etag => Some(list),
+                _ => self.block_list(&blob, path).await?,
             };
-            let answer = self
-                .answer(async {
-                    let list = blob.block_blob_client().get_block_list(BlockListType::Committed, None).await?;
-                    Ok((list.etag()?, list.into_model()?.committed_blocks.unwrap_or_default()))
-                })
-                .await;
-            let (list_etag, blocks) = match answer {
-                Ok(found) => found,
-                // Deleted in between: the next round says so.
-                Err(failure) if failure.is_missing_blob() => continue,
-                Err(failure) => return Err(classify(Request::Read, &failure, &what)),
-            };
-            // The state and the blocks of two versions would publish rows twice (found by the protocol search).
-            if list_etag.as_ref() != Some(&etag) {
-                continue;
+            match list {
+                Some(list) if list.etag == properties.etag => {
+                    return state_of(path, properties, list).map(Some);
+                }
+                other => known_list = other,
             }
-            let metadata = FileMetadata::from_map(&metadata)
-                .map_err(|error| LakeError::Damaged { path: path.clone(), what: error.to_string() })?;
-            let in_blocks: i64 = blocks.iter().filter_map(|block| block.size).sum();
-            let in_blocks = u64::try_from(in_blocks).unwrap_or_default();
-            if length != metadata.stored_size || length != in_blocks {
-                let stored = metadata.stored_size;
-                let what = format!("it has {length} bytes, {in_blocks} of them in blocks, but storedsize is {stored}");
-                return Err(LakeError::Damaged { path: path.clone(), what });
-            }
-            let blocks = blocks.into_iter().filter_map(|block| block.name).map(BlockId::adopted).collect();
-            return Ok(Some(FileState {
-                etag: ETag::new(etag.to_string()),
-                metadata,
-                blocks: Arc::new(blocks),
-            }));
         }
-        let cause = format!("{what}: it changed at every one of {SAME_VERSION_ATTEMPTS} attempts");
+        let cause =
+            format!("{path} changed while its state was read, {SAME_VERSION_ATTEMPTS} times in a row");
         Err(LakeError::Unavailable { cause, retry_after: None })
+    }
+
+    async fn properties(&self, blob: &BlobClient, path: &LakePath) -> Result<Option<Properties>, LakeError> {
+        let what = format!("read the properties of {path}");
+        let answer = self
+            .answer(async {
+                let properties = blob.get_properties(None).await?;
+                Ok((properties.etag()?, properties.metadata()?, properties.content_length()?))
+            })
+            .await;
+        match answer {
+            Ok((Some(etag), metadata, Some(length))) => {
+                Ok(Some(Properties { etag: ETag::new(etag.to_string()), metadata, length }))
+            }
+            Ok(_) => Err(unreadable(Request::Read, &what)),
+            Err(failure) if failure.is_missing_blob() => Ok(None),
+            Err(failure) => Err(classify(Request::Read, &failure, &what)),
+        }
+    }
+
+    /// `None` if the blob was deleted since its properties were read.
+    async fn block_list(
+        &self,
+        blob: &BlobClient,
+        path: &LakePath,
+    ) -> Result<Option<BlockListing>, LakeError> {
+        let what = format!("read the block list of {path}");
+        let client = blob.block_blob_client();
+        let answer = self
+            .answer(async {
+                let list = client.get_block_list(BlockListType::Committed, None).await?;
+                Ok((list.etag()?, list.into_model()?.committed_blocks.unwrap_or_default()))
+            })
+            .await;
+        match answer {
+            Ok((Some(etag), blocks)) => Ok(Some(BlockListing { etag: ETag::new(etag.to_string()), blocks })),
+            Ok((None, _)) => Err(unreadable(Request::Read, &what)),
+            Err(failure) if failure.is_missing_blob() => Ok(None),
+            Err(failure) => Err(classify(Request::Read, &failure, &what)),
+        }
     }
 
     pub(super) async fn create_file(
@@ -304,19 +317,23 @@ impl AzureContainer {
             (!blocks.is_empty()).then(|| blocks.iter().map(|id| id.as_bytes().to_vec()).collect::<Vec<_>>())
         };
         let list = BlockLookupList { committed: ids(old), uncommitted: ids(&new), ..Default::default() };
-        let list: RequestContent<_, _> = list
-            .try_into()
-            .map_err(|_: azure_core::Error| LakeError::Refused { what: format!("{what}: the list cannot be written") })?;
+        let list: RequestContent<_, _> = list.try_into().map_err(|_: azure_core::Error| {
+            LakeError::Refused { what: format!("{what}: the list cannot be written") }
+        })?;
         let conditional = !planted(SeededBug::UnconditionalPut);
         let options = BlockBlobClientCommitBlockListOptions {
             blob_content_type: Some(metadata.compressed.content_type().to_owned()),
-            metadata: Some(metadata.to_map().into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+            metadata: Some(
+                metadata.to_map().into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+            ),
             if_match: condition.if_match().filter(|_| conditional),
             if_none_match: condition.if_none_match().filter(|_| conditional),
             ..Default::default()
         };
         let etag = self
-            .request(Request::Commit, &what, async { client.commit_block_list(list, Some(options)).await?.etag() })
+            .request(Request::Commit, &what, async {
+                client.commit_block_list(list, Some(options)).await?.etag()
+            })
             .await?
             .ok_or_else(|| unreadable(Request::Commit, &what))?;
         let blocks = old.iter().cloned().chain(new).collect();
@@ -439,6 +456,38 @@ impl AzureContainer {
 struct Page {
     blobs: Vec<(String, HashMap<String, String>)>,
     next: Option<String>,
+}
+
+/// One version of a blob, without its blocks.
+struct Properties {
+    etag: ETag,
+    metadata: HashMap<String, String>,
+    length: u64,
+}
+
+/// The blocks of one version of a blob.
+struct BlockListing {
+    etag: ETag,
+    blocks: Vec<Block>,
+}
+
+/// Properties and blocks of one version, checked against each other.
+fn state_of(path: &LakePath, properties: Properties, list: BlockListing) -> Result<FileState, LakeError> {
+    let Properties { etag, metadata, length } = properties;
+    let metadata = FileMetadata::from_map(&metadata)
+        .map_err(|error| LakeError::Damaged { path: path.clone(), what: error.to_string() })?;
+    let in_blocks: i64 = list.blocks.iter().filter_map(|block| block.size).sum();
+    let in_blocks = u64::try_from(in_blocks).unwrap_or_default();
+    // A blob that was written by other means (Put Blob, append blob, DFS) has bytes outside of blocks: we could never
+    // name them in a commit, and they would be gone.
+    if length != metadata.stored_size || length != in_blocks {
+        let stored = metadata.stored_size;
+        let what =
+            format!("it has {length} bytes, {in_blocks} of them in blocks, but storedsize is {stored}");
+        return Err(LakeError::Damaged { path: path.clone(), what });
+    }
+    let blocks = list.blocks.into_iter().filter_map(|block| block.name).map(BlockId::adopted).collect();
+    Ok(FileState { etag, metadata, blocks: Arc::new(blocks) })
 }
 
 /// The request was answered as done, but without what every answer has.

@@ -144,7 +144,8 @@ impl Directory {
         bytes: &[Bytes],
         metadata: &FileMetadata,
     ) -> Result<FileState, LakeError> {
-        let (path, etag, bytes, metadata) = (path.clone(), state.etag.clone(), bytes.to_vec(), metadata.clone());
+        let (path, etag, bytes, metadata) =
+            (path.clone(), state.etag.clone(), bytes.to_vec(), metadata.clone());
         self.step(move |places| places.append(&path, &etag, &bytes, metadata)).await
     }
 
@@ -214,9 +215,9 @@ impl Places {
         durable::make_folders(folder).map_err(|error| before(folder, &error))?;
         PartitionLock::take(path, self.patience).map_err(|error| match error {
             LockError::Held { .. } => LakeError::Unavailable { cause: error.to_string(), retry_after: None },
-            LockError::Io(error) if error.kind() == io::ErrorKind::Unsupported => {
-                LakeError::Refused { what: format!("the file system of {} has no file locks", path.display()) }
-            }
+            LockError::Io(error) if error.kind() == io::ErrorKind::Unsupported => LakeError::Refused {
+                what: format!("the file system of {} has no file locks", path.display()),
+            },
             LockError::Io(error) => before(path, &error),
         })
     }
@@ -243,7 +244,12 @@ impl Places {
         }
     }
 
-    fn put_document(&self, path: &LakePath, bytes: &[u8], expected: Option<&ETag>) -> Result<ETag, LakeError> {
+    fn put_document(
+        &self,
+        path: &LakePath,
+        bytes: &[u8],
+        expected: Option<&ETag>,
+    ) -> Result<ETag, LakeError> {
         let _lock = self.lock_document(path)?;
         if self.document(path)?.map(|document| document.etag).as_ref() != expected {
             return Err(LakeError::Conflict);
@@ -256,9 +262,10 @@ impl Places {
     fn sidecar(&self, path: &LakePath) -> Result<Option<Sidecar>, LakeError> {
         let place = sidecar::place(&self.root, path);
         match fs::read(&place) {
-            Ok(bytes) => Sidecar::parse(&bytes)
-                .map(Some)
-                .map_err(|what| LakeError::Damaged { path: path.clone(), what: format!("its sidecar: {what}") }),
+            Ok(bytes) => Sidecar::parse(&bytes).map(Some).map_err(|what| LakeError::Damaged {
+                path: path.clone(),
+                what: format!("its sidecar: {what}"),
+            }),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(before(&place, &error)),
         }
@@ -271,7 +278,12 @@ impl Places {
         Ok(sidecar.into_state())
     }
 
-    fn create_file(&self, path: &LakePath, bytes: &[Bytes], metadata: FileMetadata) -> Result<FileState, LakeError> {
+    fn create_file(
+        &self,
+        path: &LakePath,
+        bytes: &[Bytes],
+        metadata: FileMetadata,
+    ) -> Result<FileState, LakeError> {
         let _lock = self.lock_partition(&metadata.topic_partition)?;
         if self.sidecar(path)?.is_some() {
             return Err(LakeError::Conflict);
@@ -363,7 +375,8 @@ pub struct Reader {
 
 impl Reader {
     pub(super) async fn next_chunk(&mut self) -> Result<Option<Bytes>, LakeError> {
-        let length = usize::try_from(CHUNK_BYTES.min(self.size - self.offset)).expect("a chunk fits the memory");
+        let length =
+            usize::try_from(CHUNK_BYTES.min(self.size - self.offset)).expect("a chunk fits the memory");
         if length == 0 {
             return Ok(None);
         }

@@ -55,9 +55,13 @@ pub enum TargetError {
          http://127.0.0.1:10000/devstoreaccount1"
     )]
     Endpoint { url: String, problem: &'static str },
-    #[error("a lake on Azure needs LAKE_AUTH and its credential; expected sas with ADLS_SAS or shared-key with ADLS_SHARED_KEY")]
+    #[error(
+        "a lake on Azure needs LAKE_AUTH and its credential; expected sas with ADLS_SAS or shared-key with ADLS_SHARED_KEY"
+    )]
     NoCredential,
-    #[error("ADLS_SAS is not a shared access signature: {problem}; expected the query string that ends in or contains sig=…")]
+    #[error(
+        "ADLS_SAS is not a shared access signature: {problem}; expected the query string that ends in or contains sig=…"
+    )]
     Sas { problem: &'static str },
     #[error("ADLS_SHARED_KEY is not the base64 text of an account key")]
     SharedKey,
@@ -97,21 +101,31 @@ impl LakeTarget {
                 Ok(Self::Directory(root))
             }
             "abfss" | "abfs" => {
-                let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it has no host"))?;
+                let host =
+                    url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it has no host"))?;
                 if url.username().is_empty() {
                     return Err(wrong("it names no container before the @"));
                 }
-                let container = decode_segment(url.username()).ok_or_else(|| wrong("its container is not UTF-8"))?;
+                let container =
+                    decode_segment(url.username()).ok_or_else(|| wrong("its container is not UTF-8"))?;
                 let scheme = if url.scheme() == "abfss" { "https" } else { "http" };
                 let authority = authority(host, url.port());
                 let base = path_segments(&url).ok_or_else(|| wrong("its path cannot be used"))?;
-                AzureTarget::new(&format!("{scheme}://{authority}"), host, container, &base, endpoint, &wrong)
+                AzureTarget::target(
+                    &format!("{scheme}://{authority}"),
+                    host,
+                    container,
+                    &base,
+                    endpoint,
+                    &wrong,
+                )
             }
             "https" | "http" => {
                 if !url.username().is_empty() {
                     return Err(wrong("it has a user in it"));
                 }
-                let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it has no host"))?;
+                let host =
+                    url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it has no host"))?;
                 let authority = authority(host, url.port());
                 let mut segments = path_segments(&url).ok_or_else(|| wrong("its path cannot be used"))?;
                 if segments.is_empty() {
@@ -119,7 +133,7 @@ impl LakeTarget {
                 }
                 let container = segments.remove(0);
                 let service = format!("{}://{authority}", url.scheme());
-                AzureTarget::new(&service, host, container, &segments, endpoint, &wrong)
+                AzureTarget::target(&service, host, container, &segments, endpoint, &wrong)
             }
             _ => Err(wrong("its scheme is not known")),
         }
@@ -127,7 +141,7 @@ impl LakeTarget {
 }
 
 impl AzureTarget {
-    fn new(
+    fn target(
         service: &str,
         host: &str,
         container: String,
@@ -186,7 +200,9 @@ fn authority(host: &str, port: Option<u16>) -> String {
 /// The path's parts, decoded; outer and doubled slashes do not count. `None` if a part cannot be one of a blob's name.
 fn path_segments(url: &Url) -> Option<Vec<String>> {
     let parts = url.path().split('/').filter(|part| !part.is_empty()).map(decode_segment);
-    parts.map(|part| part.filter(|text| !text.contains('/') && !matches!(text.as_str(), "" | "." | ".."))).collect()
+    parts
+        .map(|part| part.filter(|text| !text.contains('/') && !matches!(text.as_str(), "" | "." | "..")))
+        .collect()
 }
 
 fn decode_segment(text: &str) -> Option<String> {
@@ -224,7 +240,13 @@ mod tests {
     #[test]
     fn every_form_leads_to_the_blob_endpoint() {
         let cases = [
-            ("abfss://raw@acme.dfs.core.windows.net/cdc/", None, "https://acme.blob.core.windows.net", "acme", "cdc"),
+            (
+                "abfss://raw@acme.dfs.core.windows.net/cdc/",
+                None,
+                "https://acme.blob.core.windows.net",
+                "acme",
+                "cdc",
+            ),
             ("abfss://raw@acme.dfs.core.windows.net", None, "https://acme.blob.core.windows.net", "acme", ""),
             (
                 "https://acme.dfs.core.windows.net/raw//a/b/",
@@ -233,7 +255,13 @@ mod tests {
                 "acme",
                 "a/b",
             ),
-            ("https://acme.blob.core.chinacloudapi.cn/raw", None, "https://acme.blob.core.chinacloudapi.cn", "acme", ""),
+            (
+                "https://acme.blob.core.chinacloudapi.cn/raw",
+                None,
+                "https://acme.blob.core.chinacloudapi.cn",
+                "acme",
+                "",
+            ),
             ("https://lake.corp.example:8443/raw/x", None, "https://lake.corp.example:8443", "lake", "x"),
             (
                 "abfss://raw@devstoreaccount1.dfs.core.windows.net/t%20est",

@@ -45,13 +45,16 @@ fn sas_query(text: &str) -> Result<String, TargetError> {
     let text = text.trim();
     let query = match text.split_once('?') {
         Some((_, query)) => query,
-        None if text.contains("://") => return Err(TargetError::Sas { problem: "it is a URL without a query" }),
+        None if text.contains("://") => {
+            return Err(TargetError::Sas { problem: "it is a URL without a query" });
+        }
         None => text,
     };
     let query = query.trim_start_matches('&').trim_end_matches('&');
     let has = |key: &str| {
         query.split('&').any(|pair| {
-            pair.split_once('=').is_some_and(|(name, value)| name.eq_ignore_ascii_case(key) && !value.is_empty())
+            pair.split_once('=')
+                .is_some_and(|(name, value)| name.eq_ignore_ascii_case(key) && !value.is_empty())
         })
     };
     if !has("sig") {
@@ -101,8 +104,9 @@ impl Policy for SharedKeyPolicy {
     async fn send(&self, ctx: &Context, request: &mut Request, next: &[Arc<dyn Policy>]) -> PolicyResult {
         request.insert_header("x-ms-date", to_rfc7231(&OffsetDateTime::now_utc()));
         let text = string_to_sign(&self.account, request);
-        let signature = hmac_sha256(&text, &self.key)
-            .map_err(|_| azure_core::Error::with_message(ErrorKind::Credential, "the shared key cannot sign"))?;
+        let signature = hmac_sha256(&text, &self.key).map_err(|_| {
+            azure_core::Error::with_message(ErrorKind::Credential, "the shared key cannot sign")
+        })?;
         request.insert_header("authorization", format!("SharedKey {}:{signature}", self.account));
         let (following, rest) = next.split_first().expect("a transport always follows");
         following.send(ctx, request, rest).await
@@ -184,7 +188,9 @@ mod tests {
 
     #[test]
     fn what_is_no_signature_is_refused_and_not_shown() {
-        for text in ["", "?", "sv=1", "sig=topsecret", "https://topsecret", "sv=1&sig=", "sv=1&sig=top secret"] {
+        for text in
+            ["", "?", "sv=1", "sig=topsecret", "https://topsecret", "sv=1&sig=", "sv=1&sig=top secret"]
+        {
             let error = sas_query(text).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("top"), "{error}");
         }
@@ -193,7 +199,8 @@ mod tests {
     #[test]
     fn the_signed_text_is_canonical() {
         // Goal: each rule of the documented form once, on a path-style endpoint, which names the account twice.
-        let url = "http://127.0.0.1:10000/acme/raw/a%20b%2Fc.jsonl?timeout=30&comp=blocklist&Prefix=x%2By&prefix=a";
+        let url =
+            "http://127.0.0.1:10000/acme/raw/a%20b%2Fc.jsonl?timeout=30&comp=blocklist&Prefix=x%2By&prefix=a";
         let mut request = Request::new(Url::parse(url).unwrap(), Method::Put);
         request.insert_header("content-type", "application/xml");
         request.insert_header("if-match", "\"0x8D\"");

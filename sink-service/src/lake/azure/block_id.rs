@@ -11,7 +11,7 @@ use uuid::Uuid;
 /// 16 random bytes of one [`BlockIds`] and its counter, big-endian: always 24 bytes, as all ids of a blob must have one
 /// length. Foreign ids that are adopted from a block list may have another content, but never another length.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct BlockId(Vec<u8>);
+pub(in crate::lake) struct BlockId(Vec<u8>);
 
 impl BlockId {
     pub(super) fn adopted(bytes: Vec<u8>) -> Self {

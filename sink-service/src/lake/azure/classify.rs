@@ -100,9 +100,10 @@ pub(super) fn classify(request: Request, failure: &Failure, what: &str) -> LakeE
     match (status, code) {
         // Somebody holds a lease on the blob, a backup for instance: nothing changed, and reading back shows nothing new.
         (409 | 412, code) if code.contains("Lease") => LakeError::Unavailable { cause, retry_after },
-        (409, "ContainerBeingDeleted" | "ContainerDisabled" | "AccountBeingCreated" | "PendingCopyOperation") => {
-            LakeError::Unavailable { cause, retry_after }
-        }
+        (
+            409,
+            "ContainerBeingDeleted" | "ContainerDisabled" | "AccountBeingCreated" | "PendingCopyOperation",
+        ) => LakeError::Unavailable { cause, retry_after },
         (
             409,
             "BlobImmutableDueToPolicy"

@@ -42,7 +42,8 @@ impl PartitionLock {
         let started = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
-            let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+            let mut file =
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
             match file.try_lock() {
                 // Whoever removed the file in between locks another one: take that.
                 Ok(()) if !is_still_at(&file, path)? => continue,

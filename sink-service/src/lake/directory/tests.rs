@@ -102,7 +102,11 @@ async fn death_before_the_sidecar_is_renamed_leaves_no_trace() {
             assert_eq!(bench.lake.list_files(&LakePath::new("shop").unwrap()).await.unwrap().len(), 1);
             bench.adopt_and_append("2\n").await.unwrap();
             assert_eq!(bench.readable().await, "one\n2\n");
-            assert_eq!(fs::read_to_string(bench.data()).unwrap(), "one\n2\n", "the dead writer's bytes are cut");
+            assert_eq!(
+                fs::read_to_string(bench.data()).unwrap(),
+                "one\n2\n",
+                "the dead writer's bytes are cut"
+            );
         }
     }
 }
@@ -112,7 +116,8 @@ async fn death_after_the_rename_is_a_finished_step_without_an_answer() {
     let bench = bench().await;
     bench.adopt_and_append("two\n").await.unwrap();
     // The dead writer's successor still holds the state from before: it must read back, and then sees the step.
-    let stale = bench.lake.append(&bench.path, &bench.state, &bytes(&["2\n"]), &metadata(&["one\n", "2\n"])).await;
+    let stale =
+        bench.lake.append(&bench.path, &bench.state, &bytes(&["2\n"]), &metadata(&["one\n", "2\n"])).await;
     assert!(matches!(stale, Err(LakeError::Conflict)), "{stale:?}");
     assert_eq!(bench.lake.file(&bench.path).await.unwrap().unwrap().metadata.next.get(), 2);
     assert_eq!(bench.readable().await, "one\ntwo\n");
