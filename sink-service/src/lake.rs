@@ -174,7 +174,9 @@ impl Lake {
     }
 
     /// Creates a data file with its first bytes, which may be none; [`LakeError::Conflict`] if there is one.
-    /// `metadata.stored_size` must be the number of `bytes`.
+    ///
+    /// # Panics
+    /// If `metadata.stored_size` is not the number of `bytes`.
     pub async fn create_file(
         &self,
         path: &LakePath,
@@ -189,7 +191,10 @@ impl Lake {
     }
 
     /// Appends to a file that is still as `state` says, and replaces all its metadata, in one step. Without bytes this
-    /// is a recommit of the same content: a new `next`, a seal. `metadata.stored_size` must be the sum.
+    /// is a recommit of the same content: a new `next`, a seal.
+    ///
+    /// # Panics
+    /// If `metadata.stored_size` is not the old size plus the number of `bytes`.
     pub async fn append(
         &self,
         path: &LakePath,
@@ -209,6 +214,14 @@ impl Lake {
         match self {
             Self::Directory(lake) => lake.list_files(folder).await,
             Self::Azure(lake) => lake.list_files(folder).await,
+        }
+    }
+
+    /// The paths of all heads, in their order.
+    pub async fn list_heads(&self) -> Result<Vec<LakePath>, LakeError> {
+        match self {
+            Self::Directory(lake) => lake.list_heads().await,
+            Self::Azure(lake) => lake.list_heads().await,
         }
     }
 

@@ -345,25 +345,46 @@ impl AzureContainer {
     }
 
     pub(super) async fn list_files(&self, folder: &LakePath) -> Result<Vec<ListedFile>, LakeError> {
+        let mut files = Vec::new();
+        for (name, metadata) in self.list_blobs(folder).await? {
+            files.extend(self.listed_file(&name, metadata)?);
+        }
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(files)
+    }
+
+    pub(super) async fn list_heads(&self) -> Result<Vec<LakePath>, LakeError> {
+        let blobs = self.list_blobs(&LakePath::chain_folder()).await?.into_iter();
+        let paths = blobs.filter_map(|(name, _)| self.relative(&name));
+        Ok(paths.filter(|path| path.as_head().is_some()).collect())
+    }
+
+    /// Everything below a folder, with its metadata.
+    async fn list_blobs(&self, folder: &LakePath) -> Result<Vec<(String, HashMap<String, String>)>, LakeError> {
         let what = format!("list {folder}");
         let prefix = format!("{}/", self.blob_name(folder.as_str()));
-        let mut files = Vec::new();
+        let mut blobs = Vec::new();
         let mut marker = None;
         loop {
             let page = self
                 .list_page(prefix.clone(), marker, None, &what)
                 .await?
                 .map_err(|failure| classify(Request::Read, &failure, &what))?;
-            for (name, metadata) in page.blobs {
-                files.extend(self.listed_file(&name, metadata)?);
-            }
+            blobs.extend(page.blobs);
             marker = page.next;
             if marker.is_none() {
-                break;
+                return Ok(blobs);
             }
         }
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(files)
+    }
+
+    /// A blob's path in the lake; `None` for what is not below its base.
+    fn relative(&self, name: &str) -> Option<LakePath> {
+        let relative = match self.base.as_str() {
+            "" => Some(name),
+            base => name.strip_prefix(base).and_then(|rest| rest.strip_prefix('/')),
+        };
+        LakePath::new(relative?).ok()
     }
 
     /// `None` for what is not a data file of ours: documents, markers, folders, other people's files.
@@ -372,11 +393,7 @@ impl AzureContainer {
         name: &str,
         metadata: HashMap<String, String>,
     ) -> Result<Option<ListedFile>, LakeError> {
-        let relative = match self.base.as_str() {
-            "" => Some(name),
-            base => name.strip_prefix(base).and_then(|rest| rest.strip_prefix('/')),
-        };
-        let Some(path) = relative.and_then(|text| LakePath::new(text).ok()) else { return Ok(None) };
+        let Some(path) = self.relative(name) else { return Ok(None) };
         if !metadata.contains_key(MARKER_KEY) {
             return Ok(None);
         }
@@ -527,7 +544,12 @@ fn cut_into_blocks(pieces: &[Bytes]) -> Vec<Bytes> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use shared::settings::Secret;
+
     use super::*;
+    use crate::lake::LakeTarget;
 
     #[test]
     fn blocks_hold_all_bytes_in_order_and_none_is_empty_or_too_large() {
@@ -538,5 +560,21 @@ mod tests {
         assert_eq!(blocks.concat(), pieces.concat());
         assert_eq!(blocks.len(), pieces.concat().len().div_ceil(BLOCK_BYTES_MAX));
         assert!(cut_into_blocks(&[]).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_server_that_never_answers_is_given_up() {
+        // The socket takes connections, by its backlog, and stays silent.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}/acme", silent.local_addr().unwrap());
+        let parsed = LakeTarget::parse("abfss://raw@acme.dfs.core.windows.net/", Some(&endpoint)).unwrap();
+        let LakeTarget::Azure(target) = parsed else { panic!("{parsed:?}") };
+        let mut lake = AzureContainer::open(&target, &LakeAuth::SharedKey(Secret::new("a2V5"))).unwrap();
+        lake.request_limit = Duration::from_millis(50);
+        let path = LakePath::new("a/b.json").unwrap();
+        let read = lake.file(&path).await;
+        assert!(matches!(read, Err(LakeError::Unavailable { .. })), "{read:?}");
+        let written = lake.create_document(&path, b"{}".to_vec()).await;
+        assert!(matches!(written, Err(LakeError::Unknown { .. })), "{written:?}");
     }
 }

@@ -164,6 +164,34 @@ impl Directory {
         .await
     }
 
+    pub(super) async fn list_heads(&self) -> Result<Vec<LakePath>, LakeError> {
+        self.step(|places| {
+            let chain = places.root.join(CHAIN_FOLDER);
+            let names_in = |folder: &Path| -> Result<Vec<String>, LakeError> {
+                let entries = match fs::read_dir(folder) {
+                    Ok(entries) => entries,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                    Err(error) => return Err(before(folder, &error)),
+                };
+                let names = entries.map(|entry| entry.map(|entry| entry.file_name().into_string().ok()));
+                let names: Result<Vec<Option<String>>, io::Error> = names.collect();
+                Ok(names.map_err(|error| before(folder, &error))?.into_iter().flatten().collect())
+            };
+            let mut heads = Vec::new();
+            for topic in names_in(&chain)? {
+                let folder = chain.join(&topic);
+                if folder.is_dir() {
+                    let paths = names_in(&folder)?.into_iter();
+                    let paths = paths.filter_map(|name| LakePath::new(format!("{CHAIN_FOLDER}/{topic}/{name}")).ok());
+                    heads.extend(paths.filter(|path| path.as_head().is_some()));
+                }
+            }
+            heads.sort();
+            Ok(heads)
+        })
+        .await
+    }
+
     pub(super) async fn read_file(&self, path: &LakePath, state: &FileState) -> Result<Reader, LakeError> {
         let (path, state) = (path.clone(), state.clone());
         self.step(move |places| {

@@ -189,3 +189,28 @@ async fn a_replaced_file_is_a_conflict_for_its_readers() {
     let reader = bench.lake.read_file(&bench.path, &bench.state).await.map(|_| ());
     assert!(matches!(reader, Err(LakeError::Conflict)), "{reader:?}");
 }
+
+#[tokio::test]
+async fn a_step_whose_caller_gave_up_happens_whole_or_not_at_all() {
+    let bench = Arc::new(bench().await);
+    let lock = bench.root.path().join("_chain/atlas.shop.orders/p0.lock");
+    let held = PartitionLock::take(&lock, Duration::ZERO).unwrap();
+    // The late one waits for the lock on its own thread; its caller is gone before it gets it.
+    let late_lines = bytes(&["late\n"]);
+    let late_metadata = metadata(&["one\n", "late\n"]);
+    let late = bench.lake.append(&bench.path, &bench.state, &late_lines, &late_metadata);
+    assert!(tokio::time::timeout(Duration::from_millis(20), late).await.is_err());
+    let rival = {
+        let bench = Arc::clone(&bench);
+        tokio::spawn(async move {
+            let lines = metadata(&["one\n", "2\n"]);
+            bench.lake.append(&bench.path, &bench.state, &bytes(&["2\n"]), &lines).await
+        })
+    };
+    drop(held);
+    match rival.await.unwrap() {
+        Ok(_) => assert_eq!(bench.readable().await, "one\n2\n", "the late one came second and was refused"),
+        Err(LakeError::Conflict) => assert_eq!(bench.readable().await, "one\nlate\n"),
+        Err(error) => panic!("{error}"),
+    }
+}
