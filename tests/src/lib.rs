@@ -10,12 +10,14 @@
 //! Nothing here links the services: they run as the binaries that users run. Demo and benchmarks stand on the same
 //! harness.
 
+pub mod folders;
 pub mod http;
 pub mod json;
 pub mod kafka_reader;
 pub mod lake_reader;
 pub mod ledger;
 pub mod paths;
+pub mod pipeline;
 pub mod ports;
 pub mod process;
 pub mod servers;

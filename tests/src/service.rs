@@ -156,6 +156,11 @@ impl Service {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// The end of the log, for messages.
+    pub fn log_tail(&self) -> String {
+        self.process.log_tail()
+    }
+
     /// Waits until `/readyz` answers 200.
     ///
     /// # Errors

@@ -5,12 +5,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use tempfile::TempDir;
 
 use super::START_LIMIT;
 use crate::{
-    http, paths,
+    folders, http, paths,
     ports::free_port,
     process::{Process, Signal},
 };
@@ -49,8 +49,7 @@ impl Azurite {
         let program = paths::fetched("azurite/node_modules/azurite/dist/src/blob/main.js", "--azurite")?;
         let node = find_node()?;
         let port = free_port()?;
-        let folder =
-            tempfile::Builder::new().prefix("atlas-azurite-").tempdir().context("make Azurite's folder")?;
+        let folder = folders::new("atlas-azurite-")?;
         let mut arguments = vec![program.to_string_lossy().into_owned()];
         let flags = [
             "--blobHost",

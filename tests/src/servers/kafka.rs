@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::START_LIMIT;
 use crate::{
-    paths,
+    folders, paths,
     ports::free_port,
     process::{Process, Signal},
 };
@@ -58,8 +58,7 @@ impl Kafka {
         let java = paths::fetched("jre/bin/java", "")?;
         let jars = paths::fetched("kafka/libs", "")?.join("*");
         let (port, controller_port) = (free_port()?, free_port()?);
-        let folder =
-            tempfile::Builder::new().prefix("atlas-kafka-").tempdir().context("make the broker's folder")?;
+        let folder = folders::new("atlas-kafka-")?;
         let properties = properties(port, controller_port, &options)?;
         fs::write(folder.path().join("server.properties"), properties)
             .context("write the broker's settings")?;

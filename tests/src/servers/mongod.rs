@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::START_LIMIT;
 use crate::{
-    paths,
+    folders, paths,
     ports::free_port,
     process::{Process, Signal},
     wait,
@@ -58,8 +58,7 @@ impl Mongod {
     pub async fn start(options: MongodOptions) -> Result<Self> {
         let program = paths::fetched("mongod/bin/mongod", "")?;
         let port = free_port()?;
-        let folder =
-            tempfile::Builder::new().prefix("atlas-mongod-").tempdir().context("make mongod's folder")?;
+        let folder = folders::new("atlas-mongod-")?;
         std::fs::create_dir(folder.path().join("data")).context("make mongod's data folder")?;
         let mut arguments: Vec<String> = ["--replSet", "rs0", "--bind_ip", "127.0.0.1", "--dbpath", "data"]
             .iter()

@@ -34,14 +34,19 @@ async fn the_ledger_sees_every_write_over_a_killed_server() -> Result<()> {
     ensure!(events.len() > acknowledged * 8 / 10, "{} events of {acknowledged} operations", events.len());
     ensure!(events.windows(2).all(|pair| pair[0].id < pair[1].id), "event ids rise");
     for collection in COLLECTIONS.iter().chain([&MARKER_COLLECTION]) {
-        ensure!(events.iter().any(|event| event.coll.as_deref() == Some(collection)), "no event of {collection}");
+        ensure!(
+            events.iter().any(|event| event.coll.as_deref() == Some(collection)),
+            "no event of {collection}"
+        );
     }
     for operation in ["insert", "update", "replace", "delete"] {
         ensure!(events.iter().any(|event| event.operation == operation), "no {operation}");
     }
     let truncated = |event: &&pipeline_tests::ledger::ExpectedEvent| {
         let description = event.event.get_document("updateDescription").ok();
-        description.and_then(|all| all.get_array("truncatedArrays").ok()).is_some_and(|arrays| !arrays.is_empty())
+        description
+            .and_then(|all| all.get_array("truncatedArrays").ok())
+            .is_some_and(|arrays| !arrays.is_empty())
     };
     ensure!(events.iter().any(|event| truncated(&event)), "no truncated array");
     ensure!(events.iter().any(|event| event.event.contains_key("txnNumber")), "no transaction");

@@ -3,7 +3,7 @@
 //! Every test judges with the ledger (`pipeline_tests::ledger`), never by spot checks, and fails when something that
 //! it needs is not there. Run with at most two at once: the machine that these limits are made for has two cores.
 
-mod harness;
 mod compose;
 mod dashboards;
+mod harness;
 mod servers;
