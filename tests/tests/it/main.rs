@@ -3,7 +3,16 @@
 //! Every test judges with the ledger (`pipeline_tests::ledger`), never by spot checks, and fails when something that
 //! it needs is not there. Run with at most two at once: the machine that these limits are made for has two cores.
 
+mod broker_restart;
 mod compose;
 mod dashboards;
+mod fenced;
 mod harness;
+mod kill_nine;
+mod mongod_restart;
+mod rebalance;
 mod servers;
+mod shutdown;
+mod stage;
+mod stalled;
+mod zombie;

@@ -1,0 +1,52 @@
+//! SIGTERM under load.
+//!
+//! Goal: both services end with 0 within their limit, and the next ones go on exactly where they were. Method: stop and
+//! start both in the middle of a workload; then a second signal during a stop ends a service at once.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use pipeline_tests::workload::Pace;
+
+use crate::stage::{LIMIT, Run, Stage};
+
+/// `SHUTDOWN_TIMEOUT` as pipelines set it.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_drain_and_the_next_ones_go_on() -> Result<()> {
+    let stage = Stage::shared().await?;
+    let pipeline = stage.pipeline("shutdown")?;
+    let client = stage.mongod.client().await?;
+    let mut run = Run::start(&pipeline, &client, Pace::PerSecond(300)).await?;
+    let mut sink = pipeline.ready_sink().await?;
+    run.workload.wait_for(400, LIMIT).await?;
+    run.source.stop(SHUTDOWN_LIMIT).await?;
+    sink.stop(SHUTDOWN_LIMIT).await?;
+    for service in [&run.source, &sink] {
+        let log = service.log_text()?;
+        let last = log.lines().last().unwrap_or_default();
+        ensure!(last.contains("stopped"), "{}: the last line is {last}", service.name());
+    }
+    run.source = pipeline.start_source()?;
+    let mut sink = pipeline.start_sink()?;
+    run.workload.wait_for(300, LIMIT).await?;
+    let (expected, mut source) = run.finish().await?;
+    pipeline.drain_and_judge(&expected, &mut [&mut source, &mut sink]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_at_once() -> Result<()> {
+    let mut stage = Stage::own().await?;
+    let pipeline = stage.pipeline("secondsignal")?;
+    let mut sink = pipeline.ready_sink().await?;
+    // Without a broker the sink cannot leave its group in good order: there is something to wait for.
+    stage.kafka.sigstop()?;
+    sink.sigterm()?;
+    sink.wait_until_not_ready(LIMIT).await?;
+    sink.sigterm()?;
+    let started = Instant::now();
+    sink.exit_code(Duration::from_secs(5)).await?;
+    ensure!(started.elapsed() < Duration::from_secs(5), "the second signal was not heard");
+    stage.kafka.sigcont()
+}
