@@ -141,7 +141,7 @@ impl KafkaLog {
     }
 }
 
-fn classify(topic: &str, error: &KafkaError) -> LogError {
+pub fn classify(topic: &str, error: &KafkaError) -> LogError {
     use rdkafka::types::RDKafkaErrorCode as Code;
     match error.rdkafka_error_code() {
         Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {

@@ -1,1 +1,35 @@
-//! (in work)
+//! `sink-service`: Kafka topics into hourly files in a data lake, every record exactly once.
+//!
+//! ```text
+//!   consumer ──▶ writer ──▶ partition ──▶ buffer ── freeze ──▶ jobs ──▶ publish ──▶ chain ──▶ lake
+//!      │           ▲  (record: line or dead letter, and its hour)         │
+//!      │           └───────────── durable up to ◀──────────────────────────┘
+//!   Kafka                                             dead_letters ──▶ Kafka
+//! ```
+//!
+//! One thread, the [`writer`], owns the consumer and the state of every partition. [`chain`] decides, without I/O, what the
+//! next compare-and-set is; [`publish`] does it against the [`lake`] and reads back when somebody else was first. [`verify`]
+//! holds the lake against Kafka. [`settings`], [`cli`] and [`metrics`] are what the outside sees.
+
+pub mod assignment;
+pub mod buffer;
+pub mod chain;
+pub mod cli;
+pub mod consumer;
+pub mod dead_letter_topic;
+pub mod dead_letters;
+pub mod event_hour;
+pub mod file_metadata;
+pub mod head;
+pub mod jobs;
+pub mod kafka_log;
+pub mod lake;
+pub mod lake_path;
+pub mod metrics;
+pub mod partition;
+pub mod publish;
+pub mod record;
+pub mod settings;
+pub mod topic_patterns;
+pub mod verify;
+pub mod writer;

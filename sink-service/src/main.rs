@@ -1,1 +1,278 @@
-fn main() {}
+//! The process: settings, log, admin port, signals; then the writer's loop, until it ends with a code.
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode as ProcessExit,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rdkafka::error::KafkaError;
+use shared::{
+    admin::{self, AdminServer, BuildInfo, HealthReporter},
+    exit::{ExitCode, Stop},
+    kafka_client, seeded_bug,
+    settings::{Effective, Sources},
+    shutdown, telemetry,
+};
+use sink_service::{
+    chain::Writer,
+    cli::{self, Request, VerifyRequest},
+    consumer::{GroupConsumer, GroupSettings},
+    dead_letter_topic::DeadLetterTopic,
+    dead_letters::DeadLetterQueue,
+    file_metadata::WriterId,
+    jobs::Jobs,
+    kafka_log::KafkaLog,
+    lake::{Lake, LakeError},
+    metrics::SinkMetrics,
+    publish::Publisher,
+    settings::{self, SinkSettings, TABLE},
+    verify::{self, EventIds, TopicReader, Verification},
+    writer::{SinkWriter, Totals},
+};
+use tokio::{runtime::Runtime, sync::mpsc};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How long Kafka may take to answer for the first time.
+const FIRST_CONTACT_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long the lake may take to answer for the first time.
+const LAKE_PREPARE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Reports wait here while the writer is busy; jobs wait when it is full.
+const REPORTS_MAX: usize = 1024;
+
+fn main() -> ProcessExit {
+    match cli::parse(std::env::args_os()) {
+        Ok(Request::Run(sources)) => run(sources),
+        Ok(Request::Verify { sources, verify }) => run_verify(sources, &verify),
+        Ok(Request::ConfigShow { sources, json }) => config_show(sources, json),
+        Ok(Request::ConfigExample) => print(&shared::settings::env_example(TABLE)),
+        Err(error) => {
+            let asked = matches!(error.kind(), clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion);
+            match error.print() {
+                Ok(()) if asked => ProcessExit::SUCCESS,
+                _ => ExitCode::Usage.into(),
+            }
+        }
+    }
+}
+
+fn print(text: &str) -> ProcessExit {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => ProcessExit::SUCCESS,
+        // Whoever reads has gone, as `head` does.
+        Err(_) => ExitCode::Defect.into(),
+    }
+}
+
+fn config_show(sources: Sources, json: bool) -> ProcessExit {
+    let (effective, mistakes) = settings::effective(sources);
+    let text = if json { format!("{:#}\n", effective.to_json()) } else { effective.to_string() };
+    let printed = print(&text);
+    match mistakes {
+        Some(error) => complain(&error.into()),
+        None => printed,
+    }
+}
+
+/// For what is wrong before there is a log, or where there is none.
+fn complain(stop: &Stop) -> ProcessExit {
+    match writeln!(std::io::stderr().lock(), "sink-service: {stop}") {
+        Ok(()) | Err(_) => stop.exit_code(),
+    }
+}
+
+fn run(sources: Sources) -> ProcessExit {
+    let (settings, effective) = match SinkSettings::read(sources) {
+        Ok(read) => read,
+        Err(error) => return complain(&error.into()),
+    };
+    let writer = Writer { id: WriterId::random(), version: VERSION };
+    let process = &settings.process;
+    if let Err(stop) = telemetry::install(process.log_format, &process.log_level, &writer.id.to_string()) {
+        return complain(&stop);
+    }
+    let begun = Instant::now();
+    match serve(settings, &effective, writer) {
+        Ok(totals) => {
+            tracing::info!(
+                records = totals.records,
+                batches = totals.batches,
+                drained = totals.drained,
+                uptime = ?begun.elapsed(),
+                code = ExitCode::Drained.number(),
+                "stopped"
+            );
+            ProcessExit::SUCCESS
+        }
+        Err(stop) => {
+            tracing::error!(code = stop.code.number(), meaning = stop.code.meaning(), reason = stop.message, "stopped");
+            stop.exit_code()
+        }
+    }
+}
+
+fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Result<Totals, Stop> {
+    seeded_bug::warn_if_planted();
+    for warning in &effective.warnings {
+        tracing::warn!(warning, "settings");
+    }
+    let recorder = admin::install_recorder()?;
+    let metrics = Arc::new(SinkMetrics::register());
+    let (health, shown) = HealthReporter::new();
+    let build = BuildInfo { service: "sink-service", version: VERSION, commit: option_env!("ATLAS_COMMIT") };
+    let drain_limit = settings.process.shutdown_timeout.mul_f64(0.8);
+    let live_within = settings.process.shutdown_timeout + Duration::from_secs(60);
+    // Held until the end: it says "draining" while the writer does.
+    let _admin = AdminServer::start(settings.process.admin_addr, shown, live_within, recorder, build)?;
+    let shutdown = shutdown::on_signals(settings.process.shutdown_timeout)?;
+    tracing::info!(
+        version = VERSION,
+        group = settings.group,
+        topics = settings.topics.patterns.join(","),
+        kafka = settings.kafka.bootstrap(),
+        kafka_protocol = settings.kafka.protocol(),
+        lake = %settings.lake,
+        "starting"
+    );
+    kafka_client::connect_check(&settings.kafka, FIRST_CONTACT_LIMIT)?;
+
+    let runtime = runtime()?;
+    let lake = open_lake(&settings, &runtime)?;
+    let kafka = |name| settings.kafka.client_config(name);
+    let refused = |error: KafkaError| Stop::new(ExitCode::Configuration, format!("the Kafka client refuses: {error}"));
+    let (report, reports) = mpsc::channel(REPORTS_MAX);
+    let (wait, waits) = mpsc::channel(REPORTS_MAX);
+    let letters = DeadLetterTopic::new(&kafka("atlas-sink-admin"), settings.dead_letters, settings.names.clone());
+    let publisher = Publisher {
+        lake,
+        log: KafkaLog::new(&kafka("atlas-sink-log")).map_err(refused)?,
+        dead_letters: DeadLetterQueue::new(&kafka("atlas-sink-dlq"), letters.map_err(refused)?, VERSION).map_err(refused)?,
+        policy: settings.roll,
+        start_at: settings.start_at,
+        writer,
+        metrics: Arc::clone(&metrics),
+        waits: wait,
+    };
+    let group = GroupSettings {
+        group: settings.group,
+        instance_id: settings.instance_id,
+        patterns: settings.topics.patterns,
+        excludes: settings.topics.excludes,
+        message_bytes_max: settings.flush.value_bytes_max,
+        queue_bytes: settings.flush.memory_limit / 8,
+    };
+    let writer = SinkWriter {
+        consumer: GroupConsumer::join(&kafka("atlas-sink"), &group).map_err(refused)?,
+        jobs: Jobs::new(publisher, settings.uploads, report, runtime.handle().clone()),
+        reports,
+        waits,
+        names: settings.names,
+        flush: settings.flush,
+        drain_limit,
+        health,
+        metrics,
+        shutdown,
+    };
+    let totals = {
+        let _entered = runtime.enter();
+        writer.run()
+    };
+    // Nothing acts after the last line: what is still on its way is cut off, and every step of it is conditional.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    totals
+}
+
+fn runtime() -> Result<Runtime, Stop> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .thread_name("lake")
+        .build()
+        .map_err(|error| Stop::new(ExitCode::Temporary, format!("the runtime cannot be started: {error}")))
+}
+
+fn open_lake(settings: &SinkSettings, runtime: &Runtime) -> Result<Lake, Stop> {
+    let lake = Lake::open(&settings.lake, settings.auth.as_ref())
+        .map_err(|error| Stop::new(ExitCode::Configuration, error.to_string()))?;
+    let prepared = runtime.block_on(async { tokio::time::timeout(LAKE_PREPARE_LIMIT, lake.prepare()).await });
+    let cannot = |code, error: &dyn std::fmt::Display| Stop::new(code, format!("cannot use the lake at {}: {error}", settings.lake));
+    match prepared {
+        Ok(Ok(())) => Ok(lake),
+        Ok(Err(error @ LakeError::Denied { .. })) => Err(cannot(ExitCode::NotAllowed, &error)),
+        Ok(Err(error @ LakeError::Refused { .. })) => Err(cannot(ExitCode::Configuration, &error)),
+        Ok(Err(error @ LakeError::Damaged { .. })) => Err(cannot(ExitCode::LakeDiffers, &error)),
+        Ok(Err(error)) => Err(cannot(ExitCode::Unreachable, &error)),
+        Err(_) => Err(cannot(ExitCode::Unreachable, &"no answer")),
+    }
+}
+
+fn run_verify(sources: Sources, request: &VerifyRequest) -> ProcessExit {
+    let settings = match SinkSettings::read(sources) {
+        Ok((settings, _)) => settings,
+        Err(error) => return complain(&error.into()),
+    };
+    let process = &settings.process;
+    if let Err(stop) = telemetry::install(process.log_format, "warn", "verify") {
+        return complain(&stop);
+    }
+    match compare(&settings, request) {
+        Ok(true) => ProcessExit::SUCCESS,
+        Ok(false) => ExitCode::LakeDiffers.into(),
+        Err(stop) => complain(&stop),
+    }
+}
+
+fn compare(settings: &SinkSettings, request: &VerifyRequest) -> Result<bool, Stop> {
+    kafka_client::connect_check(&settings.kafka, FIRST_CONTACT_LIMIT)?;
+    let runtime = runtime()?;
+    let lake = open_lake(settings, &runtime)?;
+    let refused = |error: KafkaError| Stop::new(ExitCode::Configuration, format!("the Kafka client refuses: {error}"));
+    let kafka = settings.kafka.client_config("atlas-sink-verify");
+    let verification = Verification {
+        lake: &lake,
+        log: &KafkaLog::new(&kafka).map_err(refused)?,
+        reader: TopicReader::new(&kafka).map_err(refused)?,
+        names: settings.names.clone(),
+        drained: request.drained,
+        value_bytes_max: settings.flush.value_bytes_max,
+    };
+    let wanted = |topic: &str| request.topics.is_empty() || request.topics.iter().any(|each| each == topic);
+    let results = runtime.block_on(async {
+        let partitions = verification.partitions(wanted).await?;
+        let progress = progress_over(partitions.len());
+        let mut events = EventIds::default();
+        let mut results = Vec::with_capacity(partitions.len());
+        for partition in &partitions {
+            progress.set_message(partition.to_string());
+            let tell = |records| progress.set_message(format!("{partition}: {records} records"));
+            results.push(verification.partition(partition, &mut events, tell).await?);
+            progress.inc(1);
+        }
+        progress.finish_and_clear();
+        Ok::<_, verify::VerifyError>(results)
+    })?;
+    let missing = request.topics.iter().find(|topic| !results.iter().any(|result| result.topic == **topic));
+    if let Some(topic) = missing {
+        let message = format!("{topic} is neither a data topic in Kafka nor has it a chain in the lake");
+        return Err(Stop::new(ExitCode::Usage, message));
+    }
+    verify::print(&results, request.output, &mut std::io::stdout().lock())
+        .map_err(|error| Stop::new(ExitCode::Defect, format!("the result cannot be printed: {error}")))
+}
+
+/// A bar with the time it still takes, on a terminal.
+fn progress_over(partitions: usize) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(Some(partitions as u64), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} partitions, {eta} left  {wide_msg}");
+    bar.set_style(style.expect("the template is right"));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}

@@ -344,7 +344,7 @@ impl PartitionState {
 }
 
 /// The parts of a message that decide what becomes of it.
-fn view_of<'a>(message: &'a BorrowedMessage<'_>) -> RecordView<'a> {
+pub fn view_of<'a>(message: &'a BorrowedMessage<'_>) -> RecordView<'a> {
     let mut record =
         RecordView { value: message.payload(), timestamp: message.timestamp().to_millis(), ..RecordView::default() };
     if let Some(headers) = message.headers() {
