@@ -11,7 +11,7 @@
 //! label is taken as it is. `LAKE_ENDPOINT` replaces scheme and host, for an emulator or a private endpoint; the account
 //! is then the last part of its path (`http://127.0.0.1:10000/devstoreaccount1`), or else the one that `LAKE_URL` names.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use shared::settings::Secret;
 use thiserror::Error;
@@ -34,6 +34,19 @@ pub struct AzureTarget {
     pub(crate) container: String,
     /// Without outer slashes; empty for the container's root.
     pub(crate) base: String,
+}
+
+/// For people; a target holds no credential.
+impl fmt::Display for LakeTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(root) => write!(f, "file://{}", root.display()),
+            Self::Azure(AzureTarget { endpoint, container, base, .. }) => {
+                let slash = if base.is_empty() { "" } else { "/" };
+                write!(f, "{}/{container}{slash}{base}", endpoint.as_str().trim_end_matches('/'))
+            }
+        }
+    }
 }
 
 /// How to get in. `LAKE_AUTH` chooses, never the presence of a key.
