@@ -7,18 +7,36 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer as _},
-    error::{KafkaError, KafkaResult},
+    ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::BorrowedMessage,
-    Message as _,
 };
-use shared::kafka_client::ForwardLogs;
+use shared::kafka_client;
 
 /// Of one request, and of the silence while reading.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two looks at a partition that another producer's open transaction holds back.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Forwards the client's log, but for the ends of partitions, which are reported as errors and are none.
+#[derive(Clone, Copy, Debug)]
+pub struct LogContext;
+
+impl ClientContext for LogContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        kafka_client::forward_log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            kafka_client::forward_error(&error, reason);
+        }
+    }
+}
+
+impl ConsumerContext for LogContext {}
 
 /// Offsets of one partition, the end exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +71,8 @@ fn while_doing(doing: impl Into<String>) -> impl FnOnce(KafkaError) -> LogError 
 
 /// The two views. Cheap to keep: an idle consumer without assignment fetches nothing.
 pub struct KafkaLog {
-    committed: BaseConsumer<ForwardLogs>,
-    all: BaseConsumer<ForwardLogs>,
+    committed: BaseConsumer<LogContext>,
+    all: BaseConsumer<LogContext>,
 }
 
 impl KafkaLog {
@@ -74,13 +92,13 @@ impl KafkaLog {
                 // The end of a partition is news at once.
                 .set("fetch.wait.max.ms", "10")
                 .set("queued.max.messages.kbytes", "8192");
-            config.create_with_context::<_, BaseConsumer<ForwardLogs>>(ForwardLogs)
+            config.create_with_context::<_, BaseConsumer<LogContext>>(LogContext)
         };
         Ok(Self { committed: consumer("read_committed")?, all: consumer("read_uncommitted")? })
     }
 
     /// For questions about topics.
-    pub fn client(&self) -> &BaseConsumer<ForwardLogs> {
+    pub fn client(&self) -> &BaseConsumer<LogContext> {
         &self.all
     }
 
@@ -213,7 +231,7 @@ impl KafkaLog {
 }
 
 fn is_passing(error: &KafkaError) -> bool {
-    use rdkafka::types::RDKafkaErrorCode as Code;
+    use RDKafkaErrorCode as Code;
     matches!(
         error.rdkafka_error_code(),
         Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve | Code::NotCoordinator | Code::CoordinatorNotAvailable)

@@ -260,10 +260,11 @@ impl Publisher {
     /// See [`PublishError`]; after any of them the publisher must be dropped.
     pub fn commit(&mut self) -> Result<(), PublishError> {
         // The wrapper's own flush polls in slices of 100 ms; ours returns with the last delivery report.
-        self.flush()?;
+        let flushed = self.flush();
         if let Some(failure) = self.failure() {
             return Err(failure);
         }
+        flushed?;
         // Without a limit of ours: librdkafka takes what is left of the transaction's own timeout.
         self.producer.commit_transaction(Timeout::Never).map_err(|error| {
             self.failure().unwrap_or_else(|| publish_error("commit", &error))
@@ -275,7 +276,11 @@ impl Publisher {
         kafka_ffi::flush(self.producer.client(), self.timeout).map_err(|error| publish_error("flush", &error))
     }
 
+    /// The reason behind the errors that follow from it: a fenced producer purges its queue, and each purged record fails.
     fn failure(&self) -> Option<PublishError> {
+        if let Some((code, text)) = self.producer.client().fatal_error() {
+            return Some(publish_error(&text, &KafkaError::Global(code)));
+        }
         if self.reports.failed.load(Ordering::Acquire) == 0 {
             return None;
         }

@@ -16,7 +16,6 @@ use std::{
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use shared::{
     exit::{ExitCode, Stop},
-    kafka_client::ForwardLogs,
     kafka_topics::{AdminError, Creation, TopicAdmin, TopicSpec},
     namespace::Namespace,
     topic_name::{Form, TopicNames},
@@ -26,6 +25,7 @@ pub use requirements::{Kind, TopicSettings};
 
 use crate::{
     envelope::EventNamespace,
+    kafka_log::LogContext,
     metrics::{EventCounters, NAMESPACES_MAX},
     token_record::TopicRecord,
 };
@@ -113,7 +113,7 @@ impl Topics {
     ///
     /// # Errors
     /// See [`TopicError`].
-    pub fn prepare(&mut self, log: &BaseConsumer<ForwardLogs>, token_topic: &str, dead_letters: &str) -> Result<(), TopicError> {
+    pub fn prepare(&mut self, log: &BaseConsumer<LogContext>, token_topic: &str, dead_letters: &str) -> Result<(), TopicError> {
         self.ensure(log, token_topic, Kind::Tokens)?;
         self.ensure(log, dead_letters, Kind::DeadLetters)?;
         if self.control.is_none() {
@@ -158,7 +158,7 @@ impl Topics {
     /// See [`TopicError`].
     pub fn intern(
         &mut self,
-        log: &BaseConsumer<ForwardLogs>,
+        log: &BaseConsumer<LogContext>,
         raw: &[u8],
         namespace: &Namespace,
     ) -> Result<TopicIndex, TopicError> {
@@ -267,7 +267,7 @@ impl Topics {
     /// Makes the topic if it is missing, and holds it against what it has to be. Returns its partitions and retention.
     fn ensure(
         &self,
-        log: &BaseConsumer<ForwardLogs>,
+        log: &BaseConsumer<LogContext>,
         name: &str,
         kind: Kind,
     ) -> Result<(NonZeroU32, Option<Duration>), TopicError> {
@@ -307,7 +307,7 @@ impl Topics {
 }
 
 /// `None` if there is no such topic.
-fn partition_count(log: &BaseConsumer<ForwardLogs>, name: &str) -> Result<Option<NonZeroU32>, TopicError> {
+fn partition_count(log: &BaseConsumer<LogContext>, name: &str) -> Result<Option<NonZeroU32>, TopicError> {
     let metadata = log
         .fetch_metadata(Some(name), Duration::from_secs(10))
         .map_err(|error| TopicError::Unavailable(format!("ask for topic {name}: {error}")))?;
@@ -316,7 +316,7 @@ fn partition_count(log: &BaseConsumer<ForwardLogs>, name: &str) -> Result<Option
 }
 
 /// The controller has the topic; the brokers learn of it within moments.
-fn wait_for_partitions(log: &BaseConsumer<ForwardLogs>, name: &str) -> Result<NonZeroU32, TopicError> {
+fn wait_for_partitions(log: &BaseConsumer<LogContext>, name: &str) -> Result<NonZeroU32, TopicError> {
     let deadline = std::time::Instant::now() + PROPAGATION_LIMIT;
     loop {
         if let Some(count) = partition_count(log, name)? {
