@@ -360,7 +360,10 @@ impl AzureContainer {
     }
 
     /// Everything below a folder, with its metadata.
-    async fn list_blobs(&self, folder: &LakePath) -> Result<Vec<(String, HashMap<String, String>)>, LakeError> {
+    async fn list_blobs(
+        &self,
+        folder: &LakePath,
+    ) -> Result<Vec<(String, HashMap<String, String>)>, LakeError> {
         let what = format!("list {folder}");
         let prefix = format!("{}/", self.blob_name(folder.as_str()));
         let mut blobs = Vec::new();
@@ -439,7 +442,7 @@ impl AzureContainer {
     }
 
     pub(super) fn read_file(&self, path: &LakePath, state: &FileState) -> Reader<'_> {
-        Reader::new(self, path.clone(), state.clone())
+        Reader::new(self, path.clone(), state)
     }
 
     fn blob(&self, path: &LakePath) -> BlobClient {

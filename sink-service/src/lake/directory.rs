@@ -182,7 +182,8 @@ impl Directory {
                 let folder = chain.join(&topic);
                 if folder.is_dir() {
                     let paths = names_in(&folder)?.into_iter();
-                    let paths = paths.filter_map(|name| LakePath::new(format!("{CHAIN_FOLDER}/{topic}/{name}")).ok());
+                    let paths =
+                        paths.filter_map(|name| LakePath::new(format!("{CHAIN_FOLDER}/{topic}/{name}")).ok());
                     heads.extend(paths.filter(|path| path.as_head().is_some()));
                 }
             }

@@ -1,38 +1,35 @@
-//! Reads a blob in ranges, each on the condition that the blob is still what the state says.
+//! Reads a blob in ranges, each certain to be of the content that the state named, also while the blob grows on.
 
-use std::num::NonZero;
+use std::{num::NonZero, sync::Arc};
 
 use azure_storage_blob::models::{BlobClientDownloadOptions, HttpRange};
 use bytes::Bytes;
 
-use super::{AzureContainer, classify::Request};
+use super::{AzureContainer, BlockId, classify::Request, unreadable};
 use crate::{
-    lake::{FileState, LakeError},
+    lake::{ETag, FileState, LakeError},
     lake_path::LakePath,
 };
 
 /// Bytes per request.
 const CHUNK_BYTES: u64 = 4 * 1024 * 1024;
 
-/// How often a range is asked for again because the file grew in between.
-const GROWTH_LIMIT: usize = 20;
-
 /// A blob being read.
 pub struct Reader<'a> {
     lake: &'a AzureContainer,
     path: LakePath,
-    /// The newest state known to begin with what is read; its ETag is the condition of the next range.
-    state: FileState,
-    /// The blocks that the reader was opened for.
-    blocks: usize,
+    /// A version known to begin with what is read; the condition of the next range.
+    etag: ETag,
+    /// The blocks of the state that the reader was opened for.
+    blocks: Arc<Vec<BlockId>>,
     offset: u64,
     size: u64,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(lake: &'a AzureContainer, path: LakePath, state: FileState) -> Self {
-        let (blocks, size) = (state.blocks.len(), state.metadata.stored_size);
-        Self { lake, path, state, blocks, offset: 0, size }
+    pub(super) fn new(lake: &'a AzureContainer, path: LakePath, state: &FileState) -> Self {
+        let (etag, blocks) = (state.etag.clone(), Arc::clone(&state.blocks));
+        Self { lake, path, etag, blocks, offset: 0, size: state.metadata.stored_size }
     }
 
     pub(in crate::lake) async fn next_chunk(&mut self) -> Result<Option<Bytes>, LakeError> {
@@ -40,51 +37,56 @@ impl<'a> Reader<'a> {
         if length == 0 {
             return Ok(None);
         }
-        for _ in 0..GROWTH_LIMIT {
-            match self.range(length).await {
-                Ok(bytes) => {
-                    self.offset += length;
-                    return Ok(Some(bytes));
-                }
-                Err(LakeError::Conflict) => self.follow_growth().await?,
-                Err(error) => return Err(error),
+        let bytes = match self.range(length, Some(&self.etag)).await {
+            Ok((bytes, _)) => bytes,
+            // Another version. If it has only grown the range is still the same: read it as it is now, then look.
+            Err(LakeError::Conflict) => {
+                let (bytes, etag) = self.range(length, None).await?;
+                self.check_beginning().await?;
+                self.etag = etag;
+                bytes
             }
-        }
-        let cause = format!("read {}: it grows faster than it can be read", self.path);
-        Err(LakeError::Unavailable { cause, retry_after: None })
+            Err(error) => return Err(error),
+        };
+        self.offset += length;
+        Ok(Some(bytes))
     }
 
-    async fn range(&self, length: u64) -> Result<Bytes, LakeError> {
+    async fn range(&self, length: u64, condition: Option<&ETag>) -> Result<(Bytes, ETag), LakeError> {
         let what = format!("read {}", self.path);
-        let one_request = usize::try_from(length).ok().and_then(NonZero::new);
         let options = BlobClientDownloadOptions {
             range: Some(HttpRange::new(self.offset, length)),
-            if_match: Some(self.state.etag.as_str().into()),
-            partition_size: one_request,
+            if_match: condition.map(|etag| etag.as_str().into()),
+            partition_size: usize::try_from(length).ok().and_then(NonZero::new),
             parallel: NonZero::new(1),
             ..Default::default()
         };
         let blob = self.lake.blob(&self.path);
-        let bytes = self
-            .lake
-            .request(Request::Read, &what, async { blob.download(Some(options)).await?.body.collect().await })
-            .await?;
+        let request = async {
+            let result = blob.download(Some(options)).await?;
+            let etag = result.properties.etag;
+            Ok((result.body.collect().await?, etag))
+        };
+        let (bytes, etag) = self.lake.request(Request::Read, &what, request).await?;
+        let etag = etag.ok_or_else(|| unreadable(Request::Read, &what))?;
+        // A body that is cut short may come from the network or from a blob that is now shorter: not the same content.
         if bytes.len() as u64 != length {
-            let cause = format!("{what}: {} bytes came instead of {length}", bytes.len());
-            return Err(LakeError::Unavailable { cause, retry_after: None });
-        }
-        Ok(bytes)
-    }
-
-    /// The blob has another ETag. If it still begins with the same blocks it has only grown, since a block's name is
-    /// never used for other bytes; else the content was replaced.
-    async fn follow_growth(&mut self) -> Result<(), LakeError> {
-        let newer = self.lake.file(&self.path).await?.ok_or(LakeError::Conflict)?;
-        let begins_the_same = newer.blocks.get(..self.blocks) == self.state.blocks.get(..self.blocks);
-        if !begins_the_same || newer.metadata.stored_size < self.size {
             return Err(LakeError::Conflict);
         }
-        self.state = newer;
-        Ok(())
+        Ok((bytes, ETag::new(etag.to_string())))
+    }
+
+    /// Blocks that were there before a range was read and are there after it were there in between, since a block that
+    /// was dropped never comes back and a name is never used for other bytes. So one look is enough, however fast the
+    /// blob grows.
+    async fn check_beginning(&self) -> Result<(), LakeError> {
+        let blob = self.lake.blob(&self.path);
+        let now = self.lake.block_list(&blob, &self.path).await?.ok_or(LakeError::Conflict)?;
+        let beginning = now.blocks.iter().take(self.blocks.len()).map(|block| block.name.as_deref());
+        if beginning.eq(self.blocks.iter().map(|id| Some(id.as_bytes()))) {
+            Ok(())
+        } else {
+            Err(LakeError::Conflict)
+        }
     }
 }
