@@ -20,7 +20,7 @@ use shared::{
     kafka_position::{KafkaOffset, TopicPartition},
 };
 use thiserror::Error;
-use tokio::sync::oneshot;
+use tokio::sync::{OnceCell, oneshot};
 
 use crate::{
     buffer::DeadLetter,
@@ -56,7 +56,9 @@ impl DeadLetterError {
 /// The way into the dead-letter topic.
 pub struct DeadLetterQueue {
     topic: DeadLetterTopic,
-    producer: ThreadedProducer<Receipts>,
+    config: ClientConfig,
+    /// Made for the first letter: most sinks never write one.
+    producer: OnceCell<ThreadedProducer<Receipts>>,
     version: &'static str,
 }
 
@@ -85,9 +87,7 @@ impl ProducerContext for Receipts {
 }
 
 impl DeadLetterQueue {
-    /// # Errors
-    /// If librdkafka refuses the configuration.
-    pub fn new(base: &ClientConfig, topic: DeadLetterTopic, version: &'static str) -> Result<Self, KafkaError> {
+    pub fn new(base: &ClientConfig, topic: DeadLetterTopic, version: &'static str) -> Self {
         let mut config = base.clone();
         config
             .set("enable.idempotence", "true")
@@ -96,7 +96,7 @@ impl DeadLetterQueue {
             .set("compression.type", "lz4")
             .set("message.max.bytes", "1000000000")
             .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string());
-        Ok(Self { topic, producer: config.create_with_context(Receipts)?, version })
+        Self { topic, config, producer: OnceCell::new(), version }
     }
 
     /// Writes all letters at or after `from` and waits until the brokers have them.
@@ -112,9 +112,11 @@ impl DeadLetterQueue {
         let letters: Vec<&DeadLetter> = letters.iter().filter(|letter| letter.offset >= from).collect();
         let Some(first) = letters.first() else { return Ok(()) };
         self.topic.ensure().await.map_err(|error| self.failed(partition, first, error.to_string(), code_of(&error)))?;
+        let made = self.producer.get_or_try_init(|| async { self.config.create_with_context(Receipts) }).await;
+        let producer = made.map_err(|error| self.failed(partition, first, error.to_string(), None))?;
         let mut receipts = Vec::with_capacity(letters.len());
         for letter in letters {
-            receipts.push((letter, self.send(partition, letter).await?));
+            receipts.push((letter, self.send(producer, partition, letter).await?));
         }
         for (letter, receipt) in receipts {
             let report = receipt.await.unwrap_or(Err(KafkaError::Canceled));
@@ -125,6 +127,7 @@ impl DeadLetterQueue {
 
     async fn send(
         &self,
+        producer: &ThreadedProducer<Receipts>,
         partition: &TopicPartition,
         letter: &DeadLetter,
     ) -> Result<oneshot::Receiver<Result<(), KafkaError>>, DeadLetterError> {
@@ -136,7 +139,7 @@ impl DeadLetterQueue {
             record = record.payload(value);
         }
         loop {
-            match self.producer.send(record) {
+            match producer.send(record) {
                 Ok(()) => return Ok(receipt),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) => {
                     record = again;
@@ -195,7 +198,9 @@ impl DeadLetterQueue {
 
     /// Waits until nothing is on its way any more, at most `timeout`.
     pub fn flush(&self, timeout: Duration) {
-        if let Err(error) = self.producer.flush(timeout) {
+        if let Some(producer) = self.producer.get()
+            && let Err(error) = producer.flush(timeout)
+        {
             tracing::warn!(%error, "dead letters still on their way at the end; their batch was not confirmed");
         }
     }

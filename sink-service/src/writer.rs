@@ -208,6 +208,14 @@ impl Loop {
                                cooperative-sticky; choose another SINK_GROUP";
                 Err(Stop::new(ExitCode::Configuration, message))
             }
+            // No topic matches the subscription yet. The group does not say more than that, and there is nothing to wait for.
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) if self.assignment.is_empty() => {
+                if !self.joined {
+                    tracing::info!("no data topic under the prefix yet");
+                }
+                self.joined = true;
+                Ok(())
+            }
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
                 Err(Stop::new(ExitCode::Temporary, format!("the consumer cannot go on: {error}")))
             }
