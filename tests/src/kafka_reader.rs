@@ -134,10 +134,43 @@ impl KafkaReader {
         .await
     }
 
+    /// What a consumer group has committed; partitions without a commit are left out.
+    ///
+    /// # Errors
+    /// If the broker does not answer.
+    pub async fn committed(
+        &self,
+        group: &str,
+        topics: impl IntoIterator<Item = String>,
+    ) -> Result<BTreeMap<(String, i32), i64>> {
+        let (reader, group, topics) =
+            (self.clone(), group.to_owned(), topics.into_iter().collect::<Vec<_>>());
+        blocking(move || {
+            let mut asked = TopicPartitionList::new();
+            for (topic, parts) in reader.watermarks(&topics)?.topics {
+                parts.keys().for_each(|&partition| drop(asked.add_partition(&topic, partition)));
+            }
+            let consumer = reader.consumer_in(&group, "read_committed")?;
+            let committed =
+                consumer.committed_offsets(asked, REQUEST_LIMIT).context("ask for a group's offsets")?;
+            let elements = committed.elements();
+            let offsets = elements.iter().filter_map(|element| match element.offset() {
+                Offset::Offset(offset) => Some(((element.topic().to_owned(), element.partition()), offset)),
+                _ => None,
+            });
+            Ok(offsets.collect())
+        })
+        .await
+    }
+
     fn consumer(&self, isolation: &str) -> Result<BaseConsumer> {
+        self.consumer_in("atlas-tests-reader", isolation)
+    }
+
+    fn consumer_in(&self, group: &str, isolation: &str) -> Result<BaseConsumer> {
         ClientConfig::new()
             .set("bootstrap.servers", &self.bootstrap)
-            .set("group.id", "atlas-tests-reader")
+            .set("group.id", group)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")

@@ -85,24 +85,35 @@ pub struct Evidence {
     pub kafka: KafkaContent,
     /// `None` where no sink ran.
     pub lake: Option<LakeContent>,
+    /// What the sink's group has committed to Kafka, by topic and partition.
+    pub committed: BTreeMap<(String, i32), i64>,
 }
 
 impl Evidence {
-    /// Reads everything under the prefix, and the lake.
+    /// Reads everything under the prefix.
+    ///
+    /// # Errors
+    /// If Kafka cannot be read.
+    pub async fn of_kafka(topics: &Topics, kafka: &KafkaReader) -> anyhow::Result<Self> {
+        let kafka = kafka.read_prefix(&topics.prefix()).await?;
+        Ok(Self { topics: topics.clone(), kafka, lake: None, committed: BTreeMap::new() })
+    }
+
+    /// Reads everything under the prefix, the offsets of a sink's group, and the lake.
     ///
     /// # Errors
     /// If Kafka or the lake cannot be read.
-    pub async fn read(
+    pub async fn of_kafka_and_lake(
         topics: &Topics,
         kafka: &KafkaReader,
-        lake: Option<&LakeReader>,
+        group: &str,
+        lake: &LakeReader,
     ) -> anyhow::Result<Self> {
-        let kafka = kafka.read_prefix(&topics.prefix()).await?;
-        let lake = match lake {
-            Some(lake) => Some(lake.read().await?),
-            None => None,
-        };
-        Ok(Self { topics: topics.clone(), kafka, lake })
+        let evidence = Self::of_kafka(topics, kafka).await?;
+        let data = evidence.kafka.topics.keys().filter(|topic| topics.is_data(topic)).cloned();
+        // Before the lake: what is committed must be durable already, whatever a running sink does meanwhile.
+        let committed = kafka.committed(group, data).await?;
+        Ok(Self { lake: Some(lake.read().await?), committed, ..evidence })
     }
 
     /// How many records the data topics hold.
@@ -140,6 +151,7 @@ impl Expected {
 pub fn judge_lake(evidence: &Evidence, violations: &mut Violations) {
     if let Some(lake) = &evidence.lake {
         let chains = chain_rules::judge(lake, violations);
+        chain_rules::judge_offsets(&chains, &evidence.committed, violations);
         line_rules::judge(evidence, &chains, violations);
     }
 }

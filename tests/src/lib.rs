@@ -14,6 +14,7 @@ pub mod folders;
 pub mod http;
 pub mod json;
 pub mod kafka_reader;
+pub mod kafka_writer;
 pub mod lake_reader;
 pub mod ledger;
 pub mod paths;

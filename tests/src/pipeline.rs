@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use crate::{
     folders,
     kafka_reader::KafkaReader,
+    kafka_writer::KafkaWriter,
     lake_reader::LakeReader,
     ledger::{Evidence, Expected, Topics},
     servers::Azurite,
@@ -108,6 +109,15 @@ impl Pipeline {
         KafkaReader::new(&self.brokers)
     }
 
+    /// The consumer group of this pipeline's sinks.
+    pub fn sink_group(&self) -> String {
+        format!("{}-sink", self.name)
+    }
+
+    pub fn kafka_writer(&self) -> KafkaWriter {
+        KafkaWriter::new(&self.brokers)
+    }
+
     /// What a source of this pipeline is started with. Waiting times are short, so that a test that waits for one is too.
     pub fn source_environment(&self) -> Environment {
         self.common_environment()
@@ -124,8 +134,10 @@ impl Pipeline {
     /// What a sink of this pipeline is started with.
     pub fn sink_environment(&self) -> Environment {
         self.common_environment()
-            .set("SINK_GROUP", format!("{}-sink", self.name))
+            .set("SINK_GROUP", self.sink_group())
             .set("FLUSH_INTERVAL", "1s")
+            // Files end often, so that seals and heads are in the way of every trouble.
+            .set("ROLL_BYTES", "128KiB")
             .set(
                 "KAFKA_OPTIONS",
                 "session.timeout.ms=6000,heartbeat.interval.ms=1000,topic.metadata.refresh.interval.ms=2000",
@@ -276,7 +288,7 @@ impl Pipeline {
     /// # Errors
     /// If it cannot be read.
     pub async fn evidence(&self) -> Result<Evidence> {
-        Evidence::read(&self.topics, &self.kafka(), Some(&self.lake)).await
+        Evidence::of_kafka_and_lake(&self.topics, &self.kafka(), &self.sink_group(), &self.lake).await
     }
 
     /// The same without the lake, where no sink ran.
@@ -284,7 +296,7 @@ impl Pipeline {
     /// # Errors
     /// If it cannot be read.
     pub async fn evidence_of_kafka(&self) -> Result<Evidence> {
-        Evidence::read(&self.topics, &self.kafka(), None).await
+        Evidence::of_kafka(&self.topics, &self.kafka()).await
     }
 
     /// Waits until the data topics hold at least this many records.

@@ -46,6 +46,23 @@ pub(super) fn judge<'a>(lake: &'a LakeContent, violations: &mut Violations) -> V
         .collect()
 }
 
+/// Offsets are committed after the rows are durable, never before.
+pub(super) fn judge_offsets(
+    chains: &[Chain<'_>],
+    committed: &BTreeMap<(String, i32), i64>,
+    violations: &mut Violations,
+) {
+    for ((topic, partition), &offset) in committed {
+        let chain = chains.iter().find(|chain| chain.topic == *topic && chain.partition == *partition);
+        let end = chain.map_or(0, |chain| chain.end);
+        if offset > end {
+            let detail =
+                format!("{topic}/{partition}: offset {offset} is committed, the chain reached {end}");
+            violations.add(ViolationKind::OffsetAhead, detail);
+        }
+    }
+}
+
 fn link(file: &LakeFile) -> anyhow::Result<((String, i32), Link<'_>)> {
     let partition = i32::try_from(file.number("partition")?)?;
     let link = Link {

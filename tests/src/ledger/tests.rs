@@ -23,6 +23,8 @@ struct World {
     tokens: Vec<KafkaRecord>,
     control: Vec<KafkaRecord>,
     letters: Vec<KafkaRecord>,
+    /// Of the one partition.
+    committed: i64,
     files: Vec<LakeFile>,
     head: LakeHead,
 }
@@ -162,6 +164,7 @@ impl World {
             tokens,
             control,
             letters,
+            committed: 5,
             files,
             head,
         }
@@ -178,8 +181,14 @@ impl World {
             let part = PartitionContent { low: 0, high: 5, records: records.clone() };
             kafka.topics.insert(topic.to_owned(), BTreeMap::from([(0, part)]));
         }
+        let committed = BTreeMap::from([((TOPIC.to_owned(), 0), self.committed)]);
         let lake = LakeContent { files: self.files.clone(), heads: vec![self.head.clone()] };
-        self.expected.judge(&Evidence { topics: Topics::new("atlas", "s"), kafka, lake: Some(lake) })
+        self.expected.judge(&Evidence {
+            topics: Topics::new("atlas", "s"),
+            kafka,
+            lake: Some(lake),
+            committed,
+        })
     }
 }
 
@@ -301,6 +310,7 @@ fn a_record_that_is_not_in_the_lake_is_found() {
     assert_kinds(&world, &[ViolationKind::LostInLake]);
     // Not yet reached is lost too: the ledger judges a drained pipeline.
     world.files[1] = file(&[&world.records[1]], 2, 3, false);
+    world.committed = 3;
     assert_kinds(&world, &[ViolationKind::LostInLake]);
     // A dead letter of the sink accounts for it.
     world
@@ -344,6 +354,13 @@ fn a_gap_and_an_overlap_of_the_chain_are_found() {
     let mut world = World::new();
     world.head.start = 1;
     assert_kinds(&world, &[ViolationKind::ChainOverlap]);
+}
+
+#[test]
+fn an_offset_ahead_of_the_chain_is_found() {
+    let mut world = World::new();
+    world.committed = 6;
+    assert_kinds(&world, &[ViolationKind::OffsetAhead]);
 }
 
 #[test]

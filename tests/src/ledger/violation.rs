@@ -38,6 +38,8 @@ pub enum ViolationKind {
     NotSealed,
     /// The head is missing, or does not name the chain's last file.
     WrongHead,
+    /// Kafka was told a position that the lake has not reached.
+    OffsetAhead,
     /// A file's metadata does not agree with its content.
     WrongMetadata,
 }

@@ -1,0 +1,140 @@
+//! Topics and records made by a test itself: what no source of ours would ever write.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
+    client::DefaultClientContext,
+    error::RDKafkaErrorCode,
+    message::{Header, OwnedHeaders},
+    producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
+};
+
+use crate::wait;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A record as a test wants it.
+#[derive(Clone, Debug, Default)]
+pub struct NewRecord {
+    pub key: Option<Vec<u8>>,
+    /// `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// Milliseconds since 1970; `None` is now.
+    pub timestamp_ms: Option<i64>,
+}
+
+impl NewRecord {
+    pub fn new(value: impl Into<Vec<u8>>) -> Self {
+        Self { value: Some(value.into()), ..Self::default() }
+    }
+
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.as_bytes().to_vec()));
+        self
+    }
+}
+
+/// Writes to one broker.
+#[derive(Clone, Debug)]
+pub struct KafkaWriter {
+    bootstrap: String,
+}
+
+impl KafkaWriter {
+    pub fn new(bootstrap: impl Into<String>) -> Self {
+        Self { bootstrap: bootstrap.into() }
+    }
+
+    /// Makes a topic. One that is still being deleted under the same name is waited for.
+    ///
+    /// # Errors
+    /// If the broker refuses.
+    pub async fn create_topic(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) -> Result<()> {
+        let admin = self.admin()?;
+        wait::until(&format!("topic {topic} is made"), LIMIT, || async {
+            let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+            for (name, value) in settings {
+                new = new.set(name, value);
+            }
+            let made = admin.create_topics([&new], &AdminOptions::new()).await.context("ask for a topic")?;
+            match made.first().context("no answer for the topic")? {
+                Ok(_) => Ok(Some(())),
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => Ok(None),
+                Err((_, code)) => bail!("make topic {topic}: {code}"),
+            }
+        })
+        .await
+    }
+
+    /// Deletes a topic.
+    ///
+    /// # Errors
+    /// If the broker refuses.
+    pub async fn delete_topic(&self, topic: &str) -> Result<()> {
+        let deleted = self
+            .admin()?
+            .delete_topics(&[topic], &AdminOptions::new())
+            .await
+            .context("ask for a deletion")?;
+        match deleted.first().context("no answer for the topic")? {
+            Ok(_) => Ok(()),
+            Err((_, code)) => bail!("delete topic {topic}: {code}"),
+        }
+    }
+
+    /// Sets one of a topic's settings; all others go back to the broker's defaults.
+    ///
+    /// # Errors
+    /// If the broker refuses.
+    pub async fn set_topic_setting(&self, topic: &str, name: &str, value: &str) -> Result<()> {
+        let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
+        let done =
+            self.admin()?.alter_configs([&change], &AdminOptions::new()).await.context("ask for a change")?;
+        match done.first().context("no answer for the topic")? {
+            Ok(_) => Ok(()),
+            Err((_, code)) => bail!("set {name} of topic {topic}: {code}"),
+        }
+    }
+
+    /// Appends records to a partition in one transaction, as a source does: its marker lies behind them.
+    ///
+    /// # Errors
+    /// If the broker refuses.
+    pub async fn send(&self, topic: &str, partition: i32, records: Vec<NewRecord>) -> Result<()> {
+        let (writer, topic) = (self.clone(), topic.to_owned());
+        let sent = tokio::task::spawn_blocking(move || writer.send_blocking(&topic, partition, &records));
+        sent.await.context("a Kafka writer's thread")?
+    }
+
+    fn send_blocking(&self, topic: &str, partition: i32, records: &[NewRecord]) -> Result<()> {
+        let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
+            .set("bootstrap.servers", &self.bootstrap)
+            .set("transactional.id", format!("tests-{topic}-{partition}"))
+            .set("message.max.bytes", "16777216")
+            .create()
+            .context("make a Kafka producer")?;
+        producer.init_transactions(LIMIT).context("init_transactions")?;
+        producer.begin_transaction().context("begin_transaction")?;
+        for record in records {
+            let mut headers = OwnedHeaders::new();
+            for (key, value) in &record.headers {
+                headers = headers.insert(Header { key, value: Some(value) });
+            }
+            let mut new = BaseRecord::<[u8], [u8]>::to(topic).partition(partition).headers(headers);
+            new.key = record.key.as_deref();
+            new.payload = record.value.as_deref();
+            new.timestamp = record.timestamp_ms;
+            producer.send(new).map_err(|(error, _)| error).context("send a record")?;
+        }
+        producer.commit_transaction(LIMIT).context("commit_transaction")
+    }
+
+    fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
+        ClientConfig::new().set("bootstrap.servers", &self.bootstrap).create().context("make a Kafka client")
+    }
+}

@@ -1,0 +1,153 @@
+//! The ledger can fail: classic mistakes, planted in a special build, are each caught by it.
+//!
+//! Every test is a scenario that the product passes and that this one mistake does not survive.
+
+use anyhow::{Result, ensure};
+use pipeline_tests::{
+    ledger::{ViolationKind, Violations},
+    pipeline::Pipeline,
+    service::{Binary, Service},
+    wait,
+    workload::Pace,
+};
+
+use crate::{
+    records::{LONG_AGO_S, events, judge, make_topic},
+    stage::{LIMIT, Run, Stage},
+};
+
+/// Passes if the ledger found one of these kinds.
+fn caught(violations: &Violations, kinds: &[ViolationKind]) -> Result<()> {
+    ensure!(kinds.iter().any(|&kind| violations.has(kind)), "none of {kinds:?} was found, but\n{violations}");
+    Ok(())
+}
+
+fn buggy_source(pipeline: &Pipeline, bug: &str) -> Result<Service> {
+    pipeline.start(Binary::SourceWithSeededBugs, pipeline.source_environment().set("SEEDED_BUG", bug))
+}
+
+async fn buggy_sink(pipeline: &Pipeline, bug: &str) -> Result<Service> {
+    let mut sink =
+        pipeline.start(Binary::SinkWithSeededBugs, pipeline.sink_environment().set("SEEDED_BUG", bug))?;
+    sink.wait_until_ready().await?;
+    Ok(sink)
+}
+
+/// One record in a thousand is skipped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_record_is_lost_in_kafka() -> Result<()> {
+    let stage = Stage::shared().await?;
+    let pipeline = stage.pipeline("bugdropped")?;
+    let client = stage.mongod.client().await?;
+    let mut source = buggy_source(&pipeline, "dropped-record")?;
+    source.wait_until_ready().await?;
+    let run = Run::start_with(&pipeline, &client, Pace::Unlimited, source).await?;
+    run.workload.wait_for(1_500, LIMIT).await?;
+    let (expected, mut source) = run.finish().await?;
+    pipeline.wait_for_kafka(&expected, &mut [&mut source]).await?;
+    caught(&expected.judge(&pipeline.evidence_of_kafka().await?), &[ViolationKind::LostInKafka])
+}
+
+/// Killed between token and commit, the source goes on behind events that were never committed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_outside_the_transaction_loses_events() -> Result<()> {
+    let stage = Stage::shared().await?;
+    let pipeline = stage.pipeline("bugtoken")?;
+    let client = stage.mongod.client().await?;
+    let mut source = buggy_source(&pipeline, "token-outside-transaction")?;
+    source.wait_until_ready().await?;
+    let mut run = Run::start_with(&pipeline, &client, Pace::Unlimited, source).await?;
+    // A transaction takes a few milliseconds of each round: a dozen kills hit one.
+    for _ in 0..12 {
+        run.workload.wait_for(60, LIMIT).await?;
+        run.source.kill9()?;
+        run.source = buggy_source(&pipeline, "token-outside-transaction")?;
+        run.source.wait_until_ready().await?;
+    }
+    let (expected, mut source) = run.finish().await?;
+    pipeline.wait_for_kafka(&expected, &mut [&mut source]).await?;
+    let violations = expected.judge(&pipeline.evidence_of_kafka().await?);
+    caught(&violations, &[ViolationKind::LostInKafka, ViolationKind::TornToken])
+}
+
+/// Offsets run ahead of the rows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn offsets_before_the_flush_are_ahead_of_the_chain() -> Result<()> {
+    let stage = Stage::shared().await?;
+    let pipeline = stage.pipeline("bugoffsets")?;
+    let topic = make_topic(&pipeline).await?;
+    let environment = pipeline.sink_environment().set("SEEDED_BUG", "offsets-before-flush");
+    // Rows wait long, so that there is a moment between the commit and the flush.
+    let environment = environment.set("FLUSH_INTERVAL", "20s");
+    let mut sink = pipeline.start(Binary::SinkWithSeededBugs, environment)?;
+    sink.wait_until_ready().await?;
+    pipeline.kafka_writer().send(&topic, 0, events(&pipeline, 0..50, LONG_AGO_S)).await?;
+    wait::until("offsets are committed", LIMIT, || async {
+        let committed = pipeline.kafka().committed(&pipeline.sink_group(), [topic.clone()]).await?;
+        Ok(committed.values().any(|&offset| offset > 0).then_some(()))
+    })
+    .await?;
+    sink.kill9()?;
+    let mut violations = Violations::default();
+    pipeline_tests::ledger::judge_lake(&pipeline.evidence().await?, &mut violations);
+    caught(&violations, &[ViolationKind::OffsetAhead])
+}
+
+/// Two groups write one lake; without conditions they overwrite each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_put_without_condition_forks_the_chain() -> Result<()> {
+    let stage = Stage::shared().await?;
+    let pipeline = stage.pipeline_into_azurite("bugput").await?;
+    let topic = make_topic(&pipeline).await?;
+    let writer = pipeline.kafka_writer();
+    writer.send(&topic, 0, events(&pipeline, 0..20, LONG_AGO_S)).await?;
+    let environment =
+        || pipeline.sink_environment().set("SEEDED_BUG", "unconditional-put").set("FLUSH_INTERVAL", "100ms");
+    let mut one = pipeline.start(Binary::SinkWithSeededBugs, environment())?;
+    let mut two =
+        pipeline.start(Binary::SinkWithSeededBugs, environment().set("SINK_GROUP", "bugput-other"))?;
+    let violations = async {
+        one.wait_until_ready().await?;
+        two.wait_until_ready().await?;
+        for round in 1..30 {
+            writer.send(&topic, 0, events(&pipeline, round * 20..round * 20 + 20, LONG_AGO_S)).await?;
+        }
+        let (_, violations) = judge(&pipeline, &mut []).await?;
+        anyhow::Ok(violations)
+    }
+    .await?;
+    let kinds = [
+        ViolationKind::TwiceInLake,
+        ViolationKind::LostInLake,
+        ViolationKind::ChainOverlap,
+        ViolationKind::WrongMetadata,
+        ViolationKind::WrongContent,
+    ];
+    caught(&violations, &kinds)
+}
+
+/// Events of another hour land in the clock's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_hour_from_the_clock_is_the_wrong_hour() -> Result<()> {
+    let stage = Stage::shared().await?;
+    let pipeline = stage.pipeline("bughour")?;
+    let topic = make_topic(&pipeline).await?;
+    pipeline.kafka_writer().send(&topic, 0, events(&pipeline, 0..20, LONG_AGO_S)).await?;
+    let mut sink = buggy_sink(&pipeline, "hour-from-clock").await?;
+    let (_, violations) = judge(&pipeline, &mut [&mut sink]).await?;
+    caught(&violations, &[ViolationKind::WrongHour])
+}
+
+/// The hour changes and the old file stays open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_roll_without_seal_is_seen() -> Result<()> {
+    let stage = Stage::shared().await?;
+    let pipeline = stage.pipeline("bugseal")?;
+    let topic = make_topic(&pipeline).await?;
+    let mut records = events(&pipeline, 0..20, LONG_AGO_S);
+    records.extend(events(&pipeline, 20..40, LONG_AGO_S + 3_600));
+    pipeline.kafka_writer().send(&topic, 0, records).await?;
+    let mut sink = buggy_sink(&pipeline, "roll-without-seal").await?;
+    let (_, violations) = judge(&pipeline, &mut [&mut sink]).await?;
+    caught(&violations, &[ViolationKind::NotSealed])
+}
