@@ -12,7 +12,7 @@
 //!   take a committed block's place. The SDK writes the Committed ones first, which is the order of the file.
 //! - A commit discards whatever others have staged; theirs is then refused with InvalidBlockList: just another conflict.
 
-use std::{collections::HashMap, num::NonZero, sync::Arc, time::Duration};
+use std::{num::NonZero, sync::Arc, time::Duration};
 
 use azure_core::http::{
     ClientOptions, HttpClientOptions, RequestContent, RetryOptions, Transport, Url, new_http_client,
@@ -20,42 +20,38 @@ use azure_core::http::{
 use azure_storage_blob::{
     BlobClient, BlobContainerClient, BlobContainerClientOptions,
     models::{
-        BlobClientDownloadOptions, BlobClientGetPropertiesResultHeaders, BlobContainerClientListBlobsOptions,
-        Block, BlockBlobClientCommitBlockListOptions, BlockBlobClientCommitBlockListResultHeaders,
-        BlockBlobClientUploadOptions, BlockListHeaders, BlockListType, BlockLookupList, ListBlobsIncludeItem,
+        BlobClientDownloadOptions, BlockBlobClientCommitBlockListOptions,
+        BlockBlobClientCommitBlockListResultHeaders, BlockBlobClientUploadOptions, BlockLookupList,
     },
 };
-use bytes::{Bytes, BytesMut};
-use futures::TryStreamExt;
+use bytes::Bytes;
 use shared::seeded_bug::{SeededBug, planted};
 
 use crate::{
-    file_metadata::{FileMetadata, MARKER_KEY},
-    lake::{AzureTarget, Document, ETag, FileState, LakeAuth, LakeError, ListedFile, TargetError},
+    file_metadata::FileMetadata,
+    lake::{AzureTarget, Document, ETag, FileState, LakeAuth, LakeError, TargetError},
     lake_path::LakePath,
 };
 
 mod auth;
 mod block_id;
+mod blocks;
 mod classify;
+mod listing;
 mod reader;
+mod state;
 
 pub(super) use block_id::BlockId;
 use block_id::BlockIds;
+use blocks::cut_into_blocks;
 use classify::{Failure, Request, classify};
 pub use reader::Reader;
-
-/// A flush is cut into blocks of at most this many bytes.
-const BLOCK_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Documents are written by one Put Blob, never in blocks; larger than any head or manifest.
 const DOCUMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// How long any one request may take, body included. 8 MiB in this time is 140 KB/s.
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
-
-/// How often properties and block list are read until both are of one version.
-const SAME_VERSION_ATTEMPTS: usize = 10;
 
 const DOCUMENT_CONTENT_TYPE: &str = "application/json";
 
@@ -67,6 +63,8 @@ pub struct AzureContainer {
     base: String,
     block_ids: BlockIds,
     request_limit: Duration,
+    /// `None` for as many as the service gives.
+    results_per_page: Option<i32>,
 }
 
 /// On what a write depends.
@@ -111,6 +109,7 @@ impl AzureContainer {
             base: target.base.clone(),
             block_ids: BlockIds::new(),
             request_limit: REQUEST_LIMIT,
+            results_per_page: None,
         })
     }
 
@@ -210,69 +209,6 @@ impl AzureContainer {
         etag.map(|etag| ETag::new(etag.to_string())).ok_or_else(|| unreadable(Request::Commit, &what))
     }
 
-    pub(super) async fn file(&self, path: &LakePath) -> Result<Option<FileState>, LakeError> {
-        let blob = self.blob(path);
-        let mut known_list: Option<BlockListing> = None;
-        for _ in 0..SAME_VERSION_ATTEMPTS {
-            let Some(properties) = self.properties(&blob, path).await? else { return Ok(None) };
-            // The state and the blocks of two versions would publish rows twice (found by the protocol search). The
-            // list of the round before may already be the one that fits.
-            let list = match known_list.take() {
-                Some(list) if list.etag == properties.etag => Some(list),
-                _ => self.block_list(&blob, path).await?,
-            };
-            match list {
-                Some(list) if list.etag == properties.etag => {
-                    return state_of(path, properties, list).map(Some);
-                }
-                other => known_list = other,
-            }
-        }
-        let cause =
-            format!("{path} changed while its state was read, {SAME_VERSION_ATTEMPTS} times in a row");
-        Err(LakeError::Unavailable { cause, retry_after: None })
-    }
-
-    async fn properties(&self, blob: &BlobClient, path: &LakePath) -> Result<Option<Properties>, LakeError> {
-        let what = format!("read the properties of {path}");
-        let answer = self
-            .answer(async {
-                let properties = blob.get_properties(None).await?;
-                Ok((properties.etag()?, properties.metadata()?, properties.content_length()?))
-            })
-            .await;
-        match answer {
-            Ok((Some(etag), metadata, Some(length))) => {
-                Ok(Some(Properties { etag: ETag::new(etag.to_string()), metadata, length }))
-            }
-            Ok(_) => Err(unreadable(Request::Read, &what)),
-            Err(failure) if failure.is_missing_blob() => Ok(None),
-            Err(failure) => Err(classify(Request::Read, &failure, &what)),
-        }
-    }
-
-    /// `None` if the blob was deleted since its properties were read.
-    async fn block_list(
-        &self,
-        blob: &BlobClient,
-        path: &LakePath,
-    ) -> Result<Option<BlockListing>, LakeError> {
-        let what = format!("read the block list of {path}");
-        let client = blob.block_blob_client();
-        let answer = self
-            .answer(async {
-                let list = client.get_block_list(BlockListType::Committed, None).await?;
-                Ok((list.etag()?, list.into_model()?.committed_blocks.unwrap_or_default()))
-            })
-            .await;
-        match answer {
-            Ok((Some(etag), blocks)) => Ok(Some(BlockListing { etag: ETag::new(etag.to_string()), blocks })),
-            Ok((None, _)) => Err(unreadable(Request::Read, &what)),
-            Err(failure) if failure.is_missing_blob() => Ok(None),
-            Err(failure) => Err(classify(Request::Read, &failure, &what)),
-        }
-    }
-
     pub(super) async fn create_file(
         &self,
         path: &LakePath,
@@ -344,103 +280,6 @@ impl AzureContainer {
         })
     }
 
-    pub(super) async fn list_files(&self, folder: &LakePath) -> Result<Vec<ListedFile>, LakeError> {
-        let mut files = Vec::new();
-        for (name, metadata) in self.list_blobs(folder).await? {
-            files.extend(self.listed_file(&name, metadata)?);
-        }
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(files)
-    }
-
-    pub(super) async fn list_heads(&self) -> Result<Vec<LakePath>, LakeError> {
-        let blobs = self.list_blobs(&LakePath::chain_folder()).await?.into_iter();
-        let paths = blobs.filter_map(|(name, _)| self.relative(&name));
-        Ok(paths.filter(|path| path.as_head().is_some()).collect())
-    }
-
-    /// Everything below a folder, with its metadata.
-    async fn list_blobs(
-        &self,
-        folder: &LakePath,
-    ) -> Result<Vec<(String, HashMap<String, String>)>, LakeError> {
-        let what = format!("list {folder}");
-        let prefix = format!("{}/", self.blob_name(folder.as_str()));
-        let mut blobs = Vec::new();
-        let mut marker = None;
-        loop {
-            let page = self
-                .list_page(prefix.clone(), marker, None, &what)
-                .await?
-                .map_err(|failure| classify(Request::Read, &failure, &what))?;
-            blobs.extend(page.blobs);
-            marker = page.next;
-            if marker.is_none() {
-                return Ok(blobs);
-            }
-        }
-    }
-
-    /// A blob's path in the lake; `None` for what is not below its base.
-    fn relative(&self, name: &str) -> Option<LakePath> {
-        let relative = match self.base.as_str() {
-            "" => Some(name),
-            base => name.strip_prefix(base).and_then(|rest| rest.strip_prefix('/')),
-        };
-        LakePath::new(relative?).ok()
-    }
-
-    /// `None` for what is not a data file of ours: documents, markers, folders, other people's files.
-    fn listed_file(
-        &self,
-        name: &str,
-        metadata: HashMap<String, String>,
-    ) -> Result<Option<ListedFile>, LakeError> {
-        let Some(path) = self.relative(name) else { return Ok(None) };
-        if !metadata.contains_key(MARKER_KEY) {
-            return Ok(None);
-        }
-        match FileMetadata::from_map(&metadata) {
-            Ok(metadata) => Ok(Some(ListedFile { path, metadata })),
-            Err(error) => Err(LakeError::Damaged { path, what: error.to_string() }),
-        }
-    }
-
-    /// One page; the inner error is the service's answer, not yet judged.
-    async fn list_page(
-        &self,
-        prefix: String,
-        marker: Option<String>,
-        results_max: Option<i32>,
-        what: &str,
-    ) -> Result<Result<Page, Failure>, LakeError> {
-        let options = BlobContainerClientListBlobsOptions {
-            include: Some(vec![ListBlobsIncludeItem::Metadata]),
-            prefix: (!prefix.is_empty()).then_some(prefix),
-            marker,
-            maxresults: results_max,
-            ..Default::default()
-        };
-        let answer = self
-            .answer(async {
-                let mut pages = self.client.list_blobs(Some(options))?.into_pages();
-                let Some(page) = pages.try_next().await? else { return Ok(None) };
-                page.into_model().map(Some)
-            })
-            .await;
-        let page = match answer {
-            Ok(Some(page)) => page,
-            Ok(None) => return Err(unreadable(Request::Read, what)),
-            Err(failure) => return Ok(Err(failure)),
-        };
-        let blobs = page.blob_items.into_iter().filter_map(|blob| {
-            let metadata = blob.metadata.and_then(|metadata| metadata.values).unwrap_or_default();
-            Some((blob.name?, metadata))
-        });
-        let next = page.next_marker.filter(|marker| !marker.is_empty());
-        Ok(Ok(Page { blobs: blobs.collect(), next }))
-    }
-
     pub(super) fn read_file(&self, path: &LakePath, state: &FileState) -> Reader<'_> {
         Reader::new(self, path.clone(), state)
     }
@@ -472,44 +311,6 @@ impl AzureContainer {
     }
 }
 
-/// A part of a listing.
-struct Page {
-    blobs: Vec<(String, HashMap<String, String>)>,
-    next: Option<String>,
-}
-
-/// One version of a blob, without its blocks.
-struct Properties {
-    etag: ETag,
-    metadata: HashMap<String, String>,
-    length: u64,
-}
-
-/// The blocks of one version of a blob.
-struct BlockListing {
-    etag: ETag,
-    blocks: Vec<Block>,
-}
-
-/// Properties and blocks of one version, checked against each other.
-fn state_of(path: &LakePath, properties: Properties, list: BlockListing) -> Result<FileState, LakeError> {
-    let Properties { etag, metadata, length } = properties;
-    let metadata = FileMetadata::from_map(&metadata)
-        .map_err(|error| LakeError::Damaged { path: path.clone(), what: error.to_string() })?;
-    let in_blocks: i64 = list.blocks.iter().filter_map(|block| block.size).sum();
-    let in_blocks = u64::try_from(in_blocks).unwrap_or_default();
-    // A blob that was written by other means (Put Blob, append blob, DFS) has bytes outside of blocks: we could never
-    // name them in a commit, and they would be gone.
-    if length != metadata.stored_size || length != in_blocks {
-        let stored = metadata.stored_size;
-        let what =
-            format!("it has {length} bytes, {in_blocks} of them in blocks, but storedsize is {stored}");
-        return Err(LakeError::Damaged { path: path.clone(), what });
-    }
-    let blocks = list.blocks.into_iter().filter_map(|block| block.name).map(BlockId::adopted).collect();
-    Ok(FileState { etag, metadata, blocks: Arc::new(blocks) })
-}
-
 /// The request was answered as done, but without what every answer has.
 fn unreadable(request: Request, what: &str) -> LakeError {
     classify(request, &Failure::NoAnswer("the answer lacks its ETag"), what)
@@ -521,30 +322,6 @@ fn push_segments(url: &mut Url, container: &str) -> Result<(), TargetError> {
     Ok(())
 }
 
-/// Joins small pieces and splits large ones, so that a flush is as few blocks as possible.
-fn cut_into_blocks(pieces: &[Bytes]) -> Vec<Bytes> {
-    let mut blocks = Vec::new();
-    let mut gathered = BytesMut::new();
-    for piece in pieces {
-        let mut piece = piece.clone();
-        while !piece.is_empty() {
-            if gathered.is_empty() && piece.len() >= BLOCK_BYTES_MAX {
-                blocks.push(piece.split_to(BLOCK_BYTES_MAX));
-                continue;
-            }
-            let room = BLOCK_BYTES_MAX - gathered.len();
-            gathered.extend_from_slice(&piece.split_to(room.min(piece.len())));
-            if gathered.len() == BLOCK_BYTES_MAX {
-                blocks.push(gathered.split().freeze());
-            }
-        }
-    }
-    if !gathered.is_empty() {
-        blocks.push(gathered.freeze());
-    }
-    blocks
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
@@ -553,17 +330,6 @@ mod tests {
 
     use super::*;
     use crate::lake::LakeTarget;
-
-    #[test]
-    fn blocks_hold_all_bytes_in_order_and_none_is_empty_or_too_large() {
-        let sizes = [0, 1, 5, BLOCK_BYTES_MAX - 3, 0, 2 * BLOCK_BYTES_MAX + 7, 1];
-        let pieces: Vec<Bytes> = (1_u8..).zip(sizes).map(|(fill, size)| vec![fill; size].into()).collect();
-        let blocks = cut_into_blocks(&pieces);
-        assert!(blocks.iter().all(|block| !block.is_empty() && block.len() <= BLOCK_BYTES_MAX));
-        assert_eq!(blocks.concat(), pieces.concat());
-        assert_eq!(blocks.len(), pieces.concat().len().div_ceil(BLOCK_BYTES_MAX));
-        assert!(cut_into_blocks(&[]).is_empty());
-    }
 
     #[tokio::test]
     async fn a_server_that_never_answers_is_given_up() {
