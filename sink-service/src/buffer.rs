@@ -129,9 +129,15 @@ impl Buffer {
         self.entries.len()
     }
 
-    /// What the buffer holds, in bytes: the memory limit and the flush size count it.
+    /// Bytes of lines and dead letters in it: the flush size counts them.
     pub fn size(&self) -> usize {
-        self.lines.len() + self.names.len() + self.dead_letter_bytes + self.entries.len() * size_of::<Entry>()
+        self.lines.len() + self.dead_letter_bytes
+    }
+
+    /// Memory that it takes, spare room of its vectors included: the memory limit counts it.
+    pub fn memory(&self) -> usize {
+        let entries = self.entries.capacity() * size_of::<Entry>();
+        self.lines.capacity() + self.names.capacity() + self.dead_letter_bytes + entries
     }
 
     /// When the oldest record in it was read.
@@ -220,7 +226,7 @@ impl Buffer {
     pub fn freeze(&mut self, start: KafkaOffset, end: KafkaOffset) -> Batch {
         let end = self.entries.last().map_or(end, |last| end.max(last.offset.after()));
         let oldest = self.oldest.take();
-        let size = self.size();
+        let memory = self.memory();
         self.dead_letter_bytes = 0;
         Batch {
             entries: std::mem::take(&mut self.entries),
@@ -231,7 +237,7 @@ impl Buffer {
             start,
             end,
             oldest,
-            size,
+            memory,
         }
     }
 }
@@ -248,7 +254,7 @@ pub struct Batch {
     start: KafkaOffset,
     end: KafkaOffset,
     oldest: Option<Instant>,
-    size: usize,
+    memory: usize,
 }
 
 impl Batch {
@@ -272,9 +278,9 @@ impl Batch {
         self.pending().iter().find_map(|entry| entry.cluster_time)
     }
 
-    /// Bytes that it holds against the memory limit, from freezing to the end.
-    pub fn size(&self) -> usize {
-        self.size
+    /// Memory that it takes, from freezing to the end.
+    pub fn memory(&self) -> usize {
+        self.memory
     }
 
     pub fn dead_letters(&self) -> &[DeadLetter] {
@@ -440,7 +446,7 @@ mod tests {
         let mut buffer = buffer_of(&["{}"]);
         assert!(buffer.size() > 0 && buffer.oldest().is_some());
         let batch = buffer.freeze(KafkaOffset::new(10), KafkaOffset::new(11));
-        assert!(batch.size() > 0 && batch.oldest().is_some());
+        assert!(batch.memory() > 0 && batch.oldest().is_some());
         assert!(buffer.is_empty() && buffer.size() == 0 && buffer.oldest().is_none());
     }
 }

@@ -45,7 +45,7 @@ enum Phase {
     Opening,
     Idle(Box<Chain>),
     Publishing {
-        bytes: usize,
+        memory: usize,
         oldest: Option<Instant>,
     },
 }
@@ -256,11 +256,11 @@ impl PartitionState {
         Some(self.log_end?.get().saturating_sub(self.position.get()))
     }
 
-    /// Bytes that buffer and batch hold.
+    /// Memory that buffer and batch take, in bytes.
     pub fn memory(&self) -> usize {
         match self.phase {
-            Phase::Publishing { bytes, .. } => self.buffer.size() + bytes,
-            _ => self.buffer.size(),
+            Phase::Publishing { memory, .. } => self.buffer.memory() + memory,
+            _ => self.buffer.memory(),
         }
     }
 
@@ -309,7 +309,7 @@ impl PartitionState {
         let end = self.ahead.take().map_or(self.position, |(ahead, _)| ahead.max(self.position));
         let batch = self.buffer.freeze(self.buffered_from, end);
         self.buffered_from = batch.end();
-        self.phase = Phase::Publishing { bytes: batch.size(), oldest: batch.oldest() };
+        self.phase = Phase::Publishing { memory: batch.memory(), oldest: batch.oldest() };
         // A batch without records names no folder; its position goes where the chain is.
         let namespace = self.namespace.clone().unwrap_or_else(|| Namespace::new("", ""));
         Some((*chain, batch, namespace))
