@@ -10,10 +10,12 @@ use crate::settings::TABLE;
 /// What was asked for.
 #[derive(Debug)]
 pub enum Request {
-    Run(Sources),
+    Run { sources: Sources, until_end: bool },
     ConfigShow { sources: Sources, json: bool },
     ConfigExample,
 }
+
+const UNTIL_END: &str = "until-end";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,7 +49,14 @@ pub fn command() -> Command {
         .after_help(EXAMPLES)
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(with_settings(Command::new("run").about("Read changes until a signal ends it").after_help(EXAMPLES)))
+        .subcommand(
+            with_settings(Command::new("run").about("Read changes until a signal ends it").after_help(EXAMPLES)).arg(
+                Arg::new(UNTIL_END)
+                    .long(UNTIL_END)
+                    .action(ArgAction::SetTrue)
+                    .help("End by itself when everything is published that MongoDB has committed at the start"),
+            ),
+        )
         .subcommand(config)
 }
 
@@ -60,7 +69,7 @@ fn with_settings(command: Command) -> Command {
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, clap::Error> {
     let matches = command().try_get_matches_from(arguments)?;
     match matches.subcommand() {
-        Some(("run", matches)) => Ok(Request::Run(sources(matches))),
+        Some(("run", matches)) => Ok(Request::Run { sources: sources(matches), until_end: matches.get_flag(UNTIL_END) }),
         Some(("config", matches)) => match matches.subcommand() {
             Some(("show", matches)) => {
                 Ok(Request::ConfigShow { sources: sources(matches), json: matches.get_flag("json") })
@@ -90,7 +99,7 @@ mod tests {
     #[test]
     fn flags_are_settings() {
         let line = ["source-service", "run", "--source-id", "orders"].map(OsString::from);
-        let Request::Run(sources) = parse(line).unwrap() else { panic!("not run") };
+        let Request::Run { sources, until_end: false } = parse(line).unwrap() else { panic!("not run") };
         assert_eq!(sources.flags.get("SOURCE_ID").map(String::as_str), Some("orders"));
     }
 

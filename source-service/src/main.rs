@@ -25,7 +25,7 @@ const TURN_EXTRA: Duration = Duration::from_secs(90);
 
 fn main() -> ProcessExit {
     match cli::parse(std::env::args_os()) {
-        Ok(Request::Run(sources)) => run(sources),
+        Ok(Request::Run { sources, until_end }) => run(sources, until_end),
         Ok(Request::ConfigShow { sources, json }) => config_show(sources, json),
         Ok(Request::ConfigExample) => print(&shared::settings::env_example(TABLE)),
         Err(error) => {
@@ -63,7 +63,7 @@ fn complain(stop: &Stop) -> ProcessExit {
     }
 }
 
-fn run(sources: Sources) -> ProcessExit {
+fn run(sources: Sources, until_end: bool) -> ProcessExit {
     let (settings, effective) = match SourceSettings::read(sources) {
         Ok(read) => read,
         Err(error) => return complain(&error.into()),
@@ -74,7 +74,7 @@ fn run(sources: Sources) -> ProcessExit {
         return complain(&stop);
     }
     let begun = Instant::now();
-    match serve(settings, &effective, instance) {
+    match serve(settings, &effective, instance, until_end) {
         Ok(totals) => {
             tracing::info!(
                 events = totals.events,
@@ -94,7 +94,7 @@ fn run(sources: Sources) -> ProcessExit {
     }
 }
 
-fn serve(settings: SourceSettings, effective: &Effective, instance: String) -> Result<Totals, Stop> {
+fn serve(settings: SourceSettings, effective: &Effective, instance: String, until_end: bool) -> Result<Totals, Stop> {
     seeded_bug::warn_if_planted();
     for warning in &effective.warnings {
         tracing::warn!(warning, "settings");
@@ -123,5 +123,7 @@ fn serve(settings: SourceSettings, effective: &Effective, instance: String) -> R
     let status = Status::default();
     let stream =
         ChangeStream::start(settings.mongo_uri.expose(), settings.stream.clone(), status.clone(), StreamMetrics::default())?;
-    Pump::new(settings, identity, stream, status, health, stop)?.run()
+    let pump = Pump::new(settings, identity, stream, status, health, stop)?;
+    let mut pump = if until_end { pump.until_end()? } else { pump };
+    pump.run()
 }

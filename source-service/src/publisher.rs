@@ -60,6 +60,9 @@ pub enum PublishError {
     /// A right is missing.
     #[error("{0}")]
     NotAllowed(String),
+    /// A setting has to be changed.
+    #[error("{0}")]
+    Refused(String),
 }
 
 fn publish_error(doing: &str, error: &KafkaError) -> PublishError {
@@ -74,6 +77,9 @@ fn publish_error(doing: &str, error: &KafkaError) -> PublishError {
             | RDKafkaErrorCode::ClusterAuthorizationFailed
             | RDKafkaErrorCode::SaslAuthenticationFailed,
         ) => PublishError::NotAllowed(text),
+        Some(RDKafkaErrorCode::InvalidTransactionTimeout) => PublishError::Refused(format!(
+            "{text}: TRANSACTION_TIMEOUT is above the brokers' transaction.max.timeout.ms"
+        )),
         _ => PublishError::Doubt(text),
     }
 }
@@ -203,7 +209,7 @@ impl Publisher {
         let reports = Arc::new(Reports::default());
         let producer: ThreadedProducer<Context> = config
             .create_with_context(Context(Arc::clone(&reports)))
-            .map_err(|error| PublishError::NotAllowed(format!("librdkafka refuses the producer's configuration: {error}")))?;
+            .map_err(|error| PublishError::Refused(format!("the Kafka client refuses its configuration: {error}; see KAFKA_OPTIONS")))?;
         producer.init_transactions(timeout).map_err(|error| publish_error("init_transactions", &error))?;
         // What happened while connecting concerns no transaction of this producer.
         reports.disturbed.store(false, Ordering::Release);

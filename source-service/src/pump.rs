@@ -18,6 +18,7 @@ use rdkafka::{ClientConfig, producer::{BaseProducer, BaseRecord, Producer as _}}
 use shared::{
     admin::HealthReporter,
     backoff::Backoff,
+    cluster_time::ClusterTime,
     exit::{ExitCode, Stop},
     kafka_topics::TopicAdmin,
     seeded_bug::{self, SeededBug},
@@ -65,6 +66,7 @@ impl From<PublishError> for Setback {
                 ExitCode::NotAllowed,
                 format!("{text}: the source needs WRITE and DESCRIBE on its topics and on transactional id atlas-source-<SOURCE_ID>"),
             )),
+            PublishError::Refused(text) => Self::Stop(Stop::new(ExitCode::Configuration, text)),
             PublishError::TooLarge { topic, event_id } => Self::Stop(Stop::new(
                 ExitCode::Configuration,
                 format!(
@@ -175,6 +177,8 @@ pub struct Pump {
     stop: CancellationToken,
     epoch: Epoch,
     brokers_checked: Option<Instant>,
+    /// With `--until-end`: where the stream was when this process started.
+    end: Option<ClusterTime>,
     /// Whether a token record of this instance is committed: from then on another instance's is a takeover.
     announced: bool,
 }
@@ -219,6 +223,7 @@ impl Pump {
             epoch: Epoch::default(),
             brokers_checked: None,
             announced: false,
+            end: None,
             settings,
             stream,
             log,
@@ -229,7 +234,16 @@ impl Pump {
         })
     }
 
-    /// Until a signal, or something that does not heal.
+    /// Ends by itself when everything is published that MongoDB has committed by now.
+    ///
+    /// # Errors
+    /// If MongoDB cannot be asked.
+    pub fn until_end(mut self) -> Result<Self, Stop> {
+        self.end = Some(self.stream.server_time()?);
+        Ok(self)
+    }
+
+    /// Until a signal, the end that was asked for, or something that does not heal.
     ///
     /// # Errors
     /// The exit code and what to do.
@@ -432,6 +446,10 @@ impl Pump {
             if self.stop.is_cancelled() {
                 return self.finish(session);
             }
+            // At once, not with the next transaction: if Kafka is gone, it shows.
+            if session.publisher.disturbed() {
+                return Setback::Disturbed;
+            }
             self.shown.turn();
             let limit = self.settings.token_interval.saturating_sub(session.committed_at.elapsed()).clamp(Duration::from_millis(1), TURN);
             let next = self.runtime.block_on(async {
@@ -459,7 +477,16 @@ impl Pump {
     fn take(&mut self, session: &mut Session, reply: &Reply) -> Result<(), Setback> {
         session.pending = Position::After(reply.token.clone());
         let empty = reply.batch.doc_slices().is_ok_and(bson::RawArray::is_empty);
-        if empty { Ok(()) } else { self.publish_reply(session, reply) }
+        if !empty {
+            self.publish_reply(session, reply)?;
+        }
+        let time = reply.token.cluster_time();
+        // Events of one transaction share a time: only an empty reply says that there are no more of it.
+        if self.end.is_some_and(|end| time > end || (empty && time == end)) {
+            tracing::info!(cluster_time = %time, "the end is reached");
+            self.stop.cancel();
+        }
+        Ok(())
     }
 
     /// An idle stream's position is committed too: it must not fall off the oplog.

@@ -1,0 +1,113 @@
+//! One mongod, one broker, one source under test.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::Result;
+use mongodb::{Client, bson::{Document, doc}};
+use pipeline_tests::{
+    kafka_reader::{KafkaReader, KafkaRecord},
+    servers::{Kafka, KafkaOptions, Mongod, MongodOptions},
+    service::{Binary, Environment, Service},
+    wait,
+};
+use rdkafka::{
+    ClientConfig,
+    producer::{BaseProducer, BaseRecord, Producer as _},
+};
+use tempfile::TempDir;
+
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+pub(crate) struct Stage {
+    pub(crate) mongod: Mongod,
+    pub(crate) kafka: Kafka,
+    pub(crate) client: Client,
+    pub(crate) reader: KafkaReader,
+    folder: TempDir,
+}
+
+impl Stage {
+    pub(crate) async fn new() -> Result<Self> {
+        let (mongod, kafka) =
+            tokio::try_join!(Mongod::start(MongodOptions::default()), Kafka::start(KafkaOptions::default()))?;
+        let client = mongod.client().await?;
+        let reader = KafkaReader::new(kafka.bootstrap());
+        Ok(Self { mongod, kafka, client, reader, folder: TempDir::new()? })
+    }
+
+    pub(crate) fn environment(&self) -> Environment {
+        // `appName` lets fail points aim at the source alone.
+        Environment::new()
+            .set("MONGO_URI", format!("{}&appName=source-under-test", self.mongod.uri()))
+            .set("KAFKA_BROKERS", self.kafka.bootstrap())
+            .set("TOKEN_INTERVAL", "200ms")
+            .set("TRANSACTION_TIMEOUT", "5s")
+    }
+
+    pub(crate) fn start(&self, environment: Environment) -> Result<Service> {
+        Service::start(Binary::Source, "source", environment, self.folder.path())
+    }
+
+    pub(crate) async fn started(&self, environment: Environment) -> Result<Service> {
+        let mut source = self.start(environment)?;
+        source.wait_until_ready().await?;
+        Ok(source)
+    }
+
+    pub(crate) async fn insert(&self, collection: &str, ids: std::ops::Range<i32>) -> Result<()> {
+        let (db, coll) = collection.split_once('.').unwrap();
+        let documents = ids.map(|id| doc! { "_id": id, "v": 0 });
+        self.client.database(db).collection::<Document>(coll).insert_many(documents).await?;
+        Ok(())
+    }
+
+    /// Waits until the topic has so many records, and returns all of them.
+    pub(crate) async fn records(&self, topic: &str, count: usize) -> Result<Vec<KafkaRecord>> {
+        wait::until(&format!("{count} records in {topic}"), LIMIT, || async {
+            if !self.reader.topics(topic).await?.contains(topic) {
+                return Ok(None);
+            }
+            let content = self.reader.read([topic.to_owned()]).await?;
+            let records: Vec<KafkaRecord> = content.records(topic).cloned().collect();
+            Ok((records.len() >= count).then_some(records))
+        })
+        .await
+    }
+
+    pub(crate) async fn last_token(&self) -> Result<Vec<u8>> {
+        let topic = "atlas.resume-tokens-default";
+        let content = self.reader.read([topic.to_owned()]).await?;
+        let last = content.records(topic).filter(|record| record.key.as_deref() == Some(b"default")).last();
+        Ok(last.unwrap().value.clone().unwrap())
+    }
+
+    /// Somebody else's write, outside of any transaction.
+    pub(crate) fn produce(&self, topic: &str, key: &str, value: Option<&[u8]>) -> Result<()> {
+        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", self.kafka.bootstrap()).create()?;
+        let mut record = BaseRecord::<str, [u8]>::to(topic).partition(0).key(key);
+        if let Some(value) = value {
+            record = record.payload(value);
+        }
+        producer.send(record).map_err(|(error, _)| error)?;
+        producer.flush(LIMIT)?;
+        Ok(())
+    }
+
+    /// Every next command of this name by the source fails so, `times` times.
+    pub(crate) async fn fail(&self, command: &str, code: i32, times: i32) -> Result<()> {
+        let data = doc! { "failCommands": [command], "errorCode": code, "appName": "source-under-test" };
+        let point = doc! { "configureFailPoint": "failCommand", "mode": { "times": times }, "data": data };
+        self.mongod.admin_command(point).await?;
+        Ok(())
+    }
+}
+
+/// How often each event id comes.
+pub(crate) fn repeated(records: &[KafkaRecord]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for record in records {
+        *counts.entry(record.header("event-id").unwrap().to_owned()).or_insert(0) += 1;
+    }
+    counts.retain(|_, count| *count > 1);
+    counts
+}
