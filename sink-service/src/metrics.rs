@@ -65,6 +65,9 @@ impl SinkMetrics {
         for operation in ["lake", "kafka"] {
             counter!(RETRIES, "op" => operation).absolute(0);
         }
+        for (stage, kind) in [("consume", "client"), ("consume", "pause"), ("publish", "halt")] {
+            counter!(ERRORS, "stage" => stage, "type" => kind).absolute(0);
+        }
         for kind in ["assign", "revoke", "lost"] {
             counter!(REBALANCES, "kind" => kind).absolute(0);
         }

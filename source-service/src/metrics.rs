@@ -38,6 +38,8 @@ pub fn describe() {
     describe_counter!(REPAIRED, Unit::Count, "Texts with invalid UTF-8, whose bad bytes became U+FFFD.");
     describe_gauge!(BROKER_CHECK_SKIPPED, Unit::Count, "1 while BROKER_CHECK=skip leaves the brokers unchecked.");
     describe_counter!(ERRORS, Unit::Count, "Errors, by stage and type.");
+    // A series that first appears with an error has no increase to be seen.
+    counter!(ERRORS, "stage" => "stream", "type" => "stop").absolute(0);
 }
 
 /// An error that was handled or ends the process. Both labels are bounded sets.
