@@ -123,11 +123,16 @@ fn judge_line(place: &str, path: &str, line: &[u8], record: &KafkaRecord, violat
         violations.add(ViolationKind::InventedInLake, format!("{place}: the record is a tombstone"));
         return;
     };
-    if line != wanted_line(value, record) {
-        violations.add(
-            ViolationKind::WrongContent,
-            format!("{place}: is not the value of {}", self::place(record)),
+    let wanted = wanted_line(value, record);
+    if line != wanted {
+        let shown = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(300)]).into_owned();
+        let detail = format!(
+            "{place}: is {:?}, the value of {} gives {:?}",
+            shown(line),
+            self::place(record),
+            shown(&wanted)
         );
+        violations.add(ViolationKind::WrongContent, detail);
     }
     let folder = event_hour::folder(record, Json::parse(value).ok().as_ref());
     if !path.contains(&format!("/{folder}/")) {
