@@ -88,8 +88,12 @@ pub struct DeadLetter {
 
 impl DeadLetter {
     fn size(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len)).sum();
-        self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers + self.error.len()
+        let headers: usize =
+            self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len)).sum();
+        self.key.as_ref().map_or(0, Vec::len)
+            + self.value.as_ref().map_or(0, Vec::len)
+            + headers
+            + self.error.len()
     }
 }
 
@@ -108,8 +112,11 @@ pub struct Buffer {
 impl Buffer {
     pub fn new(partition: &TopicPartition) -> Self {
         let topic = serde_json::to_string(&*partition.topic).expect("a string is JSON");
-        let kafka_member =
-            format!("\"{}\":{{\"topic\":{topic},\"partition\":{},\"offset\":", member::KAFKA, partition.partition);
+        let kafka_member = format!(
+            "\"{}\":{{\"topic\":{topic},\"partition\":{},\"offset\":",
+            member::KAFKA,
+            partition.partition
+        );
         Self {
             kafka_member: kafka_member.into_bytes(),
             entries: Vec::new(),
@@ -156,7 +163,13 @@ impl Buffer {
     }
 
     /// Adds a record that is a line or a tombstone. Dead letters go through [`Self::push_dead_letter`].
-    pub fn push(&mut self, offset: KafkaOffset, record: &RecordView<'_>, inspected: &Inspected<'_>, now: Instant) {
+    pub fn push(
+        &mut self,
+        offset: KafkaOffset,
+        record: &RecordView<'_>,
+        inspected: &Inspected<'_>,
+        now: Instant,
+    ) {
         let kind = match inspected.verdict {
             Verdict::Line { body, empty_object, has_line_breaks } => {
                 self.push_line(offset, record.timestamp, body, empty_object, has_line_breaks);
@@ -187,7 +200,10 @@ impl Buffer {
         event_id_end: usize,
         now: Instant,
     ) {
-        debug_assert!(self.entries.last().is_none_or(|last| last.offset < offset), "offsets rise within a partition");
+        debug_assert!(
+            self.entries.last().is_none_or(|last| last.offset < offset),
+            "offsets rise within a partition"
+        );
         self.oldest.get_or_insert(now);
         self.entries.push(Entry {
             offset,
@@ -200,7 +216,14 @@ impl Buffer {
         });
     }
 
-    fn push_line(&mut self, offset: KafkaOffset, timestamp: Option<i64>, body: &[u8], empty: bool, line_breaks: bool) {
+    fn push_line(
+        &mut self,
+        offset: KafkaOffset,
+        timestamp: Option<i64>,
+        body: &[u8],
+        empty: bool,
+        line_breaks: bool,
+    ) {
         let start = self.lines.len();
         self.lines.extend_from_slice(body);
         if line_breaks {
@@ -332,7 +355,8 @@ impl Batch {
     fn event_of(&self, index: usize) -> Option<LastEvent> {
         let entry = &self.entries[index];
         let start = index.checked_sub(1).map_or(0, |before| self.entries[before].source_end);
-        let text = |range: std::ops::Range<usize>| std::str::from_utf8(&self.names[range]).expect("names were text");
+        let text =
+            |range: std::ops::Range<usize>| std::str::from_utf8(&self.names[range]).expect("names were text");
         let event_id = text(start..entry.event_id_end);
         let source = text(entry.event_id_end..entry.source_end);
         (!event_id.is_empty()).then(|| LastEvent::new(event_id, source))
@@ -391,7 +415,8 @@ mod tests {
 
     #[test]
     fn the_line_is_the_value_with_kafka_as_its_last_member() {
-        let batch = buffer_of(&["{\"a\":1,\r\n\"b\":2} ", "{}", "{ }"]).freeze(KafkaOffset::new(10), KafkaOffset::new(13));
+        let batch = buffer_of(&["{\"a\":1,\r\n\"b\":2} ", "{}", "{ }"])
+            .freeze(KafkaOffset::new(10), KafkaOffset::new(13));
         let kafka = |offset| {
             format!(
                 "\"_kafka\":{{\"topic\":\"atlas.shop.orders\",\"partition\":1,\"offset\":{offset},\"timestamp\":1755900000000}}}}\n"
@@ -409,7 +434,10 @@ mod tests {
         let inspected = inspect(&record, &Namespace::new("shop", "orders"), 1024);
         buffer.push(KafkaOffset::ZERO, &record, &inspected, Instant::now());
         let piece = buffer.freeze(KafkaOffset::new(10), KafkaOffset::new(1)).piece(1);
-        assert_eq!(piece.bytes, &b"{\"_kafka\":{\"topic\":\"t\",\"partition\":0,\"offset\":0,\"timestamp\":null}}\n"[..]);
+        assert_eq!(
+            piece.bytes,
+            &b"{\"_kafka\":{\"topic\":\"t\",\"partition\":0,\"offset\":0,\"timestamp\":null}}\n"[..]
+        );
         assert_eq!(piece.last_event, None);
     }
 
@@ -433,7 +461,8 @@ mod tests {
 
     #[test]
     fn a_piece_reaches_its_size_and_stops() {
-        let batch = buffer_of(&["{\"a\":1}", "{\"b\":2}", "{\"c\":3}"]).freeze(KafkaOffset::new(10), KafkaOffset::new(13));
+        let batch = buffer_of(&["{\"a\":1}", "{\"b\":2}", "{\"c\":3}"])
+            .freeze(KafkaOffset::new(10), KafkaOffset::new(13));
         let line = batch.piece(1).bytes.len();
         assert_eq!(batch.count_up_to(1), 1);
         assert_eq!(batch.count_up_to(line), 1);

@@ -241,11 +241,13 @@ impl Chain {
     fn check_identity(&self, topic_id: Option<&str>) -> Result<(), ChainHalt> {
         let partition = || self.partition.clone();
         if self.head.topic != *self.partition.topic || self.head.partition != self.partition.partition {
-            let what = format!("the head at its place is that of {}/{}", self.head.topic, self.head.partition);
+            let what =
+                format!("the head at its place is that of {}/{}", self.head.topic, self.head.partition);
             return Err(ChainHalt::LayoutDiffers { partition: partition(), what });
         }
         if self.head.layout != LAYOUT {
-            let what = format!("the chain was begun with layout {}, this version writes {LAYOUT}", self.head.layout);
+            let what =
+                format!("the chain was begun with layout {}, this version writes {LAYOUT}", self.head.layout);
             return Err(ChainHalt::LayoutDiffers { partition: partition(), what });
         }
         self.check_topic_id(topic_id)?;
@@ -332,10 +334,14 @@ impl Chain {
         match &self.file {
             None => self.create_step(path, batch, context),
             Some(file) if is_sealed(file) => Ok(match batch.pending().first() {
-                Some(entry) => Step::WriteHead(self.head_at(file.metadata.next, entry.hour, context.namespace)),
+                Some(entry) => {
+                    Step::WriteHead(self.head_at(file.metadata.next, entry.hour, context.namespace))
+                }
                 None => self.mark_created().unwrap_or_else(|| self.scan_step(batch, context)),
             }),
-            Some(file) => Ok(self.mark_created().unwrap_or_else(|| self.append_step(path, file, batch, context))),
+            Some(file) => {
+                Ok(self.mark_created().unwrap_or_else(|| self.append_step(path, file, batch, context)))
+            }
         }
     }
 
@@ -367,7 +373,12 @@ impl Chain {
         }
     }
 
-    fn create_step(&self, path: &LakePath, batch: &Batch, context: &StepContext<'_>) -> Result<Step, ChainHalt> {
+    fn create_step(
+        &self,
+        path: &LakePath,
+        batch: &Batch,
+        context: &StepContext<'_>,
+    ) -> Result<Step, ChainHalt> {
         let Some(entry) = batch.pending().first() else { return Ok(self.scan_step(batch, context)) };
         let hour = self.hour_of(path)?;
         if entry.hour != hour {
@@ -383,7 +394,13 @@ impl Chain {
         Ok(Step::Create(self.file_step(path, hour, &self.empty_file(context), 0, batch, context)))
     }
 
-    fn append_step(&self, path: &LakePath, file: &FileState, batch: &Batch, context: &StepContext<'_>) -> Step {
+    fn append_step(
+        &self,
+        path: &LakePath,
+        file: &FileState,
+        batch: &Batch,
+        context: &StepContext<'_>,
+    ) -> Step {
         let hour = path.hour().expect("the head's path was read as a data file's");
         let due = self.roll_due(file, &context.policy, context.now);
         let fits = |entry: &Entry| entry.kind == EntryKind::DeadLetter || entry.hour == hour;
@@ -394,7 +411,9 @@ impl Chain {
             Some(entry) if seeded_bug::planted(SeededBug::RollWithoutSeal) => {
                 Step::WriteHead(self.head_at(file.metadata.next, entry.hour, context.namespace))
             }
-            Some(entry) => self.recommit(path, file, entry.offset, Some(due.unwrap_or(RollReason::Hour)), context),
+            Some(entry) => {
+                self.recommit(path, file, entry.offset, Some(due.unwrap_or(RollReason::Hour)), context)
+            }
             None if due.is_some() || (context.publish_position && batch.end() > self.position()) => {
                 self.recommit(path, file, batch.end(), due, context)
             }
@@ -502,8 +521,8 @@ impl Chain {
         if let Some(last) = &piece.last_event {
             metadata.last_event = Some(last.clone());
         }
-        let earlier = |a: Option<_>, b: Option<_>| a.into_iter().chain(b).min();
-        metadata.min_cluster_time = earlier(before.min_cluster_time, piece.min_cluster_time);
+        // `None` sorts before every time, so it has to be left out of the minimum.
+        metadata.min_cluster_time = before.min_cluster_time.into_iter().chain(piece.min_cluster_time).min();
         metadata.max_cluster_time = before.max_cluster_time.max(piece.max_cluster_time);
         metadata.crc = before.crc.followed_by(piece.crc, bytes);
         metadata.original_size += bytes;

@@ -59,10 +59,15 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(
-            with_settings(Command::new("show").about("Every setting as it holds, and where it came from; secrets masked"))
-                .arg(flag("json", "As JSON")),
+            with_settings(
+                Command::new("show")
+                    .about("Every setting as it holds, and where it came from; secrets masked"),
+            )
+            .arg(flag("json", "As JSON")),
         )
-        .subcommand(Command::new("example").about("An .env file with every setting, its default and what it expects"));
+        .subcommand(
+            Command::new("example").about("An .env file with every setting, its default and what it expects"),
+        );
     let verify = with_settings(Command::new("verify").about("Compare the lake with Kafka, record by record"))
         .arg(flag("all", "Every data topic under the prefix").conflicts_with("topic"))
         .arg(
@@ -104,7 +109,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, c
     let matches = command().try_get_matches_from(arguments)?;
     match matches.subcommand() {
         Some(("run", matches)) => Ok(Request::Run(sources(matches))),
-        Some(("verify", matches)) => Ok(Request::Verify { sources: sources(matches), verify: verify(matches) }),
+        Some(("verify", matches)) => {
+            Ok(Request::Verify { sources: sources(matches), verify: verify(matches) })
+        }
         Some(("config", matches)) => match matches.subcommand() {
             Some(("show", matches)) => {
                 Ok(Request::ConfigShow { sources: sources(matches), json: matches.get_flag("json") })
@@ -143,7 +150,9 @@ mod tests {
     fn verify_needs_to_know_what() {
         let parse = |line: &[&str]| parse(line.iter().map(OsString::from));
         assert!(parse(&["sink-service", "verify"]).is_err());
-        let Request::Verify { verify, .. } = parse(&["sink-service", "verify", "--topic", "a", "--topic", "b"]).unwrap() else {
+        let Request::Verify { verify, .. } =
+            parse(&["sink-service", "verify", "--topic", "a", "--topic", "b"]).unwrap()
+        else {
             panic!("not verify")
         };
         assert_eq!(verify.topics, ["a", "b"]);

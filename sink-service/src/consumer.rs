@@ -223,9 +223,10 @@ impl GroupConsumer {
     pub fn positions(&self) -> KafkaResult<Vec<(TopicPartition, KafkaOffset)>> {
         let list = self.consumer.position()?;
         let positions = list.elements().into_iter().filter_map(|element| match element.offset() {
-            Offset::Offset(offset) => {
-                Some((TopicPartition::new(element.topic(), element.partition()), KafkaOffset::from_kafka(offset)?))
-            }
+            Offset::Offset(offset) => Some((
+                TopicPartition::new(element.topic(), element.partition()),
+                KafkaOffset::from_kafka(offset)?,
+            )),
             _ => None,
         });
         Ok(positions.collect())
@@ -235,7 +236,11 @@ impl GroupConsumer {
     ///
     /// # Errors
     /// If the commit cannot be sent; with [`CommitMode::Sync`], if it failed.
-    pub fn commit(&self, positions: &[(TopicPartition, KafkaOffset, String)], mode: CommitMode) -> KafkaResult<()> {
+    pub fn commit(
+        &self,
+        positions: &[(TopicPartition, KafkaOffset, String)],
+        mode: CommitMode,
+    ) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
         for (partition, offset, text) in positions {
             let mut element = list.add_partition(&partition.topic, partition.partition);

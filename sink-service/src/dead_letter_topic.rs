@@ -60,7 +60,10 @@ impl DeadLetterTopic {
             replication: REPLICATION,
             configs: Configs::from([
                 ("cleanup.policy".to_owned(), "delete".to_owned()),
-                ("max.message.bytes".to_owned(), (self.largest_message(&topics).await? + HEADROOM_BYTES).to_string()),
+                (
+                    "max.message.bytes".to_owned(),
+                    (self.largest_message(&topics).await? + HEADROOM_BYTES).to_string(),
+                ),
                 ("message.timestamp.type".to_owned(), "CreateTime".to_owned()),
             ]),
         };
@@ -69,7 +72,10 @@ impl DeadLetterTopic {
             Creation::AlreadyExists => {}
             Creation::CollidesWith(others) => {
                 let what = format!("create topic {}", self.name);
-                return Err(AdminError::Refused { what, reason: format!("it collides with {}", others.join(", ")) });
+                return Err(AdminError::Refused {
+                    what,
+                    reason: format!("it collides with {}", others.join(", ")),
+                });
             }
         }
         Ok(())

@@ -44,10 +44,12 @@ impl DeadLetterError {
     pub fn exit_code(&self) -> ExitCode {
         use RDKafkaErrorCode as Code;
         match self.code {
-            Some(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed | Code::Authentication) => {
-                ExitCode::NotAllowed
+            Some(
+                Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed | Code::Authentication,
+            ) => ExitCode::NotAllowed,
+            Some(Code::MessageSizeTooLarge | Code::InvalidTopic | Code::PolicyViolation) => {
+                ExitCode::Configuration
             }
-            Some(Code::MessageSizeTooLarge | Code::InvalidTopic | Code::PolicyViolation) => ExitCode::Configuration,
             _ => ExitCode::Temporary,
         }
     }
@@ -111,8 +113,12 @@ impl DeadLetterQueue {
     ) -> Result<(), DeadLetterError> {
         let letters: Vec<&DeadLetter> = letters.iter().filter(|letter| letter.offset >= from).collect();
         let Some(first) = letters.first() else { return Ok(()) };
-        self.topic.ensure().await.map_err(|error| self.failed(partition, first, error.to_string(), code_of(&error)))?;
-        let made = self.producer.get_or_try_init(|| async { self.config.create_with_context(Receipts) }).await;
+        self.topic
+            .ensure()
+            .await
+            .map_err(|error| self.failed(partition, first, error.to_string(), code_of(&error)))?;
+        let made =
+            self.producer.get_or_try_init(|| async { self.config.create_with_context(Receipts) }).await;
         let producer = made.map_err(|error| self.failed(partition, first, error.to_string(), None))?;
         let mut receipts = Vec::with_capacity(letters.len());
         for letter in letters {
@@ -120,7 +126,9 @@ impl DeadLetterQueue {
         }
         for (letter, receipt) in receipts {
             let report = receipt.await.unwrap_or(Err(KafkaError::Canceled));
-            report.map_err(|error| self.failed(partition, letter, error.to_string(), error.rdkafka_error_code()))?;
+            report.map_err(|error| {
+                self.failed(partition, letter, error.to_string(), error.rdkafka_error_code())
+            })?;
         }
         Ok(())
     }
@@ -133,8 +141,9 @@ impl DeadLetterQueue {
     ) -> Result<oneshot::Receiver<Result<(), KafkaError>>, DeadLetterError> {
         let key = key_of(partition, letter);
         let (sender, receipt) = oneshot::channel();
-        let mut record =
-            BaseRecord::with_opaque_to(self.topic.name(), Box::new(sender)).key(&key).headers(self.headers(partition, letter));
+        let mut record = BaseRecord::with_opaque_to(self.topic.name(), Box::new(sender))
+            .key(&key)
+            .headers(self.headers(partition, letter));
         if let Some(value) = &letter.value {
             record = record.payload(value);
         }
@@ -147,7 +156,12 @@ impl DeadLetterQueue {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
                 Err((error, _)) => {
-                    return Err(self.failed(partition, letter, error.to_string(), error.rdkafka_error_code()));
+                    return Err(self.failed(
+                        partition,
+                        letter,
+                        error.to_string(),
+                        error.rdkafka_error_code(),
+                    ));
                 }
             }
         }
@@ -158,7 +172,9 @@ impl DeadLetterQueue {
         for (name, value) in &letter.headers {
             headers = headers.insert(Header { key: name, value: value.as_deref() });
         }
-        let text = |headers: OwnedHeaders, name, value: &str| headers.insert(Header { key: name, value: Some(value) });
+        let text = |headers: OwnedHeaders, name, value: &str| {
+            headers.insert(Header { key: name, value: Some(value) })
+        };
         let original = |name| {
             let value = letter.headers.iter().rev().find(|(header, _)| header == name)?.1.as_deref()?;
             std::str::from_utf8(value).ok()
@@ -193,7 +209,12 @@ impl DeadLetterQueue {
         cause: String,
         code: Option<RDKafkaErrorCode>,
     ) -> DeadLetterError {
-        DeadLetterError { letter: key_of(partition, letter), topic: self.topic.name().to_owned(), cause, code }
+        DeadLetterError {
+            letter: key_of(partition, letter),
+            topic: self.topic.name().to_owned(),
+            cause,
+            code,
+        }
     }
 
     /// Waits until nothing is on its way any more, at most `timeout`.
@@ -228,7 +249,10 @@ pub fn letter_of(
 ) -> DeadLetter {
     use rdkafka::message::Headers;
     let headers = message.headers().map(|headers| {
-        headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect::<Vec<_>>()
+        headers
+            .iter()
+            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+            .collect::<Vec<_>>()
     });
     DeadLetter {
         offset,

@@ -63,7 +63,9 @@ mod tests {
     #[test]
     fn boundaries_fall_into_the_right_hour() {
         let folder = |text: &str| {
-            EventHour::from_millis(DateTime::parse_from_rfc3339(text).unwrap().timestamp_millis()).unwrap().folder()
+            EventHour::from_millis(DateTime::parse_from_rfc3339(text).unwrap().timestamp_millis())
+                .unwrap()
+                .folder()
         };
         assert_eq!(folder("2025-12-31T23:59:59.999Z"), "year=2025/month=12/day=31/hour=23");
         assert_eq!(folder("2026-01-01T00:00:00Z"), "year=2026/month=01/day=01/hour=00");

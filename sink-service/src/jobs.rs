@@ -9,7 +9,12 @@ use std::{
     sync::Arc,
 };
 
-use shared::{backoff::Backoff, kafka_ffi::TopicId, kafka_position::{KafkaOffset, TopicPartition}, namespace::Namespace};
+use shared::{
+    backoff::Backoff,
+    kafka_ffi::TopicId,
+    kafka_position::{KafkaOffset, TopicPartition},
+    namespace::Namespace,
+};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
@@ -93,7 +98,8 @@ impl Jobs {
     pub fn publish(&self, round: Vec<Publishing>) {
         let jobs = self.clone();
         self.runtime.spawn(async move {
-            let topics = round.iter().map(|publishing| Arc::clone(&publishing.identity.partition.topic)).collect();
+            let topics =
+                round.iter().map(|publishing| Arc::clone(&publishing.identity.partition.topic)).collect();
             let ids = jobs.topic_ids(topics).await;
             for publishing in round {
                 jobs.runtime.spawn(jobs.clone().publish_one(publishing, ids.clone()));
@@ -126,7 +132,11 @@ impl Jobs {
             Ok(topic_id) => {
                 identity.topic_id = topic_id;
                 let _upload = self.uploads.acquire().await.expect("the semaphore is never closed");
-                match self.publisher.publish(Job { identity, namespace, chain, batch, publish_position }).await {
+                match self
+                    .publisher
+                    .publish(Job { identity, namespace, chain, batch, publish_position })
+                    .await
+                {
                     Ok(chain) => Outcome::Published { topic_id, chain: Box::new(chain) },
                     Err(halt) => Outcome::Halted(halt),
                 }

@@ -49,7 +49,10 @@ impl KafkaLog {
     /// If librdkafka refuses the configuration.
     pub fn new(base: &ClientConfig) -> Result<Self, KafkaError> {
         let mut config = base.clone();
-        config.set("isolation.level", "read_uncommitted").set("enable.auto.commit", "false").set("group.id", "unused");
+        config
+            .set("isolation.level", "read_uncommitted")
+            .set("enable.auto.commit", "false")
+            .set("group.id", "unused");
         Ok(Self { client: Arc::new(config.create_with_context(ForwardLogs)?) })
     }
 
@@ -77,7 +80,8 @@ impl KafkaLog {
             .await
             .map_err(|error| classify(&topic, &error))?;
         let offset = |value| {
-            KafkaOffset::from_kafka(value).ok_or_else(|| LogError::Unavailable(format!("{topic}: watermark {value}")))
+            KafkaOffset::from_kafka(value)
+                .ok_or_else(|| LogError::Unavailable(format!("{topic}: watermark {value}")))
         };
         Ok((offset(low)?, offset(high)?))
     }
@@ -87,7 +91,11 @@ impl KafkaLog {
     ///
     /// # Errors
     /// If Kafka does not say.
-    pub async fn first_at(&self, partition: &TopicPartition, at: DateTime<Utc>) -> Result<Option<KafkaOffset>, LogError> {
+    pub async fn first_at(
+        &self,
+        partition: &TopicPartition,
+        at: DateTime<Utc>,
+    ) -> Result<Option<KafkaOffset>, LogError> {
         let TopicPartition { topic, partition } = partition.clone();
         let asked = topic.clone();
         let found = self
@@ -110,7 +118,10 @@ impl KafkaLog {
     ///
     /// # Errors
     /// If Kafka does not say, or we may not ask.
-    pub async fn topic_ids(&self, topics: Vec<Arc<str>>) -> Result<HashMap<Arc<str>, Option<TopicId>>, LogError> {
+    pub async fn topic_ids(
+        &self,
+        topics: Vec<Arc<str>>,
+    ) -> Result<HashMap<Arc<str>, Option<TopicId>>, LogError> {
         let described = self
             .ask(move |client| {
                 let names: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
@@ -125,8 +136,12 @@ impl KafkaLog {
                     ids.insert(Arc::from(topic.name), topic.id);
                 }
                 Err(DescribeError::Unknown { .. }) => {}
-                Err(error @ DescribeError::NotAllowed { .. }) => return Err(LogError::Denied(error.to_string())),
-                Err(error @ DescribeError::Failed { .. }) => return Err(LogError::Unavailable(error.to_string())),
+                Err(error @ DescribeError::NotAllowed { .. }) => {
+                    return Err(LogError::Denied(error.to_string()));
+                }
+                Err(error @ DescribeError::Failed { .. }) => {
+                    return Err(LogError::Unavailable(error.to_string()));
+                }
             }
         }
         Ok(ids)
@@ -137,7 +152,9 @@ impl KafkaLog {
         question: impl FnOnce(&Client) -> Result<T, KafkaError> + Send + 'static,
     ) -> Result<T, KafkaError> {
         let client = Arc::clone(&self.client);
-        tokio::task::spawn_blocking(move || question(&client)).await.expect("a question to Kafka does not panic")
+        tokio::task::spawn_blocking(move || question(&client))
+            .await
+            .expect("a question to Kafka does not panic")
     }
 }
 
@@ -147,9 +164,11 @@ pub fn classify(topic: &str, error: &KafkaError) -> LogError {
         Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => {
             LogError::NoTopic(topic.to_owned())
         }
-        Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
-            LogError::Denied(format!("{topic}: {error}"))
-        }
+        Some(
+            Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed,
+        ) => LogError::Denied(format!("{topic}: {error}")),
         _ => LogError::Unavailable(format!("{topic}: {error}")),
     }
 }

@@ -42,7 +42,8 @@ impl LakePath {
     /// If a segment is empty, `.` or `..`, or the path could leave the root.
     pub fn new(path: impl Into<String>) -> Result<Self, InvalidLakePath> {
         let path = path.into();
-        let legal = path.split('/').all(|segment| !matches!(segment, "" | "." | "..") && !segment.contains('\0'));
+        let legal =
+            path.split('/').all(|segment| !matches!(segment, "" | "." | "..") && !segment.contains('\0'));
         if legal { Ok(Self(path)) } else { Err(InvalidLakePath(path)) }
     }
 
@@ -123,7 +124,8 @@ impl CollectionFolder {
     /// Whether a data file's name says that it is this partition's.
     pub fn is_data_file_of(path: &LakePath, partition: i32) -> bool {
         let name = path.file_name();
-        name.starts_with("events-") && name.get(18..).is_some_and(|rest| rest.starts_with(&format!("-p{partition:04}-")))
+        name.starts_with("events-")
+            && name.get(18..).is_some_and(|rest| rest.starts_with(&format!("-p{partition:04}-")))
     }
 }
 

@@ -52,7 +52,10 @@ fn main() -> ProcessExit {
         Ok(Request::ConfigShow { sources, json }) => config_show(sources, json),
         Ok(Request::ConfigExample) => print(&shared::settings::env_example(TABLE)),
         Err(error) => {
-            let asked = matches!(error.kind(), clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion);
+            let asked = matches!(
+                error.kind(),
+                clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion
+            );
             match error.print() {
                 Ok(()) if asked => ProcessExit::SUCCESS,
                 _ => ExitCode::Usage.into(),
@@ -110,7 +113,12 @@ fn run(sources: Sources) -> ProcessExit {
             ProcessExit::SUCCESS
         }
         Err(stop) => {
-            tracing::error!(code = stop.code.number(), meaning = stop.code.meaning(), reason = stop.message, "stopped");
+            tracing::error!(
+                code = stop.code.number(),
+                meaning = stop.code.meaning(),
+                reason = stop.message,
+                "stopped"
+            );
             stop.exit_code()
         }
     }
@@ -144,10 +152,12 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
     let runtime = runtime()?;
     let lake = open_lake(&settings, &runtime)?;
     let kafka = |name| settings.kafka.client_config(name);
-    let refused = |error: KafkaError| Stop::new(ExitCode::Configuration, format!("the Kafka client refuses: {error}"));
+    let refused =
+        |error: KafkaError| Stop::new(ExitCode::Configuration, format!("the Kafka client refuses: {error}"));
     let (report, reports) = mpsc::channel(REPORTS_MAX);
     let (wait, waits) = mpsc::channel(REPORTS_MAX);
-    let letters = DeadLetterTopic::new(&kafka("atlas-sink-admin"), settings.dead_letters, settings.names.clone());
+    let letters =
+        DeadLetterTopic::new(&kafka("atlas-sink-admin"), settings.dead_letters, settings.names.clone());
     let publisher = Publisher {
         lake,
         log: KafkaLog::new(&kafka("atlas-sink-log")).map_err(refused)?,
@@ -200,7 +210,9 @@ fn open_lake(settings: &SinkSettings, runtime: &Runtime) -> Result<Lake, Stop> {
     let lake = Lake::open(&settings.lake, settings.auth.as_ref())
         .map_err(|error| Stop::new(ExitCode::Configuration, error.to_string()))?;
     let prepared = runtime.block_on(async { tokio::time::timeout(LAKE_PREPARE_LIMIT, lake.prepare()).await });
-    let cannot = |code, error: &dyn std::fmt::Display| Stop::new(code, format!("cannot use the lake at {}: {error}", settings.lake));
+    let cannot = |code, error: &dyn std::fmt::Display| {
+        Stop::new(code, format!("cannot use the lake at {}: {error}", settings.lake))
+    };
     match prepared {
         Ok(Ok(())) => Ok(lake),
         Ok(Err(error @ LakeError::Denied { .. })) => Err(cannot(ExitCode::NotAllowed, &error)),
@@ -231,7 +243,8 @@ fn compare(settings: &SinkSettings, request: &VerifyRequest) -> Result<bool, Sto
     kafka_client::connect_check(&settings.kafka, FIRST_CONTACT_LIMIT)?;
     let runtime = runtime()?;
     let lake = open_lake(settings, &runtime)?;
-    let refused = |error: KafkaError| Stop::new(ExitCode::Configuration, format!("the Kafka client refuses: {error}"));
+    let refused =
+        |error: KafkaError| Stop::new(ExitCode::Configuration, format!("the Kafka client refuses: {error}"));
     let kafka = settings.kafka.client_config("atlas-sink-verify");
     let verification = Verification {
         lake: &lake,

@@ -5,7 +5,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
 use shared::{dead_letter::DeadLetterReason, kafka_position::TopicPartition};
 
 use crate::{chain::RollReason, lake::LakeError};
@@ -238,12 +241,27 @@ fn describe() {
     describe_histogram!(FLUSH_DURATION, Unit::Seconds, "Time that one publishing step on a data file took");
     describe_counter!(FILES_CREATED, "Data files created");
     describe_counter!(FILES_SEALED, "Data files sealed, by what ended them");
-    describe_histogram!(EVENT_AGE, Unit::Seconds, "Age of a flush's oldest row when it became durable, by cluster time");
-    describe_histogram!(BUFFERED, Unit::Seconds, "Time from reading a flush's oldest record to its being durable");
+    describe_histogram!(
+        EVENT_AGE,
+        Unit::Seconds,
+        "Age of a flush's oldest row when it became durable, by cluster time"
+    );
+    describe_histogram!(
+        BUFFERED,
+        Unit::Seconds,
+        "Time from reading a flush's oldest record to its being durable"
+    );
     describe_gauge!(PARTITION_LAG, "Records between what is durable and the end of the partition");
-    describe_gauge!(OLDEST_UNPUBLISHED, Unit::Seconds, "When the oldest record that is not durable was read; 0 = none");
+    describe_gauge!(
+        OLDEST_UNPUBLISHED,
+        Unit::Seconds,
+        "When the oldest record that is not durable was read; 0 = none"
+    );
     describe_gauge!(LAST_EVENT, Unit::Seconds, "Cluster time of the newest durable row, by topic");
-    describe_counter!(CONFLICTS, "Publishing steps that were refused or whose reply was lost, and were read back");
+    describe_counter!(
+        CONFLICTS,
+        "Publishing steps that were refused or whose reply was lost, and were read back"
+    );
     describe_counter!(STORAGE_REQUESTS, "Writing requests to the lake, by operation and outcome");
     describe_counter!(RETRIES, "Attempts repeated because a dependency was not available");
     describe_counter!(DEAD_LETTERS, "Records sent to the dead-letter topic, by reason");

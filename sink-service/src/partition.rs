@@ -203,7 +203,13 @@ impl PartitionState {
     }
 
     /// Buffers one record, as a line or a dead letter. What is durable already is passed over.
-    pub fn take(&mut self, message: &BorrowedMessage<'_>, value_bytes_max: usize, metrics: &SinkMetrics, now: Instant) {
+    pub fn take(
+        &mut self,
+        message: &BorrowedMessage<'_>,
+        value_bytes_max: usize,
+        metrics: &SinkMetrics,
+        now: Instant,
+    ) {
         let Some(offset) = KafkaOffset::from_kafka(message.offset()) else { return };
         if offset < self.position || self.is_opening() {
             return;
@@ -213,7 +219,8 @@ impl PartitionState {
         let namespace = self.namespace.get_or_insert_with(|| namespace_of_first(&record, partition));
         let mut inspected = inspect(&record, namespace, value_bytes_max);
         if seeded_bug::planted(SeededBug::HourFromClock) {
-            inspected.hour = EventHour::from_millis(Utc::now().timestamp_millis()).unwrap_or(EventHour::EPOCH);
+            inspected.hour =
+                EventHour::from_millis(Utc::now().timestamp_millis()).unwrap_or(EventHour::EPOCH);
         }
         self.records += 1;
         match inspected {
@@ -295,16 +302,15 @@ impl PartitionState {
 
     /// A position that has waited long enough to be published although no record stands before it.
     pub fn stale_position(&self, now: Instant) -> bool {
-        self.buffer.is_empty() && self.ahead.is_some_and(|(_, since)| now.duration_since(since) >= POSITION_AGE_MAX)
+        self.buffer.is_empty()
+            && self.ahead.is_some_and(|(_, since)| now.duration_since(since) >= POSITION_AGE_MAX)
     }
 
     /// Freezes what is buffered, up to the consumer's position, and hands out the chain with it.
     ///
     /// `None` while a batch is on its way or the chain is not read yet.
     pub fn freeze(&mut self) -> Option<(Chain, Batch, Namespace)> {
-        if self.idle_chain().is_none() {
-            return None;
-        }
+        self.idle_chain()?;
         let Phase::Idle(chain) = std::mem::replace(&mut self.phase, Phase::Opening) else { return None };
         let end = self.ahead.take().map_or(self.position, |(ahead, _)| ahead.max(self.position));
         let batch = self.buffer.freeze(self.buffered_from, end);
@@ -345,8 +351,11 @@ impl PartitionState {
 
 /// The parts of a message that decide what becomes of it.
 pub fn view_of<'a>(message: &'a BorrowedMessage<'_>) -> RecordView<'a> {
-    let mut record =
-        RecordView { value: message.payload(), timestamp: message.timestamp().to_millis(), ..RecordView::default() };
+    let mut record = RecordView {
+        value: message.payload(),
+        timestamp: message.timestamp().to_millis(),
+        ..RecordView::default()
+    };
     if let Some(headers) = message.headers() {
         for header in headers.iter() {
             if let Some(value) = header.value {

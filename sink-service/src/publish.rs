@@ -64,11 +64,17 @@ impl Halt {
     pub fn to_stop(&self) -> Stop {
         let (code, remedy) = match self {
             Self::Chain(halt) => (halt.exit_code(), remedy(halt)),
-            Self::Lake(LakeError::Denied { .. }) => (ExitCode::NotAllowed, "check LAKE_AUTH and the rights on the container"),
-            Self::Lake(LakeError::Damaged { .. }) => (ExitCode::LakeDiffers, "restore the file, or rebuild it from the topic"),
+            Self::Lake(LakeError::Denied { .. }) => {
+                (ExitCode::NotAllowed, "check LAKE_AUTH and the rights on the container")
+            }
+            Self::Lake(LakeError::Damaged { .. }) => {
+                (ExitCode::LakeDiffers, "restore the file, or rebuild it from the topic")
+            }
             Self::Lake(_) => (ExitCode::Configuration, "check LAKE_URL"),
             Self::Kafka(_) => (ExitCode::NotAllowed, "grant Describe on the topics to this user"),
-            Self::DeadLetters(error) => (error.exit_code(), "nothing was skipped: restart when dead letters can be written"),
+            Self::DeadLetters(error) => {
+                (error.exit_code(), "nothing was skipped: restart when dead letters can be written")
+            }
         };
         Stop::new(code, format!("{self}. {remedy}"))
     }
@@ -82,7 +88,9 @@ fn remedy(halt: &ChainHalt) -> &'static str {
         }
         ChainHalt::HeadLost { .. } => "Restore `_chain/` from a backup of the lake",
         ChainHalt::WentBack { .. } | ChainHalt::FileLost { .. } => "Restore the lake's files",
-        ChainHalt::ForeignFile { .. } | ChainHalt::LayoutDiffers { .. } => "Check that LAKE_URL and TOPIC_PREFIX are right",
+        ChainHalt::ForeignFile { .. } | ChainHalt::LayoutDiffers { .. } => {
+            "Check that LAKE_URL and TOPIC_PREFIX are right"
+        }
     }
 }
 
@@ -143,7 +151,14 @@ impl Publisher {
                     let id = identity.topic_id.map(|id| id.to_string());
                     let partition = identity.partition.clone();
                     let writer = self.writer.clone();
-                    return Ok(Chain::adopt(partition, writer, reading, id.as_deref(), confirmed, Instant::now())?);
+                    return Ok(Chain::adopt(
+                        partition,
+                        writer,
+                        reading,
+                        id.as_deref(),
+                        confirmed,
+                        Instant::now(),
+                    )?);
                 }
                 Err(trouble) => self.endure(trouble, &mut patience).await?,
             }
@@ -158,7 +173,10 @@ impl Publisher {
         let Job { identity, namespace, mut chain, mut batch, publish_position } = job;
         chain.check_topic_id(identity.topic_id.map(|id| id.to_string()).as_deref())?;
         batch.cut_before(chain.next());
-        self.dead_letters.deliver(&identity.partition, batch.dead_letters(), chain.next()).await.map_err(Halt::DeadLetters)?;
+        self.dead_letters
+            .deliver(&identity.partition, batch.dead_letters(), chain.next())
+            .await
+            .map_err(Halt::DeadLetters)?;
         let mut patience = Patience::new(&identity.partition, &self.waits);
         loop {
             let context = StepContext {
@@ -247,7 +265,11 @@ impl Publisher {
     }
 
     /// Any data file of this partition in its collection's folder.
-    async fn file_of(&self, namespace: &Namespace, partition: &TopicPartition) -> Result<Option<LakePath>, LakeError> {
+    async fn file_of(
+        &self,
+        namespace: &Namespace,
+        partition: &TopicPartition,
+    ) -> Result<Option<LakePath>, LakeError> {
         let folder = CollectionFolder::of(namespace);
         let files = self.lake.list_files(folder.path()).await?;
         Ok(files.into_iter().find(|file| file.metadata.topic_partition == *partition).map(|file| file.path))
@@ -258,7 +280,9 @@ impl Publisher {
             Trouble::Changed | Trouble::Lake(LakeError::Conflict) => return Ok(()),
             Trouble::Lake(LakeError::Unavailable { cause, retry_after }) => ("lake", cause, retry_after),
             Trouble::Lake(LakeError::Unknown { cause }) => ("lake", cause, None),
-            Trouble::Log(error @ (LogError::Unavailable(_) | LogError::NoTopic(_))) => ("kafka", error.to_string(), None),
+            Trouble::Log(error @ (LogError::Unavailable(_) | LogError::NoTopic(_))) => {
+                ("kafka", error.to_string(), None)
+            }
             Trouble::Log(error @ LogError::Denied(_)) => return Err(Halt::Kafka(error)),
             Trouble::Lake(error) => return Err(Halt::Lake(error)),
             Trouble::Chain(halt) => return Err(Halt::Chain(halt)),
@@ -294,7 +318,12 @@ impl From<LogError> for Trouble {
 ///
 /// # Errors
 /// As the lake says.
-pub async fn perform(lake: &Lake, chain: &mut Chain, step: Step, metrics: &SinkMetrics) -> Result<(), LakeError> {
+pub async fn perform(
+    lake: &Lake,
+    chain: &mut Chain,
+    step: Step,
+    metrics: &SinkMetrics,
+) -> Result<(), LakeError> {
     let began = Instant::now();
     match step {
         Step::Done => {}
@@ -305,7 +334,8 @@ pub async fn perform(lake: &Lake, chain: &mut Chain, step: Step, metrics: &SinkM
             chain.head_written(head, result?);
         }
         Step::Create(step) => {
-            let result = lake.create_file(&step.path, std::slice::from_ref(&step.piece), &step.metadata).await;
+            let result =
+                lake.create_file(&step.path, std::slice::from_ref(&step.piece), &step.metadata).await;
             metrics.storage_request("create", result.as_ref().err());
             chain.file_written(result?, Instant::now());
             metrics.file_created();

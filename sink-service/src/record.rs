@@ -62,10 +62,17 @@ impl<'a> RecordView<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict<'a> {
     /// A JSON object: `body` is the value without its closing brace and what follows it.
-    Line { body: &'a [u8], empty_object: bool, has_line_breaks: bool },
+    Line {
+        body: &'a [u8],
+        empty_object: bool,
+        has_line_breaks: bool,
+    },
     /// No value: counted, not written.
     Tombstone,
-    DeadLetter { reason: DeadLetterReason, error: String },
+    DeadLetter {
+        reason: DeadLetterReason,
+        error: String,
+    },
 }
 
 /// A record's verdict and its place in time.
@@ -80,7 +87,11 @@ pub struct Inspected<'a> {
 /// Looks at one record of a topic that holds `namespace`.
 pub fn inspect<'a>(record: &RecordView<'a>, namespace: &Namespace, value_bytes_max: usize) -> Inspected<'a> {
     let header_time = record.cluster_time.and_then(ClusterTime::parse);
-    let from_kafka = |verdict| Inspected { verdict, hour: hour_by_kafka(header_time, record.timestamp), cluster_time: header_time };
+    let from_kafka = |verdict| Inspected {
+        verdict,
+        hour: hour_by_kafka(header_time, record.timestamp),
+        cluster_time: header_time,
+    };
     let dead_letter = |reason, error: String| from_kafka(Verdict::DeadLetter { reason, error });
 
     let Some(value) = record.value else { return from_kafka(Verdict::Tombstone) };
@@ -106,14 +117,22 @@ pub fn inspect<'a>(record: &RecordView<'a>, namespace: &Namespace, value_bytes_m
 
     let db = record.database.or(probe.database.as_deref());
     let coll = record.collection.or(probe.collection.as_deref());
-    let contradicts = db.is_some_and(|db| db != namespace.db) || coll.is_some_and(|coll| coll != namespace.coll);
+    let contradicts =
+        db.is_some_and(|db| db != namespace.db) || coll.is_some_and(|coll| coll != namespace.coll);
     if value.len() > value_bytes_max {
         let error = format!("the value has {} bytes, a line may have {value_bytes_max}", value.len());
         dead_letter(DeadLetterReason::TooLarge, error)
     } else if object.has_kafka_member {
-        dead_letter(DeadLetterReason::KafkaMemberPresent, format!("the value has a member `{}` already", member::KAFKA))
+        dead_letter(
+            DeadLetterReason::KafkaMemberPresent,
+            format!("the value has a member `{}` already", member::KAFKA),
+        )
     } else if contradicts {
-        let error = format!("the record is of `{}.{}`, its topic holds `{namespace}`", db.unwrap_or("?"), coll.unwrap_or("?"));
+        let error = format!(
+            "the record is of `{}.{}`, its topic holds `{namespace}`",
+            db.unwrap_or("?"),
+            coll.unwrap_or("?")
+        );
         dead_letter(DeadLetterReason::NamespaceMismatch, error)
     } else if dated.is_none() {
         dead_letter(DeadLetterReason::NoTime, "neither the record nor Kafka says when it happened".to_owned())
@@ -142,7 +161,8 @@ struct Object<'a> {
 
 impl<'a> Object<'a> {
     fn validate(value: &'a [u8]) -> Result<Self, (DeadLetterReason, String)> {
-        let text = std::str::from_utf8(value).map_err(|error| (DeadLetterReason::InvalidUtf8, error.to_string()))?;
+        let text =
+            std::str::from_utf8(value).map_err(|error| (DeadLetterReason::InvalidUtf8, error.to_string()))?;
         let invalid = |error: serde_json::Error| (DeadLetterReason::InvalidJson, position_of(&error));
         let mut json = serde_json::Deserializer::from_str(text);
         let is_object = text.trim_ascii_start().starts_with('{');
@@ -157,7 +177,11 @@ impl<'a> Object<'a> {
             return Err((DeadLetterReason::NotAnObject, "the value is JSON, but no object".to_owned()));
         }
         let body = value.trim_ascii_end();
-        Ok(Self { body: &body[..body.len() - 1], is_empty: members.is_empty, has_kafka_member: members.has_kafka })
+        Ok(Self {
+            body: &body[..body.len() - 1],
+            is_empty: members.is_empty,
+            has_kafka_member: members.has_kafka,
+        })
     }
 }
 
@@ -240,7 +264,8 @@ impl Probe {
     fn of(value: &[u8]) -> Self {
         let Ok(value) = serde_json::from_slice::<Value>(value) else { return Self::default() };
         let text = |pointer| value.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-        let hour = |pointer: &str, read: fn(&Value) -> Option<EventHour>| value.pointer(pointer).and_then(read);
+        let hour =
+            |pointer: &str, read: fn(&Value) -> Option<EventHour>| value.pointer(pointer).and_then(read);
         Self {
             database: text("/_meta/ns/db"),
             collection: text("/_meta/ns/coll"),

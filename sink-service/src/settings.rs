@@ -6,8 +6,9 @@ use bytesize::ByteSize;
 use chrono::{DateTime, Utc};
 use shared::{
     kafka_client::{
-        KAFKA_BROKERS, KAFKA_OLD_NAMES, KAFKA_OPTIONS, KAFKA_SASL_MECHANISM, KAFKA_SASL_PASSWORD, KAFKA_SASL_USERNAME,
-        KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CA, KAFKA_SSL_CERT, KAFKA_SSL_KEY, KafkaSettings,
+        KAFKA_BROKERS, KAFKA_OLD_NAMES, KAFKA_OPTIONS, KAFKA_SASL_MECHANISM, KAFKA_SASL_PASSWORD,
+        KAFKA_SASL_USERNAME, KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CA, KAFKA_SSL_CERT, KAFKA_SSL_KEY,
+        KafkaSettings,
     },
     settings::{
         Answer, DLQ_TOPIC, Effective, Expected, LOG_FORMAT, LOG_LEVEL, OldName, ProcessSettings, Reader,
@@ -72,8 +73,13 @@ const ADLS_SHARED_KEY: Setting = Setting {
     help: "Key of the storage account.",
     group: LAKE,
 };
-const SINK_GROUP: Setting =
-    row("SINK_GROUP", Some("atlas-lake"), "1 to 200 characters", "Kafka consumer group; its members share the partitions.", SINK);
+const SINK_GROUP: Setting = row(
+    "SINK_GROUP",
+    Some("atlas-lake"),
+    "1 to 200 characters",
+    "Kafka consumer group; its members share the partitions.",
+    SINK,
+);
 const SINK_TOPICS: Setting = row(
     "SINK_TOPICS",
     None,
@@ -123,14 +129,34 @@ const FLUSH_INTERVAL: Setting = row(
     "Age of the oldest record at which a partition is written; the knob for the price of requests.",
     FILES,
 );
-const FLUSH_BYTES: Setting =
-    row("FLUSH_BYTES", Some("8MiB"), "a size between 64KiB and 1GiB", "Bytes at which a partition is written.", FILES);
-const FLUSH_ROWS: Setting =
-    row("FLUSH_ROWS", None, "a number between 1 and 10000000", "Records at which a partition is written; off if not set.", FILES);
-const ROLL_BYTES: Setting =
-    row("ROLL_BYTES", Some("128MiB"), "0 for off, or a size up to 1TiB", "Uncompressed size at which a file ends within its hour.", FILES);
-const ROLL_AGE: Setting =
-    row("ROLL_AGE", None, "a duration between 1s and 1h", "Age at which a file ends within its hour; off if not set.", FILES);
+const FLUSH_BYTES: Setting = row(
+    "FLUSH_BYTES",
+    Some("8MiB"),
+    "a size between 64KiB and 1GiB",
+    "Bytes at which a partition is written.",
+    FILES,
+);
+const FLUSH_ROWS: Setting = row(
+    "FLUSH_ROWS",
+    None,
+    "a number between 1 and 10000000",
+    "Records at which a partition is written; off if not set.",
+    FILES,
+);
+const ROLL_BYTES: Setting = row(
+    "ROLL_BYTES",
+    Some("128MiB"),
+    "0 for off, or a size up to 1TiB",
+    "Uncompressed size at which a file ends within its hour.",
+    FILES,
+);
+const ROLL_AGE: Setting = row(
+    "ROLL_AGE",
+    None,
+    "a duration between 1s and 1h",
+    "Age at which a file ends within its hour; off if not set.",
+    FILES,
+);
 const TOPIC_MAX_MESSAGE_BYTES: Setting = row(
     "TOPIC_MAX_MESSAGE_BYTES",
     Some("16MiB"),
@@ -180,16 +206,37 @@ pub const TABLE: Table = &[
 /// Names that users of similar scripts know.
 const OLD_NAMES: &[OldName] = &[
     OldName { name: "MAX_FILE_BYTES", answer: Answer::Means(&ROLL_BYTES) },
-    OldName { name: "ADLS_ACCOUNT_URL", answer: Answer::Replaced("LAKE_URL, with container and base path in it") },
+    OldName {
+        name: "ADLS_ACCOUNT_URL",
+        answer: Answer::Replaced("LAKE_URL, with container and base path in it"),
+    },
     OldName { name: "ADLS_FILESYSTEM", answer: Answer::Replaced("LAKE_URL, where it is the container") },
     OldName { name: "ADLS_BASE_PATH", answer: Answer::Replaced("LAKE_URL, where it is the path") },
     OldName { name: "BATCH_SIZE", answer: Answer::Replaced("FLUSH_ROWS, FLUSH_BYTES and FLUSH_INTERVAL") },
-    OldName { name: "ROLL_MAX_HOURS", answer: Answer::Replaced("nothing: a file never spans hours; see ROLL_AGE") },
-    OldName { name: "MAX_RETRIES", answer: Answer::Replaced("nothing: a dependency that is down is waited for") },
-    OldName { name: "RETRY_DELAY_MS", answer: Answer::Replaced("nothing: 1 s doubling to 30 s, with jitter") },
-    OldName { name: "CHECKPOINT_INTERVAL_MS", answer: Answer::Replaced("nothing: positions are part of each flush") },
-    OldName { name: "EARLY_CUTOFF_THRESHOLD", answer: Answer::Replaced("MEMORY_LIMIT, at 90 % of which it flushes early") },
-    OldName { name: "INCLUDE_BATCH_ID", answer: Answer::Replaced("nothing: a file's metadata names its writer") },
+    OldName {
+        name: "ROLL_MAX_HOURS",
+        answer: Answer::Replaced("nothing: a file never spans hours; see ROLL_AGE"),
+    },
+    OldName {
+        name: "MAX_RETRIES",
+        answer: Answer::Replaced("nothing: a dependency that is down is waited for"),
+    },
+    OldName {
+        name: "RETRY_DELAY_MS",
+        answer: Answer::Replaced("nothing: 1 s doubling to 30 s, with jitter"),
+    },
+    OldName {
+        name: "CHECKPOINT_INTERVAL_MS",
+        answer: Answer::Replaced("nothing: positions are part of each flush"),
+    },
+    OldName {
+        name: "EARLY_CUTOFF_THRESHOLD",
+        answer: Answer::Replaced("MEMORY_LIMIT, at 90 % of which it flushes early"),
+    },
+    OldName {
+        name: "INCLUDE_BATCH_ID",
+        answer: Answer::Replaced("nothing: a file's metadata names its writer"),
+    },
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -257,8 +304,11 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
         _ => Err(Expected::AsDeclared),
     };
     let group = reader.parsed(&SINK_GROUP, short);
-    let instance_id =
-        if reader.is_given(&GROUP_INSTANCE_ID) { reader.parsed(&GROUP_INSTANCE_ID, short).map(Some) } else { Some(None) };
+    let instance_id = if reader.is_given(&GROUP_INSTANCE_ID) {
+        reader.parsed(&GROUP_INSTANCE_ID, short).map(Some)
+    } else {
+        Some(None)
+    };
     let topics = read_topics(reader, names.as_ref());
     let start_at = reader.parsed(&START_AT, |text| match text {
         "earliest" => Ok(StartAt::Earliest),
@@ -319,7 +369,10 @@ fn read_auth(reader: &mut Reader, lake: Option<&LakeTarget>) -> Option<Option<La
         }
         (None, ..) if reader.is_given(&LAKE_AUTH) => None,
         (None, ..) => {
-            reader.refuse(&LAKE_AUTH, "sas (with ADLS_SAS) or shared-key (with ADLS_SHARED_KEY) for a lake on Azure");
+            reader.refuse(
+                &LAKE_AUTH,
+                "sas (with ADLS_SAS) or shared-key (with ADLS_SHARED_KEY) for a lake on Azure",
+            );
             None
         }
     }
@@ -343,7 +396,11 @@ fn read_topics(reader: &mut Reader, names: Option<&TopicNames>) -> Option<TopicC
 fn read_flush(reader: &mut Reader) -> Option<FlushPolicy> {
     let interval = reader.bounded(&FLUSH_INTERVAL, Duration::from_millis(100)..=Duration::from_secs(3600));
     let bytes = reader.bounded(&FLUSH_BYTES, ByteSize::kib(64)..=ByteSize::gib(1));
-    let rows = if reader.is_given(&FLUSH_ROWS) { reader.bounded(&FLUSH_ROWS, 1..=10_000_000_usize).map(Some) } else { Some(None) };
+    let rows = if reader.is_given(&FLUSH_ROWS) {
+        reader.bounded(&FLUSH_ROWS, 1..=10_000_000_usize).map(Some)
+    } else {
+        Some(None)
+    };
     let memory = reader.bounded(&MEMORY_LIMIT, ByteSize::mib(16)..=ByteSize::gib(64));
     let value = reader.bounded(&TOPIC_MAX_MESSAGE_BYTES, ByteSize::mib(1)..=ByteSize::mib(100));
     if let (Some(bytes), Some(memory)) = (bytes, memory)
@@ -382,13 +439,15 @@ mod tests {
     use super::*;
 
     fn settings(pairs: &[(&str, &str)]) -> Result<SinkSettings, SettingsError> {
-        let environment = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let environment =
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         SinkSettings::read(Sources { environment, ..Sources::default() }).map(|(settings, _)| settings)
     }
 
     #[test]
     fn a_directory_needs_no_credential() {
-        let settings = settings(&[("LAKE_URL", "file:///lake"), ("KAFKA_BROKERS", "127.0.0.1:9092")]).unwrap();
+        let settings =
+            settings(&[("LAKE_URL", "file:///lake"), ("KAFKA_BROKERS", "127.0.0.1:9092")]).unwrap();
         assert_eq!(settings.lake, LakeTarget::Directory("/lake".into()));
         assert!(settings.auth.is_none());
         assert_eq!(settings.roll.bytes, Some(128 << 20));
@@ -407,7 +466,10 @@ mod tests {
         .unwrap_err();
         let mut names: Vec<&str> = error.mistakes.iter().map(|mistake| mistake.name.as_str()).collect();
         names.sort_unstable();
-        assert_eq!(names, ["FLUSH_INTERVAL", "KAFKA_BROKERS", "LAKE_URL", "MEMORY_LIMIT", "SINK_TOPICS", "START_AT"]);
+        assert_eq!(
+            names,
+            ["FLUSH_INTERVAL", "KAFKA_BROKERS", "LAKE_URL", "MEMORY_LIMIT", "SINK_TOPICS", "START_AT"]
+        );
     }
 
     #[test]
@@ -419,7 +481,10 @@ mod tests {
             ("ADLS_SHARED_KEY", "c2VjcmV0"),
         ];
         let text = settings(&azure).unwrap_err().to_string();
-        assert!(text.contains("LAKE_AUTH") && !text.contains("verysecret") && !text.contains("c2VjcmV0"), "{text}");
+        assert!(
+            text.contains("LAKE_AUTH") && !text.contains("verysecret") && !text.contains("c2VjcmV0"),
+            "{text}"
+        );
         let chosen = [&azure[..], &[("LAKE_AUTH", "shared-key")]].concat();
         assert!(matches!(settings(&chosen).unwrap().auth, Some(LakeAuth::SharedKey(_))));
     }

@@ -38,8 +38,12 @@ mod tests {
     #[test]
     fn globs_become_anchored_expressions() {
         assert_eq!(parse_topic_glob("atlas", "atlas.shop.*").as_deref(), Some("^atlas\\.shop\\..*$"));
-        assert_eq!(parse_topic_glob("atlas", "atlas.shop.orders").as_deref(), Some("^atlas\\.shop\\.orders$"));
-        for glob in ["", "atlas", "atlas.", "other.shop.orders", "atlasshop", "atlas.shop.(a|b)", "atlas.a b"] {
+        assert_eq!(
+            parse_topic_glob("atlas", "atlas.shop.orders").as_deref(),
+            Some("^atlas\\.shop\\.orders$")
+        );
+        for glob in ["", "atlas", "atlas.", "other.shop.orders", "atlasshop", "atlas.shop.(a|b)", "atlas.a b"]
+        {
             assert_eq!(parse_topic_glob("atlas", glob), None, "{glob}");
         }
     }

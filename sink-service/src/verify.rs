@@ -100,7 +100,9 @@ pub enum VerifyError {
 impl From<VerifyError> for Stop {
     fn from(error: VerifyError) -> Self {
         let code = match &error {
-            VerifyError::Lake(LakeError::Denied { .. }) | VerifyError::Kafka(LogError::Denied(_)) => ExitCode::NotAllowed,
+            VerifyError::Lake(LakeError::Denied { .. }) | VerifyError::Kafka(LogError::Denied(_)) => {
+                ExitCode::NotAllowed
+            }
             VerifyError::Lake(LakeError::Damaged { .. }) => ExitCode::LakeDiffers,
             VerifyError::Lake(LakeError::Refused { .. }) => ExitCode::Configuration,
             VerifyError::Lake(_) | VerifyError::Kafka(_) => ExitCode::Unreachable,
@@ -115,12 +117,16 @@ impl Verification<'_> {
     ///
     /// # Errors
     /// If Kafka or the lake does not answer.
-    pub async fn partitions(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<TopicPartition>, VerifyError> {
+    pub async fn partitions(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Vec<TopicPartition>, VerifyError> {
         let mut partitions: HashSet<TopicPartition> = HashSet::new();
         for (topic, count) in self.reader.topics()? {
             if self.names.decode(&topic).is_some() && wanted(&topic) {
                 let topic: Arc<str> = topic.into();
-                partitions.extend((0..count).map(|partition| TopicPartition::new(Arc::clone(&topic), partition)));
+                partitions
+                    .extend((0..count).map(|partition| TopicPartition::new(Arc::clone(&topic), partition)));
             }
         }
         for path in self.lake.list_heads().await? {
@@ -220,7 +226,8 @@ impl Verification<'_> {
         files.sort_by_key(|file| (file.metadata.first, file.metadata.next));
         for file in &files {
             let metadata = &file.metadata;
-            let expected = file.path.hour().map(|hour| folder.data_file(hour, partition.partition, metadata.first));
+            let expected =
+                file.path.hour().map(|hour| folder.data_file(hour, partition.partition, metadata.first));
             if expected.as_ref() != Some(&file.path) {
                 walk.differs(format!("{} is not where its metadata puts it", file.path));
             }
@@ -294,7 +301,9 @@ impl Walk {
             if *first > expected {
                 self.differs(format!("gap: nothing holds offsets {expected} to {first}, before {path}"));
             } else if *first < expected {
-                self.differs(format!("overlap: {path} begins at {first}, the file before it ends at {expected}"));
+                self.differs(format!(
+                    "overlap: {path} begins at {first}, the file before it ends at {expected}"
+                ));
             }
             if next <= first {
                 self.differs(format!("{path} holds no offsets: {first} to {next}"));
@@ -306,13 +315,19 @@ impl Walk {
         }
         let last = files.last();
         let names_last = head.path.as_ref() == last.map(|file| &file.path);
-        let names_the_next = !head.created && last.is_none_or(|file| file.metadata.sealed) && head.first == Some(expected);
+        let names_the_next =
+            !head.created && last.is_none_or(|file| file.metadata.sealed) && head.first == Some(expected);
         if !names_last && !names_the_next {
             let current = head.path.as_ref().map_or("none", |path| path.as_str());
-            self.differs(format!("the head's current file is {current}, the chain ends at {expected} without it"));
+            self.differs(format!(
+                "the head's current file is {current}, the chain ends at {expected} without it"
+            ));
         }
         if head.scanned > expected && last.is_some_and(|file| !file.metadata.sealed) {
-            self.differs(format!("the head scanned up to {}, but its file is open at {expected}", head.scanned));
+            self.differs(format!(
+                "the head scanned up to {}, but its file is open at {expected}",
+                head.scanned
+            ));
         }
         self.result.files = files.len();
         for ListedFile { metadata, .. } in files {
@@ -364,7 +379,8 @@ impl Comparison<'_> {
         }
         let found = file.lines.next_at(offset).await?;
         for extra in found.before {
-            self.walk.differs(format!("{}: a line at offset {extra} that is no record of Kafka's", file.path));
+            self.walk
+                .differs(format!("{}: a line at offset {extra} that is no record of Kafka's", file.path));
         }
         match (inspected.verdict, found.line) {
             (Verdict::Line { .. }, None) if file.metadata.dead_letters.contains(offset) => {}
@@ -374,7 +390,8 @@ impl Comparison<'_> {
             (Verdict::Line { body, empty_object, .. }, Some(line)) => {
                 file.count(&line);
                 if !lines::is_line_of(&line, body, empty_object, message) {
-                    self.walk.differs(format!("{}: the line at offset {offset} is not the record's", file.path));
+                    self.walk
+                        .differs(format!("{}: the line at offset {offset} is not the record's", file.path));
                 }
                 if file.hour != Some(inspected.hour) {
                     let path = &file.path;
@@ -390,7 +407,10 @@ impl Comparison<'_> {
             (Verdict::DeadLetter { .. }, None) if file.metadata.dead_letters.contains(offset) => {}
             (Verdict::DeadLetter { reason, .. }, None) => {
                 let reason = reason.as_str();
-                self.walk.differs(format!("{}: offset {offset} ({reason}) is neither line nor dead letter", file.path));
+                self.walk.differs(format!(
+                    "{}: offset {offset} ({reason}) is neither line nor dead letter",
+                    file.path
+                ));
             }
             (Verdict::Tombstone | Verdict::DeadLetter { .. }, Some(line)) => {
                 file.count(&line);
@@ -477,7 +497,10 @@ impl Comparison<'_> {
             self.walk.differs(format!("{path} has {rows} rows, its metadata says {}", metadata.rows));
         }
         if *size != metadata.original_size {
-            self.walk.differs(format!("{path} has {size} bytes of lines, its metadata says {}", metadata.original_size));
+            self.walk.differs(format!(
+                "{path} has {size} bytes of lines, its metadata says {}",
+                metadata.original_size
+            ));
         }
         let crc = crc.finish();
         if crc != metadata.crc {

@@ -195,8 +195,13 @@ impl Loop {
                 self.reopen_all();
                 Ok(())
             }
-            Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
-                let message = format!("{error}: grant Read on the topics under the prefix and on the consumer group");
+            Some(
+                Code::TopicAuthorizationFailed
+                | Code::GroupAuthorizationFailed
+                | Code::ClusterAuthorizationFailed,
+            ) => {
+                let message =
+                    format!("{error}: grant Read on the topics under the prefix and on the consumer group");
                 Err(Stop::new(ExitCode::NotAllowed, message))
             }
             Some(Code::FencedInstanceId) => {
@@ -263,7 +268,11 @@ impl Loop {
                 }
             };
             let state = self.assignment.insert(partition, namespace);
-            round.push(Opening { identity: state.identity().clone(), epoch: state.epoch(), confirmed: KafkaOffset::ZERO });
+            round.push(Opening {
+                identity: state.identity().clone(),
+                epoch: state.epoch(),
+                confirmed: KafkaOffset::ZERO,
+            });
         }
         self.io.jobs.open(round);
         self.io.metrics.rebalanced("assign", self.assignment.len());
@@ -276,8 +285,11 @@ impl Loop {
         self.joined = true;
         tracing::info!(partitions = %names_of(partitions), lost, "revoked");
         if !lost {
-            let ours: Vec<_> =
-                partitions.iter().filter(|partition| self.assignment.get(partition).is_some()).cloned().collect();
+            let ours: Vec<_> = partitions
+                .iter()
+                .filter(|partition| self.assignment.get(partition).is_some())
+                .cloned()
+                .collect();
             self.drain(&ours, Instant::now() + self.io.drain_limit / 2)?;
             self.commit(CommitMode::Sync);
         }
@@ -328,7 +340,9 @@ impl Loop {
     fn wait_for_report(&mut self, deadline: Instant) -> Option<Report> {
         let until = deadline.min(Instant::now() + HEALTH_INTERVAL);
         let runtime = tokio::runtime::Handle::current();
-        runtime.block_on(async { tokio::time::timeout_at(until.into(), self.io.reports.recv()).await.ok().flatten() })
+        runtime.block_on(async {
+            tokio::time::timeout_at(until.into(), self.io.reports.recv()).await.ok().flatten()
+        })
     }
 
     fn take_reports(&mut self) -> Result<(), Stop> {
@@ -365,7 +379,11 @@ impl Loop {
                 let position = state.opened(topic_id, *chain);
                 tracing::info!(%partition, %position, "reading");
                 // A partition whose offset was out of range is not fetched any more, and cannot be sought in either.
-                let freed = if lost_its_place { self.io.consumer.unassign(std::slice::from_ref(&partition)) } else { Ok(()) };
+                let freed = if lost_its_place {
+                    self.io.consumer.unassign(std::slice::from_ref(&partition))
+                } else {
+                    Ok(())
+                };
                 let assigned = freed.and_then(|()| self.io.consumer.assign(&[(partition, position)]));
                 assigned.map_err(|error| cannot("read a partition", &error))?;
             }
@@ -449,7 +467,8 @@ impl Loop {
         let mut pause = Vec::new();
         let mut resume = Vec::new();
         for state in self.assignment.iter_mut().filter(|state| !state.is_opening()) {
-            let wanted = self.memory_paused || (state.is_publishing() && state.buffered_bytes() >= behind_max);
+            let wanted =
+                self.memory_paused || (state.is_publishing() && state.buffered_bytes() >= behind_max);
             if wanted != state.paused() {
                 state.set_paused(wanted);
                 if wanted { &mut pause } else { &mut resume }.push(state.partition().clone());
@@ -533,7 +552,9 @@ impl Loop {
         match self.waiting.iter().next() {
             Some((partition, cause)) => self.io.health.not_ready(format!("{partition} waits: {cause}")),
             None if !self.joined => self.io.health.not_ready("joining the consumer group"),
-            None if opening > 0 => self.io.health.not_ready(format!("reading the chains of {opening} partitions")),
+            None if opening > 0 => {
+                self.io.health.not_ready(format!("reading the chains of {opening} partitions"))
+            }
             None => self.io.health.ready(),
         }
         let partitions: Vec<_> = self.assignment.iter().map(PartitionState::status).collect();

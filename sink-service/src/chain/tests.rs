@@ -176,14 +176,23 @@ impl World {
                 content.extend_from_slice(&chunk);
             }
             assert_eq!(LineCrc::of(&content), metadata.crc);
-            let lines: Vec<serde_json::Value> =
-                content.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).unwrap()).collect();
+            let lines: Vec<serde_json::Value> = content
+                .split(|byte| *byte == b'\n')
+                .filter(|line| !line.is_empty())
+                .map(|line| serde_json::from_slice(line).unwrap())
+                .collect();
             assert_eq!(lines.len() as u64, metadata.rows);
             for line in lines {
                 let offset = line["_kafka"]["offset"].as_u64().unwrap();
                 assert!((metadata.first.get()..metadata.next.get()).contains(&offset));
                 let (_, hour) = self.log.records[usize::try_from(offset).unwrap()];
-                assert_eq!(file.path.hour(), Some(EventHour::from_cluster_time(shared::cluster_time::ClusterTime::new(hour * 3600, 1))));
+                assert_eq!(
+                    file.path.hour(),
+                    Some(EventHour::from_cluster_time(shared::cluster_time::ClusterTime::new(
+                        hour * 3600,
+                        1
+                    )))
+                );
                 rows.push(offset);
             }
             dead_letters.extend(metadata.dead_letters.iter().map(KafkaOffset::get));
@@ -291,7 +300,11 @@ fn schedule() -> impl Strategy<Value = Vec<(usize, Turn)>> {
 }
 
 fn policy() -> impl Strategy<Value = RollPolicy> {
-    prop_oneof![Just(None), (1_u64..400).prop_map(Some)].prop_map(|bytes| RollPolicy { bytes, age: None, blocks: 45_000 })
+    prop_oneof![Just(None), (1_u64..400).prop_map(Some)].prop_map(|bytes| RollPolicy {
+        bytes,
+        age: None,
+        blocks: 45_000,
+    })
 }
 
 fn run<T>(work: impl Future<Output = T>) -> T {

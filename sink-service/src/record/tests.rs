@@ -41,7 +41,10 @@ fn hour(record: &RecordView<'_>) -> String {
 #[test]
 fn an_object_is_a_line_without_its_last_brace() {
     let inspected = inspect(&ours(b"{\"a\":1} \n"), &orders(), LIMIT);
-    assert_eq!(inspected.verdict, Verdict::Line { body: b"{\"a\":1", empty_object: false, has_line_breaks: true });
+    assert_eq!(
+        inspected.verdict,
+        Verdict::Line { body: b"{\"a\":1", empty_object: false, has_line_breaks: true }
+    );
     assert_eq!(inspected.hour.to_string(), "2025-08-22 22");
     assert_eq!(inspected.cluster_time, Some(ClusterTime::new(1_755_900_000, 3)));
     let empty = inspect(&ours(b" { \t } "), &orders(), LIMIT);
@@ -93,7 +96,9 @@ fn everything_else_is_a_dead_letter_with_its_own_reason() {
 
 #[test]
 fn error_texts_hold_no_content() {
-    let Verdict::DeadLetter { error, .. } = inspect(&ours(b"{\"secret-4711\":oops}"), &orders(), LIMIT).verdict else {
+    let Verdict::DeadLetter { error, .. } =
+        inspect(&ours(b"{\"secret-4711\":oops}"), &orders(), LIMIT).verdict
+    else {
         panic!("not a dead letter")
     };
     assert_eq!(error, "not valid JSON at line 1 column 16");

@@ -26,7 +26,15 @@ pub(super) struct Found {
 
 impl<'a> FileLines<'a> {
     pub(super) fn new(reader: FileReader<'a>, size: u64) -> Self {
-        Self { reader, left: size, rest: BytesMut::new(), scanned: 0, peeked: None, at_end: false, cut_off: false }
+        Self {
+            reader,
+            left: size,
+            rest: BytesMut::new(),
+            scanned: 0,
+            peeked: None,
+            at_end: false,
+            cut_off: false,
+        }
     }
 
     /// The line at an offset; lines before it are passed over and told.
@@ -109,13 +117,19 @@ fn offset_of(line: &[u8]) -> Option<KafkaOffset> {
 
 /// Whether a line is the record's value with its coordinates as the last member. Written apart from the code that writes
 /// lines, so that a mistake there is seen here.
-pub(super) fn is_line_of(line: &[u8], body: &[u8], empty_object: bool, message: &BorrowedMessage<'_>) -> bool {
+pub(super) fn is_line_of(
+    line: &[u8],
+    body: &[u8],
+    empty_object: bool,
+    message: &BorrowedMessage<'_>,
+) -> bool {
     let Some((head, tail)) = line.split_at_checked(body.len()) else { return false };
     let same = head.iter().zip(body).all(|(found, sent)| match sent {
         b'\n' | b'\r' => *found == b' ',
         other => found == other,
     });
-    let timestamp = message.timestamp().to_millis().map_or_else(|| "null".to_owned(), |millis| millis.to_string());
+    let timestamp =
+        message.timestamp().to_millis().map_or_else(|| "null".to_owned(), |millis| millis.to_string());
     let comma = if empty_object { "" } else { "," };
     let expected = format!(
         "{comma}\"_kafka\":{{\"topic\":\"{}\",\"partition\":{},\"offset\":{},\"timestamp\":{timestamp}}}}}\n",

@@ -44,11 +44,21 @@ pub fn print(results: &[PartitionResult], output: Output, to: &mut impl Write) -
 fn print_table(results: &[PartitionResult], differences: u64, to: &mut impl Write) -> io::Result<()> {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(["topic", "files", "rows", "size", "dead letters", "tombstones", "not yet in the lake", "differences"]);
+    table.set_header([
+        "topic",
+        "files",
+        "rows",
+        "size",
+        "dead letters",
+        "tombstones",
+        "not yet in the lake",
+        "differences",
+    ]);
     let mut index = 0;
     while index < results.len() {
         let topic = &results[index].topic;
-        let of_topic: Vec<&PartitionResult> = results[index..].iter().take_while(|result| result.topic == *topic).collect();
+        let of_topic: Vec<&PartitionResult> =
+            results[index..].iter().take_while(|result| result.topic == *topic).collect();
         let sum = |of: fn(&PartitionResult) -> u64| of_topic.iter().map(|result| of(result)).sum::<u64>();
         table.add_row([
             topic.clone(),
@@ -77,13 +87,19 @@ fn print_table(results: &[PartitionResult], differences: u64, to: &mut impl Writ
     }
     let unconfirmed: u64 = results.iter().map(|result| result.unconfirmed).sum();
     if unconfirmed > 0 {
-        writeln!(to, "{unconfirmed} rows are older than what Kafka still has; only their files were checked.")?;
+        writeln!(
+            to,
+            "{unconfirmed} rows are older than what Kafka still has; only their files were checked."
+        )?;
     }
     let rows: u64 = results.iter().map(|result| result.rows).sum();
     let files: usize = results.iter().map(|result| result.files).sum();
     let partitions = results.len();
     if differences == 0 {
-        writeln!(to, "OK: {rows} rows in {files} files of {partitions} partitions are what Kafka has, each once, without gap.")
+        writeln!(
+            to,
+            "OK: {rows} rows in {files} files of {partitions} partitions are what Kafka has, each once, without gap."
+        )
     } else {
         writeln!(to, "{differences} DIFFERENCES in {partitions} partitions. Nothing was changed.")
     }

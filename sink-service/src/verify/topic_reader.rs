@@ -43,7 +43,10 @@ impl TopicReader {
     /// # Errors
     /// If Kafka does not answer.
     pub fn topics(&self) -> Result<Vec<(String, i32)>, LogError> {
-        let metadata = self.consumer.fetch_metadata(None, REQUEST_TIMEOUT).map_err(|error| classify("all topics", &error))?;
+        let metadata = self
+            .consumer
+            .fetch_metadata(None, REQUEST_TIMEOUT)
+            .map_err(|error| classify("all topics", &error))?;
         let partitions = |count: usize| i32::try_from(count).expect("Kafka counts partitions in 32 bits");
         let topics = metadata.topics().iter();
         Ok(topics.map(|topic| (topic.name().to_owned(), partitions(topic.partitions().len()))).collect())
@@ -53,7 +56,12 @@ impl TopicReader {
     ///
     /// # Errors
     /// If the partition cannot be read.
-    pub fn read(&self, partition: &TopicPartition, from: KafkaOffset, to: KafkaOffset) -> Result<Records<'_>, LogError> {
+    pub fn read(
+        &self,
+        partition: &TopicPartition,
+        from: KafkaOffset,
+        to: KafkaOffset,
+    ) -> Result<Records<'_>, LogError> {
         let failed = |error: KafkaError| classify(&partition.topic, &error);
         if from < to {
             let mut list = TopicPartitionList::new();
@@ -61,14 +69,25 @@ impl TopicReader {
                 .map_err(failed)?;
             self.consumer.assign(&list).map_err(failed)?;
         }
-        Ok(Records { reader: self, partition: partition.clone(), to, done: from >= to, heard: Instant::now() })
+        Ok(Records {
+            reader: self,
+            partition: partition.clone(),
+            to,
+            done: from >= to,
+            heard: Instant::now(),
+        })
     }
 
     /// How many committed records there are from `from` up to `to`.
     ///
     /// # Errors
     /// If the partition cannot be read.
-    pub fn count(&self, partition: &TopicPartition, from: KafkaOffset, to: KafkaOffset) -> Result<u64, LogError> {
+    pub fn count(
+        &self,
+        partition: &TopicPartition,
+        from: KafkaOffset,
+        to: KafkaOffset,
+    ) -> Result<u64, LogError> {
         let mut records = self.read(partition, from, to)?;
         let mut count = 0;
         while records.next()?.is_some() {
@@ -118,7 +137,9 @@ impl<'a> Records<'a> {
                     }
                 }
                 // Behind the last record there may be transaction markers only: the position passes them.
-                None if self.reader.position().is_some_and(|position| position >= self.to) => self.done = true,
+                None if self.reader.position().is_some_and(|position| position >= self.to) => {
+                    self.done = true
+                }
                 None if self.heard.elapsed() > SILENCE_MAX => {
                     let what = format!("{}: nothing came for {} s", self.partition, SILENCE_MAX.as_secs());
                     return Err(LogError::Unavailable(what));
