@@ -83,3 +83,22 @@ async fn a_changed_scope_goes_on_at_the_tokens_time() -> Result<()> {
     assert_eq!((records.len(), repeated(&records).len()), (10, 0));
     source.stop(LIMIT).await
 }
+
+/// A broker that is killed and comes back: nothing is lost or doubled, and the source says that it waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_broker_is_waited_for() -> Result<()> {
+    let mut stage = Stage::new().await?;
+    let mut source = stage.started(stage.environment()).await?;
+    for round in 0..3 {
+        stage.insert("shop.orders", round * 100..round * 100 + 50).await?;
+        stage.kafka.kill9()?;
+        stage.insert("shop.orders", round * 100 + 50..round * 100 + 100).await?;
+        source.wait_until_not_ready(LIMIT).await?;
+        stage.kafka.restart().await?;
+        let count = usize::try_from(round * 100 + 100)?;
+        let records = stage.records(TOPIC, count).await?;
+        assert_eq!((records.len(), repeated(&records).len()), (count, 0));
+        source.wait_until_ready().await?;
+    }
+    source.stop(LIMIT).await
+}
