@@ -79,7 +79,7 @@ deny: ## Licences, bans and sources of all dependencies (needs cargo-deny)
 # Test
 
 .PHONY: test
-test: lint servers tools check-files build-seeded-bugs ## Everything that CI runs
+test: lint servers tools check-files build-seeded-bugs check-docs ## Everything that CI runs
 	cargo test --workspace --locked -- --test-threads=$(TEST_THREADS)
 
 .PHONY: test-unit
@@ -117,6 +117,14 @@ check-dockerfile: ## Dockerfile, by hadolint
 .PHONY: check-monitoring
 check-monitoring: tools ## Prometheus' configuration, by promtool
 	$(SERVERS)/prometheus/bin/promtool check config grafana/prometheus.yml
+
+.PHONY: check-docs
+check-docs: ## Pages: settings are current, links and files exist (needs make build)
+	python3 .ci/docs.py check
+
+.PHONY: settings-table
+settings-table: build ## Writes the settings into README.md
+	python3 .ci/docs.py write
 
 # Clean
 
