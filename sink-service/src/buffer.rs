@@ -4,7 +4,7 @@
 //! where each ends. Nothing is allocated per record. [`Buffer::freeze`] turns it into a [`Batch`], which the chain cuts
 //! into appends: at the front, where somebody else's commit already covers it, and at the back, where a file ends.
 
-use std::{collections::BTreeMap, io::Write, time::Instant};
+use std::{collections::BTreeMap, time::Instant};
 
 use bytes::Bytes;
 use shared::{
@@ -237,11 +237,12 @@ impl Buffer {
             self.lines.push(b',');
         }
         self.lines.extend_from_slice(&self.kafka_member);
-        let written = match timestamp {
-            Some(timestamp) => writeln!(self.lines, "{offset},\"timestamp\":{timestamp}}}}}"),
-            None => writeln!(self.lines, "{offset},\"timestamp\":null}}}}"),
-        };
-        written.expect("writing to a vector cannot fail");
+        let mut digits = itoa::Buffer::new();
+        self.lines.extend_from_slice(digits.format(offset.get()).as_bytes());
+        self.lines.extend_from_slice(b",\"timestamp\":");
+        let timestamp = timestamp.map_or("null", |timestamp| digits.format(timestamp));
+        self.lines.extend_from_slice(timestamp.as_bytes());
+        self.lines.extend_from_slice(b"}}\n");
     }
 
     /// Takes everything out, as the batch of all there is from `start` to `end`: where the batch before it ended, and

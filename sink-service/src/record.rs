@@ -140,7 +140,7 @@ pub fn inspect<'a>(record: &RecordView<'a>, namespace: &Namespace, value_bytes_m
         verdict(Verdict::Line {
             body: object.body,
             empty_object: object.is_empty,
-            has_line_breaks: value.iter().any(|byte| matches!(byte, b'\n' | b'\r')),
+            has_line_breaks: memchr::memchr2(b'\n', b'\r', value).is_some(),
         })
     }
 }
