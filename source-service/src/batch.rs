@@ -79,12 +79,17 @@ impl BatchWriter {
         let context = EventContext { processed_at_ms: now_ms, snapshot: false };
         let mut figures = BatchFigures::default();
         let mut oldest_wall_ms: Option<i64> = None;
-        let unreadable = |error: &dyn std::fmt::Display| Stop::new(ExitCode::Defect, format!("a reply of MongoDB cannot be read: {error}"));
+        let unreadable = |error: &dyn std::fmt::Display| {
+            Stop::new(ExitCode::Defect, format!("a reply of MongoDB cannot be read: {error}"))
+        };
 
         for element in reply.batch.doc_slices().map_err(|error| unreadable(&error))? {
             let element = element.map_err(|error| unreadable(&error))?;
             let event = element.as_document().ok_or_else(|| unreadable(&"an event is no document"))?;
-            let record = self.transcoder.transcode(event.as_bytes(), &context).map_err(|error| refused(&error, reply))?;
+            let record = self
+                .transcoder
+                .transcode(event.as_bytes(), &context)
+                .map_err(|error| refused(&error, reply))?;
             let index = topic_of(&record, topics, log)?;
             let topic = topics.get(index);
             let partition = partition_for_key(record.key, topic.partitions);
@@ -135,7 +140,9 @@ fn seconds(ms: i64) -> f64 {
 /// Events about a document go to their collection, all others to the control topic.
 fn topic_of(record: &EventRecord<'_>, topics: &mut Topics, log: &KafkaLog) -> Result<TopicIndex, TopicError> {
     let Some(namespace) = &record.namespace else { return Ok(topics.control()) };
-    let Some(coll) = namespace.coll.filter(|_| record.is_document_change) else { return Ok(topics.control()) };
+    let Some(coll) = namespace.coll.filter(|_| record.is_document_change) else {
+        return Ok(topics.control());
+    };
     match topics.find(namespace) {
         Some(index) => Ok(index),
         None => topics.intern(log.client(), namespace.raw, &Namespace::new(namespace.db, coll)),
@@ -202,7 +209,12 @@ fn event_headers(common: &OwnedHeaders, cluster_time: &mut String, record: &Even
 ///
 /// # Errors
 /// See [`PublishError`].
-pub fn send_state(publisher: &mut Publisher, topic: &str, key: &str, value: &[u8]) -> Result<(), PublishError> {
+pub fn send_state(
+    publisher: &mut Publisher,
+    topic: &str,
+    key: &str,
+    value: &[u8],
+) -> Result<(), PublishError> {
     publisher.send(Outgoing {
         topic,
         partition: 0,

@@ -54,7 +54,10 @@ fn judge(brokers: &BTreeMap<i32, Option<String>>) -> Result<(), Stop> {
     }
     Err(Stop::new(
         ExitCode::Configuration,
-        format!("these brokers cannot keep exactly-once: {}. Expected Kafka 3.6.1 or newer with {PROPERTY}=true", unable.join("; ")),
+        format!(
+            "these brokers cannot keep exactly-once: {}. Expected Kafka 3.6.1 or newer with {PROPERTY}=true",
+            unable.join("; ")
+        ),
     ))
 }
 
@@ -66,7 +69,9 @@ mod tests {
 
     #[test]
     fn one_unable_broker_is_enough() {
-        let all = |second: Option<&str>| BTreeMap::from([(1, Some("true".to_owned())), (2, second.map(ToOwned::to_owned))]);
+        let all = |second: Option<&str>| {
+            BTreeMap::from([(1, Some("true".to_owned())), (2, second.map(ToOwned::to_owned))])
+        };
         assert!(judge(&all(Some("true"))).is_ok());
         for value in [Some("false"), None] {
             let stop = judge(&all(value)).unwrap_err();

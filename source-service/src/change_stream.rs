@@ -141,7 +141,12 @@ impl ChangeStream {
     ///
     /// # Errors
     /// [`ExitCode::Configuration`] if the URI cannot be used; [`ExitCode::Temporary`] without threads.
-    pub fn start(uri: &str, options: StreamOptions, status: Status, metrics: StreamMetrics) -> Result<Self, Stop> {
+    pub fn start(
+        uri: &str,
+        options: StreamOptions,
+        status: Status,
+        metrics: StreamMetrics,
+    ) -> Result<Self, Stop> {
         let (command_sender, commands) = watch::channel(None);
         let (event_sender, events) = mpsc::channel(1);
         let (ready_sender, ready) = oneshot::channel();
@@ -152,7 +157,10 @@ impl ChangeStream {
                 let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                     Ok(runtime) => runtime,
                     Err(error) => {
-                        let stop = Stop::new(ExitCode::Temporary, format!("no runtime for the change stream: {error}"));
+                        let stop = Stop::new(
+                            ExitCode::Temporary,
+                            format!("no runtime for the change stream: {error}"),
+                        );
                         // The other end waits for exactly this.
                         drop(ready_sender.send(Err(stop)));
                         return;
@@ -166,10 +174,13 @@ impl ChangeStream {
                     }
                 };
                 drop(ready_sender.send(Ok((client.clone(), runtime.handle().clone()))));
-                let reader = Reader { client, options, status, metrics, events: event_sender, reached: false };
+                let reader =
+                    Reader { client, options, status, metrics, events: event_sender, reached: false };
                 runtime.block_on(reader.run(commands));
             })
-            .map_err(|error| Stop::new(ExitCode::Temporary, format!("no thread for the change stream: {error}")))?;
+            .map_err(|error| {
+                Stop::new(ExitCode::Temporary, format!("no thread for the change stream: {error}"))
+            })?;
         let (client, runtime) = ready
             .blocking_recv()
             .map_err(|_| Stop::new(ExitCode::Defect, "the change stream's thread ended at its start"))??;
@@ -209,11 +220,19 @@ impl ChangeStream {
                         Ok(reply) => return operation_time(&reply),
                         Err(error) => match stream_error::classify(&error, Phase::Opening) {
                             Verdict::Stop(code, advice) => {
-                                return Err(Stop::new(code, stream_error::stop_text(advice, &error, "none yet")));
+                                return Err(Stop::new(
+                                    code,
+                                    stream_error::stop_text(advice, &error, "none yet"),
+                                ));
                             }
                             Verdict::Reopen(_) => {
                                 let delay = backoff.next_delay();
-                                tracing::warn!(attempt = backoff.attempts(), ?delay, cause = stream_error::short(&error), "MongoDB does not answer yet");
+                                tracing::warn!(
+                                    attempt = backoff.attempts(),
+                                    ?delay,
+                                    cause = stream_error::short(&error),
+                                    "MongoDB does not answer yet"
+                                );
                                 tokio::time::sleep(delay).await;
                             }
                         },
@@ -333,7 +352,12 @@ impl Reader {
                     }
                     self.status.stream_down(&text);
                     let delay = backoff.next_delay();
-                    tracing::warn!(attempt = backoff.attempts(), ?delay, cause = text, "the change stream broke: opening it again");
+                    tracing::warn!(
+                        attempt = backoff.attempts(),
+                        ?delay,
+                        cause = text,
+                        "the change stream broke: opening it again"
+                    );
                     delay
                 }
             };
@@ -341,10 +365,16 @@ impl Reader {
         }
     }
 
-    async fn read_cursor(&mut self, mut cursor: RawBatchCursor, open: &mut Open, backoff: &mut Backoff) -> Ended {
+    async fn read_cursor(
+        &mut self,
+        mut cursor: RawBatchCursor,
+        open: &mut Open,
+        backoff: &mut Backoff,
+    ) -> Ended {
         loop {
-            let next = self.next_reply(&mut cursor).await;
-            let batch = match next {
+            // Room first: then one reply is read ahead, and never a second one waits in memory.
+            let Ok(room) = self.events.reserve().await else { return Ended::Abandoned };
+            let batch = match self.next_reply(&mut cursor).await {
                 NextReply::Batch(batch) => batch,
                 NextReply::End => return Ended::Closed,
                 NextReply::Silent => return Ended::Broken(Cause::Network, "MongoDB is silent".to_owned()),
@@ -356,10 +386,7 @@ impl Reader {
             };
             backoff.reset();
             self.status.stream_up();
-            let event = StreamEvent { epoch: open.epoch, reply: Ok(Reply { batch, token: token.clone() }) };
-            if self.events.send(event).await.is_err() {
-                return Ended::Abandoned;
-            }
+            room.send(StreamEvent { epoch: open.epoch, reply: Ok(Reply { batch, token: token.clone() }) });
             // Only what was handed over counts as read.
             open.position = Position::After(token);
         }
@@ -414,15 +441,30 @@ impl Reader {
         match target {
             Target::Deployment => {
                 let database = self.client.database("admin");
-                database.aggregate(pipeline).batch_size(BATCH_EVENTS_MAX).max_await_time(AWAIT_TIME).batch().await
+                database
+                    .aggregate(pipeline)
+                    .batch_size(BATCH_EVENTS_MAX)
+                    .max_await_time(AWAIT_TIME)
+                    .batch()
+                    .await
             }
             Target::Database(name) => {
                 let database = self.client.database(&name);
-                database.aggregate(pipeline).batch_size(BATCH_EVENTS_MAX).max_await_time(AWAIT_TIME).batch().await
+                database
+                    .aggregate(pipeline)
+                    .batch_size(BATCH_EVENTS_MAX)
+                    .max_await_time(AWAIT_TIME)
+                    .batch()
+                    .await
             }
             Target::Collection(name) => {
                 let collection = self.client.database(&name.db).collection::<Document>(&name.coll);
-                collection.aggregate(pipeline).batch_size(BATCH_EVENTS_MAX).max_await_time(AWAIT_TIME).batch().await
+                collection
+                    .aggregate(pipeline)
+                    .batch_size(BATCH_EVENTS_MAX)
+                    .max_await_time(AWAIT_TIME)
+                    .batch()
+                    .await
             }
         }
     }
@@ -449,7 +491,10 @@ fn stage(options: &StreamOptions, target: &Target, position: &Position) -> mongo
     }
     match position {
         Position::Time(time) => {
-            stage.insert("startAtOperationTime", bson::Timestamp { time: time.seconds, increment: time.increment });
+            stage.insert(
+                "startAtOperationTime",
+                bson::Timestamp { time: time.seconds, increment: time.increment },
+            );
         }
         Position::After(token) => {
             stage.insert("startAfter", Document::try_from(token.as_raw())?);
@@ -508,8 +553,12 @@ mod tests {
     #[test]
     fn a_first_start_opens_at_a_time() {
         let position = Position::Time(ClusterTime::new(7, 2));
-        let stage = stage(&options(Scope::default()), &Target::Database("shop".to_owned()), &position).unwrap();
-        assert_eq!(stage.get("startAtOperationTime"), Some(&Bson::Timestamp(bson::Timestamp { time: 7, increment: 2 })));
+        let stage =
+            stage(&options(Scope::default()), &Target::Database("shop".to_owned()), &position).unwrap();
+        assert_eq!(
+            stage.get("startAtOperationTime"),
+            Some(&Bson::Timestamp(bson::Timestamp { time: 7, increment: 2 }))
+        );
         assert_eq!(stage.get("allChangesForCluster"), None);
     }
 }

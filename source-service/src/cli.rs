@@ -39,10 +39,15 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(
-            with_settings(Command::new("show").about("Every setting as it holds, and where it came from; secrets masked"))
-                .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("As JSON")),
+            with_settings(
+                Command::new("show")
+                    .about("Every setting as it holds, and where it came from; secrets masked"),
+            )
+            .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("As JSON")),
         )
-        .subcommand(Command::new("example").about("An .env file with every setting, its default and what it expects"));
+        .subcommand(
+            Command::new("example").about("An .env file with every setting, its default and what it expects"),
+        );
     Command::new("source-service")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Reads MongoDB's change stream into Kafka, every change exactly once")
@@ -50,11 +55,13 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(
-            with_settings(Command::new("run").about("Read changes until a signal ends it").after_help(EXAMPLES)).arg(
-                Arg::new(UNTIL_END)
-                    .long(UNTIL_END)
-                    .action(ArgAction::SetTrue)
-                    .help("End by itself when everything is published that MongoDB has committed at the start"),
+            with_settings(
+                Command::new("run").about("Read changes until a signal ends it").after_help(EXAMPLES),
+            )
+            .arg(
+                Arg::new(UNTIL_END).long(UNTIL_END).action(ArgAction::SetTrue).help(
+                    "End by itself when everything is published that MongoDB has committed at the start",
+                ),
             ),
         )
         .subcommand(config)
@@ -69,7 +76,9 @@ fn with_settings(command: Command) -> Command {
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, clap::Error> {
     let matches = command().try_get_matches_from(arguments)?;
     match matches.subcommand() {
-        Some(("run", matches)) => Ok(Request::Run { sources: sources(matches), until_end: matches.get_flag(UNTIL_END) }),
+        Some(("run", matches)) => {
+            Ok(Request::Run { sources: sources(matches), until_end: matches.get_flag(UNTIL_END) })
+        }
         Some(("config", matches)) => match matches.subcommand() {
             Some(("show", matches)) => {
                 Ok(Request::ConfigShow { sources: sources(matches), json: matches.get_flag("json") })

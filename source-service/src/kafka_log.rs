@@ -110,7 +110,10 @@ impl KafkaLog {
         let metadata = self.all.fetch_metadata(None, TIMEOUT).map_err(while_doing("list topics"))?;
         let topics = metadata.topics().iter().filter(|topic| wanted(topic.name()));
         let partitions = topics.flat_map(|topic| {
-            topic.partitions().iter().map(|partition| Partition { topic: topic.name().to_owned(), partition: partition.id() })
+            topic
+                .partitions()
+                .iter()
+                .map(|partition| Partition { topic: topic.name().to_owned(), partition: partition.id() })
         });
         Ok(partitions.collect())
     }
@@ -120,7 +123,9 @@ impl KafkaLog {
     /// # Errors
     /// See [`LogError`].
     pub fn ends(&self, topic: &str, partition: i32) -> Result<(i64, i64), LogError> {
-        self.all.fetch_watermarks(topic, partition, TIMEOUT).map_err(while_doing(format!("ask for the end of {topic}/{partition}")))
+        self.all
+            .fetch_watermarks(topic, partition, TIMEOUT)
+            .map_err(while_doing(format!("ask for the end of {topic}/{partition}")))
     }
 
     /// The first offset whose record, or transaction marker, has this time or a later one; aborted and open ones count too. Partitions
@@ -128,21 +133,30 @@ impl KafkaLog {
     ///
     /// # Errors
     /// See [`LogError`].
-    pub fn offsets_at(&self, partitions: &[Partition], time_ms: i64) -> Result<Vec<(Partition, i64)>, LogError> {
+    pub fn offsets_at(
+        &self,
+        partitions: &[Partition],
+        time_ms: i64,
+    ) -> Result<Vec<(Partition, i64)>, LogError> {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
         let doing = "search partitions by time";
         let mut question = TopicPartitionList::with_capacity(partitions.len());
         for Partition { topic, partition } in partitions {
-            question.add_partition_offset(topic, *partition, Offset::Offset(time_ms)).map_err(while_doing(doing))?;
+            question
+                .add_partition_offset(topic, *partition, Offset::Offset(time_ms))
+                .map_err(while_doing(doing))?;
         }
         let answer = self.all.offsets_for_times(question, TIMEOUT).map_err(while_doing(doing))?;
         let mut found = Vec::new();
         for element in answer.elements() {
             element.error().map_err(while_doing(doing))?;
             if let Offset::Offset(offset) = element.offset() {
-                found.push((Partition { topic: element.topic().to_owned(), partition: element.partition() }, offset));
+                found.push((
+                    Partition { topic: element.topic().to_owned(), partition: element.partition() },
+                    offset,
+                ));
             }
         }
         Ok(found)
@@ -180,7 +194,12 @@ impl KafkaLog {
     ///
     /// # Errors
     /// See [`LogError`].
-    pub fn read(&self, topic: &str, ranges: &[Range], mut take: impl FnMut(&BorrowedMessage<'_>)) -> Result<(), LogError> {
+    pub fn read(
+        &self,
+        topic: &str,
+        ranges: &[Range],
+        mut take: impl FnMut(&BorrowedMessage<'_>),
+    ) -> Result<(), LogError> {
         let doing = || format!("read {topic}");
         let mut open: Vec<Range> = ranges.iter().copied().filter(|range| range.from < range.to).collect();
         if open.is_empty() {
@@ -198,7 +217,12 @@ impl KafkaLog {
         result
     }
 
-    fn drain(&self, topic: &str, open: &mut Vec<Range>, take: &mut impl FnMut(&BorrowedMessage<'_>)) -> Result<(), LogError> {
+    fn drain(
+        &self,
+        topic: &str,
+        open: &mut Vec<Range>,
+        take: &mut impl FnMut(&BorrowedMessage<'_>),
+    ) -> Result<(), LogError> {
         let mut heard = Instant::now();
         while !open.is_empty() {
             match self.committed.poll(Duration::from_millis(200)) {
@@ -206,7 +230,10 @@ impl KafkaLog {
                 None => {}
                 Some(Ok(message)) => {
                     heard = Instant::now();
-                    let Some(index) = open.iter().position(|range| range.partition == message.partition()) else { continue };
+                    let Some(index) = open.iter().position(|range| range.partition == message.partition())
+                    else {
+                        continue;
+                    };
                     if message.offset() < open[index].to {
                         take(&message);
                     }
@@ -219,7 +246,9 @@ impl KafkaLog {
                     heard = Instant::now();
                     open.retain(|range| range.partition != partition);
                 }
-                Some(Err(cause @ (KafkaError::MessageConsumptionFatal(_) | KafkaError::MessageConsumption(_)))) if !is_passing(&cause) => {
+                Some(Err(
+                    cause @ (KafkaError::MessageConsumptionFatal(_) | KafkaError::MessageConsumption(_)),
+                )) if !is_passing(&cause) => {
                     return Err(LogError::Kafka { doing: format!("read {topic}"), cause });
                 }
                 // The client reports lost connections and heals them itself; silence has its limit.
@@ -234,6 +263,13 @@ fn is_passing(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
         error.rdkafka_error_code(),
-        Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve | Code::NotCoordinator | Code::CoordinatorNotAvailable)
+        Some(
+            Code::BrokerTransportFailure
+                | Code::AllBrokersDown
+                | Code::OperationTimedOut
+                | Code::Resolve
+                | Code::NotCoordinator
+                | Code::CoordinatorNotAvailable
+        )
     )
 }

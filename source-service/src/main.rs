@@ -1,6 +1,10 @@
 //! The process: settings, log, admin port, signals; then the pump, until it ends with a code.
 
-use std::{io::Write as _, process::ExitCode as ProcessExit, time::{Duration, Instant}};
+use std::{
+    io::Write as _,
+    process::ExitCode as ProcessExit,
+    time::{Duration, Instant},
+};
 
 use shared::{
     admin::{self, AdminServer, BuildInfo, HealthReporter},
@@ -29,7 +33,10 @@ fn main() -> ProcessExit {
         Ok(Request::ConfigShow { sources, json }) => config_show(sources, json),
         Ok(Request::ConfigExample) => print(&shared::settings::env_example(TABLE)),
         Err(error) => {
-            let asked = matches!(error.kind(), clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion);
+            let asked = matches!(
+                error.kind(),
+                clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion
+            );
             match error.print() {
                 Ok(()) if asked => ProcessExit::SUCCESS,
                 _ => ExitCode::Usage.into(),
@@ -88,13 +95,23 @@ fn run(sources: Sources, until_end: bool) -> ProcessExit {
             ProcessExit::SUCCESS
         }
         Err(stop) => {
-            tracing::error!(code = stop.code.number(), meaning = stop.code.meaning(), reason = stop.message, "stopped");
+            tracing::error!(
+                code = stop.code.number(),
+                meaning = stop.code.meaning(),
+                reason = stop.message,
+                "stopped"
+            );
             stop.exit_code()
         }
     }
 }
 
-fn serve(settings: SourceSettings, effective: &Effective, instance: String, until_end: bool) -> Result<Totals, Stop> {
+fn serve(
+    settings: SourceSettings,
+    effective: &Effective,
+    instance: String,
+    until_end: bool,
+) -> Result<Totals, Stop> {
     seeded_bug::warn_if_planted();
     for warning in &effective.warnings {
         tracing::warn!(warning, "settings");
@@ -102,13 +119,21 @@ fn serve(settings: SourceSettings, effective: &Effective, instance: String, unti
     let recorder = admin::install_recorder()?;
     metrics::describe();
     let (health, shown) = HealthReporter::new();
-    let build = BuildInfo { service: "source-service", version: env!("CARGO_PKG_VERSION"), commit: option_env!("ATLAS_COMMIT") };
+    let build = BuildInfo {
+        service: "source-service",
+        version: env!("CARGO_PKG_VERSION"),
+        commit: option_env!("ATLAS_COMMIT"),
+    };
     let live_within = settings.transaction_timeout * 2 + TURN_EXTRA;
     // Held until the end: it says "stopping" while the pump drains.
     let _admin = AdminServer::start(settings.process.admin_addr, shown, live_within, recorder, build)?;
     let stop = shutdown::on_signals(settings.process.shutdown_timeout)?;
 
-    let identity = Identity { source_id: settings.source_id.clone(), instance, scope: settings.stream.scope.to_string() };
+    let identity = Identity {
+        source_id: settings.source_id.clone(),
+        instance,
+        scope: settings.stream.scope.to_string(),
+    };
     tracing::info!(
         version = build.version,
         source_id = identity.source_id,
@@ -121,8 +146,12 @@ fn serve(settings: SourceSettings, effective: &Effective, instance: String, unti
     );
     kafka_client::connect_check(&settings.kafka, FIRST_CONTACT_LIMIT)?;
     let status = Status::default();
-    let stream =
-        ChangeStream::start(settings.mongo_uri.expose(), settings.stream.clone(), status.clone(), StreamMetrics::default())?;
+    let stream = ChangeStream::start(
+        settings.mongo_uri.expose(),
+        settings.stream.clone(),
+        status.clone(),
+        StreamMetrics::default(),
+    )?;
     let pump = Pump::new(settings, identity, stream, status, health, stop)?;
     let mut pump = if until_end { pump.until_end()? } else { pump };
     pump.run()

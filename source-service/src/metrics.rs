@@ -1,6 +1,9 @@
 //! Every metric of the source, by name and meaning. Handles are cached: nothing is looked up per event.
 
-use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
 
 use crate::envelope::Operation;
 
@@ -25,18 +28,54 @@ pub const NAMESPACES_MAX: usize = 500;
 /// Help texts. Once, after the recorder is installed.
 pub fn describe() {
     describe_counter!(EVENTS, Unit::Count, "Change events committed to Kafka, by collection and operation.");
-    describe_counter!(EVENT_BYTES, Unit::Bytes, "Bytes of keys and values committed to Kafka, before compression.");
-    describe_counter!(TRANSACTIONS, Unit::Count, "Kafka transactions, by outcome: committed, or doubt (recovery decides).");
+    describe_counter!(
+        EVENT_BYTES,
+        Unit::Bytes,
+        "Bytes of keys and values committed to Kafka, before compression."
+    );
+    describe_counter!(
+        TRANSACTIONS,
+        Unit::Count,
+        "Kafka transactions, by outcome: committed, or doubt (recovery decides)."
+    );
     describe_histogram!(TRANSACTION_SECONDS, Unit::Seconds, "From begin to the end of the commit.");
-    describe_histogram!(EVENT_AGE, Unit::Seconds, "From MongoDB's wall time to committed in Kafka, of the oldest event of each batch.");
+    describe_histogram!(
+        EVENT_AGE,
+        Unit::Seconds,
+        "From MongoDB's wall time to committed in Kafka, of the oldest event of each batch."
+    );
     describe_gauge!(STREAM_UP, Unit::Count, "1 while the change stream is open and answers.");
-    describe_counter!(RESTARTS, Unit::Count, "Times that the change stream had to be opened again, by reason.");
-    describe_counter!(PRODUCERS, Unit::Count, "Times that a new transactional producer was taken after a doubt, by reason.");
-    describe_gauge!(TOKEN_TIME, Unit::Seconds, "Cluster time of the committed resume token, in Unix seconds; it moves while the stream is idle too.");
-    describe_gauge!(HEADROOM, Unit::Seconds, "How much older the oldest event of the last batch may still get before its topic's retention takes it.");
-    describe_counter!(SKIPPED, Unit::Count, "Events that a recovery found to be committed already, and that were not sent again.");
+    describe_counter!(
+        RESTARTS,
+        Unit::Count,
+        "Times that the change stream had to be opened again, by reason."
+    );
+    describe_counter!(
+        PRODUCERS,
+        Unit::Count,
+        "Times that a new transactional producer was taken after a doubt, by reason."
+    );
+    describe_gauge!(
+        TOKEN_TIME,
+        Unit::Seconds,
+        "Cluster time of the committed resume token, in Unix seconds; it moves while the stream is idle too."
+    );
+    describe_gauge!(
+        HEADROOM,
+        Unit::Seconds,
+        "How much older the oldest event of the last batch may still get before its topic's retention takes it."
+    );
+    describe_counter!(
+        SKIPPED,
+        Unit::Count,
+        "Events that a recovery found to be committed already, and that were not sent again."
+    );
     describe_counter!(REPAIRED, Unit::Count, "Texts with invalid UTF-8, whose bad bytes became U+FFFD.");
-    describe_gauge!(BROKER_CHECK_SKIPPED, Unit::Count, "1 while BROKER_CHECK=skip leaves the brokers unchecked.");
+    describe_gauge!(
+        BROKER_CHECK_SKIPPED,
+        Unit::Count,
+        "1 while BROKER_CHECK=skip leaves the brokers unchecked."
+    );
     describe_counter!(ERRORS, Unit::Count, "Errors, by stage and type.");
     // A series that first appears with an error has no increase to be seen.
     counter!(ERRORS, "stage" => "stream", "type" => "stop").absolute(0);

@@ -30,7 +30,7 @@ use serde::Deserialize;
 use shared::{kafka_client, kafka_ffi, wire::header};
 
 /// So many bytes of one transaction may wait in librdkafka's queue; then they are sent before more is added.
-const QUEUED_BYTES_MAX: usize = 16 * 1024 * 1024;
+const QUEUED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Above what any event of 16 MB can become as JSON: whether it is too large for the topic is decided after compression, by the broker.
 const MESSAGE_BYTES_MAX: &str = "134217728";
 
@@ -68,9 +68,11 @@ pub enum PublishError {
 fn publish_error(doing: &str, error: &KafkaError) -> PublishError {
     let text = format!("{doing}: {error}");
     match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::InvalidProducerEpoch | RDKafkaErrorCode::ProducerFenced) => {
-            PublishError::Fenced(text)
-        }
+        Some(
+            RDKafkaErrorCode::Fenced
+            | RDKafkaErrorCode::InvalidProducerEpoch
+            | RDKafkaErrorCode::ProducerFenced,
+        ) => PublishError::Fenced(text),
         Some(
             RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
@@ -160,7 +162,10 @@ impl ProducerContext for Context {
         self.0.failed.fetch_add(1, Ordering::AcqRel);
         self.0.first_failure.get_or_init(|| match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {
-                PublishError::TooLarge { topic: message.topic().to_owned(), event_id: event_id(message.headers()) }
+                PublishError::TooLarge {
+                    topic: message.topic().to_owned(),
+                    event_id: event_id(message.headers()),
+                }
             }
             _ => publish_error("deliver a record", error),
         });
@@ -173,7 +178,11 @@ fn event_id(headers: Option<&rdkafka::message::BorrowedHeaders>) -> String {
 }
 
 /// The configuration of a transactional producer, on top of the connection's.
-pub fn producer_config(mut config: ClientConfig, source_id: &str, transaction_timeout: Duration) -> ClientConfig {
+pub fn producer_config(
+    mut config: ClientConfig,
+    source_id: &str,
+    transaction_timeout: Duration,
+) -> ClientConfig {
     // A request that outlives its transaction helps nobody, and librdkafka insists.
     let request_timeout = transaction_timeout / 2;
     config
@@ -207,9 +216,12 @@ impl Publisher {
     /// [`PublishError::Doubt`] if Kafka did not answer in time; try again.
     pub fn start(config: &ClientConfig, timeout: Duration) -> Result<Self, PublishError> {
         let reports = Arc::new(Reports::default());
-        let producer: ThreadedProducer<Context> = config
-            .create_with_context(Context(Arc::clone(&reports)))
-            .map_err(|error| PublishError::Refused(format!("the Kafka client refuses its configuration: {error}; see KAFKA_OPTIONS")))?;
+        let producer: ThreadedProducer<Context> =
+            config.create_with_context(Context(Arc::clone(&reports))).map_err(|error| {
+                PublishError::Refused(format!(
+                    "the Kafka client refuses its configuration: {error}; see KAFKA_OPTIONS"
+                ))
+            })?;
         producer.init_transactions(timeout).map_err(|error| publish_error("init_transactions", &error))?;
         // What happened while connecting concerns no transaction of this producer.
         reports.disturbed.store(false, Ordering::Release);
@@ -249,8 +261,12 @@ impl Publisher {
             match self.producer.send(next) {
                 Ok(()) => return Ok(()),
                 Err((error, refused)) => {
-                    if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) || Instant::now() > deadline {
-                        return Err(self.failure().unwrap_or_else(|| publish_error("queue a record", &error)));
+                    if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull)
+                        || Instant::now() > deadline
+                    {
+                        return Err(self
+                            .failure()
+                            .unwrap_or_else(|| publish_error("queue a record", &error)));
                     }
                     // Room comes when delivery reports do; an empty queue has the most room there is.
                     self.flush()?;
@@ -272,9 +288,9 @@ impl Publisher {
         }
         flushed?;
         // Without a limit of ours: librdkafka takes what is left of the transaction's own timeout.
-        self.producer.commit_transaction(Timeout::Never).map_err(|error| {
-            self.failure().unwrap_or_else(|| publish_error("commit", &error))
-        })
+        self.producer
+            .commit_transaction(Timeout::Never)
+            .map_err(|error| self.failure().unwrap_or_else(|| publish_error("commit", &error)))
     }
 
     fn flush(&mut self) -> Result<(), PublishError> {
@@ -320,9 +336,11 @@ mod tests {
 
     #[test]
     fn fencing_is_told_from_doubt() {
-        let fenced = publish_error("commit", &KafkaError::MessageProduction(RDKafkaErrorCode::InvalidProducerEpoch));
+        let fenced =
+            publish_error("commit", &KafkaError::MessageProduction(RDKafkaErrorCode::InvalidProducerEpoch));
         assert!(matches!(fenced, PublishError::Fenced(_)));
-        let doubt = publish_error("commit", &KafkaError::MessageProduction(RDKafkaErrorCode::OperationTimedOut));
+        let doubt =
+            publish_error("commit", &KafkaError::MessageProduction(RDKafkaErrorCode::OperationTimedOut));
         assert!(matches!(doubt, PublishError::Doubt(_)));
     }
 }

@@ -14,7 +14,10 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::{ClientConfig, producer::{BaseProducer, BaseRecord, Producer as _}};
+use rdkafka::{
+    ClientConfig,
+    producer::{BaseProducer, BaseRecord, Producer as _},
+};
 use shared::{
     admin::HealthReporter,
     backoff::Backoff,
@@ -64,7 +67,9 @@ impl From<PublishError> for Setback {
             PublishError::Fenced(text) => Self::Fenced(text),
             PublishError::NotAllowed(text) => Self::Stop(Stop::new(
                 ExitCode::NotAllowed,
-                format!("{text}: the source needs WRITE and DESCRIBE on its topics and on transactional id atlas-source-<SOURCE_ID>"),
+                format!(
+                    "{text}: the source needs WRITE and DESCRIBE on its topics and on transactional id atlas-source-<SOURCE_ID>"
+                ),
             )),
             PublishError::Refused(text) => Self::Stop(Stop::new(ExitCode::Configuration, text)),
             PublishError::TooLarge { topic, event_id } => Self::Stop(Stop::new(
@@ -197,11 +202,20 @@ impl Pump {
         stop: CancellationToken,
     ) -> Result<Self, Stop> {
         let refused = |error: rdkafka::error::KafkaError| {
-            Stop::new(ExitCode::Configuration, format!("the Kafka client refuses its configuration: {error}; see KAFKA_OPTIONS"))
+            Stop::new(
+                ExitCode::Configuration,
+                format!("the Kafka client refuses its configuration: {error}; see KAFKA_OPTIONS"),
+            )
         };
-        let no_runtime = |error: std::io::Error| Stop::new(ExitCode::Temporary, format!("no runtime: {error}"));
-        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_runtime);
-        let connection = settings.kafka.client_config(&format!("atlas-source-{}", settings.source_id));
+        let no_runtime =
+            |error: std::io::Error| Stop::new(ExitCode::Temporary, format!("no runtime: {error}"));
+        let runtime =
+            || tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_runtime);
+        let mut connection = settings.kafka.client_config(&format!("atlas-source-{}", settings.source_id));
+        if connection.get("reconnect.backoff.max.ms").is_none() {
+            // A broker that is back is found within a second; the client's own default waits up to ten.
+            connection.set("reconnect.backoff.max.ms", "1000");
+        }
         let log = KafkaLog::new(&connection, &settings.source_id).map_err(refused)?;
         let admin = TopicAdmin::new(&connection, Duration::from_secs(15)).map_err(refused)?;
         let topics = Topics::new(settings.names.clone(), settings.topics, admin.clone(), runtime()?);
@@ -264,7 +278,9 @@ impl Pump {
                 Setback::Stop(stop) => return Err(stop),
                 Setback::Disturbed => {
                     self.metrics.doubt("disturbed");
-                    tracing::info!("the connection to Kafka was disturbed: taking a new producer before the next transaction");
+                    tracing::info!(
+                        "the connection to Kafka was disturbed: taking a new producer before the next transaction"
+                    );
                     continue;
                 }
                 Setback::Doubt(label, text) => (label, text),
@@ -275,7 +291,12 @@ impl Pump {
             metrics::error("publish", label);
             self.shown.status.error(&text);
             let delay = backoff.next_delay();
-            tracing::warn!(attempt = backoff.attempts(), ?delay, cause = text, "in doubt about Kafka: reading what is really there");
+            tracing::warn!(
+                attempt = backoff.attempts(),
+                ?delay,
+                cause = text,
+                "in doubt about Kafka: reading what is really there"
+            );
             self.shown.stage(Stage::Recovering(text));
             if self.pause(delay) {
                 return Ok(self.totals);
@@ -312,7 +333,9 @@ impl Pump {
         let (position, run, clean) = match &former {
             Some(record) => (self.resumed(record)?, record.run, record.clean),
             None => {
-                if let Some(place) = recovery::own_record_without_token(&self.log, &topics, &self.settings.source_id)? {
+                if let Some(place) =
+                    recovery::own_record_without_token(&self.log, &topics, &self.settings.source_id)?
+                {
                     return Err(Setback::Stop(self.without_token(&place.topic)));
                 }
                 (Position::Time(self.stream.server_time().map_err(Setback::Stop)?), 1, true)
@@ -320,10 +343,14 @@ impl Pump {
         };
         let own = format!("{}/{run}", self.settings.source_id);
         let (shown, stop) = (&self.shown, &self.stop);
-        let tails = recovery::read_tails(&self.log, &topics, &own, position.cluster_time().to_millis(), |place| {
-            shown.stage(Stage::Recovering(format!("waiting for another producer's open transaction in {}/{}", place.topic, place.partition)));
-            !stop.is_cancelled()
-        })?;
+        let tails =
+            recovery::read_tails(&self.log, &topics, &own, position.cluster_time().to_millis(), |place| {
+                shown.stage(Stage::Recovering(format!(
+                    "waiting for another producer's open transaction in {}/{}",
+                    place.topic, place.partition
+                )));
+                !stop.is_cancelled()
+            })?;
         self.topics.recovered(remembered.topics, clean && !self.announced);
         self.writer.set_source(&own);
 
@@ -342,7 +369,7 @@ impl Pump {
             mode = if former.is_some() { "resuming" } else { "fresh" },
             cluster_time = %from,
             time = rfc3339(from),
-            run,
+            source_run = run,
             tails = session.tails.as_ref().map_or(0, Tails::len),
             took = ?begun.elapsed(),
             "position is known"
@@ -451,7 +478,11 @@ impl Pump {
                 return Setback::Disturbed;
             }
             self.shown.turn();
-            let limit = self.settings.token_interval.saturating_sub(session.committed_at.elapsed()).clamp(Duration::from_millis(1), TURN);
+            let limit = self
+                .settings
+                .token_interval
+                .saturating_sub(session.committed_at.elapsed())
+                .clamp(Duration::from_millis(1), TURN);
             let next = self.runtime.block_on(async {
                 tokio::select! {
                     // A reply that is there is finished first; then the signal is seen above.
@@ -513,8 +544,13 @@ impl Pump {
         if seeded_bug::planted(SeededBug::TokenOutsideTransaction) {
             self.send_outside(&token)?;
         }
-        let mut figures =
-            self.writer.write(reply, session.tails.as_ref(), &mut self.topics, &self.log, &mut session.publisher)?;
+        let mut figures = self.writer.write(
+            reply,
+            session.tails.as_ref(),
+            &mut self.topics,
+            &self.log,
+            &mut session.publisher,
+        )?;
         for (topic, record) in self.topics.unrecorded() {
             let key = format!("{TOPIC_KEY_PREFIX}{topic}");
             batch::send_state(&mut session.publisher, &self.token_topic, &key, &record.to_json())?;
@@ -588,8 +624,10 @@ impl Pump {
     /// The planted bug `token-outside-transaction`.
     fn send_outside(&self, token: &[u8]) -> Result<(), Setback> {
         let doubt = |error: rdkafka::error::KafkaError| Setback::Doubt("seeded", error.to_string());
-        let producer: BaseProducer = self.settings.kafka.client_config("atlas-seeded-bug").create().map_err(doubt)?;
-        let record = BaseRecord::to(&self.token_topic).partition(0).key(&self.settings.source_id).payload(token);
+        let producer: BaseProducer =
+            self.settings.kafka.client_config("atlas-seeded-bug").create().map_err(doubt)?;
+        let record =
+            BaseRecord::to(&self.token_topic).partition(0).key(&self.settings.source_id).payload(token);
         producer.send(record).map_err(|(error, _)| doubt(error))?;
         producer.flush(Duration::from_secs(10)).map_err(doubt)
     }

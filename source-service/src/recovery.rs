@@ -77,7 +77,9 @@ fn remember(
 ) -> Result<(), crate::token_record::UnusableRecord> {
     if key == source_id.as_bytes() {
         remembered.token = value.map(TokenRecord::from_json).transpose()?;
-    } else if let Some(topic) = std::str::from_utf8(key).ok().and_then(|key| key.strip_prefix(TOPIC_KEY_PREFIX)) {
+    } else if let Some(topic) =
+        std::str::from_utf8(key).ok().and_then(|key| key.strip_prefix(TOPIC_KEY_PREFIX))
+    {
         match value {
             Some(value) => remembered.topics.insert(topic.to_owned(), TopicRecord::from_json(value)?),
             None => remembered.topics.remove(topic),
@@ -189,7 +191,8 @@ pub fn own_record_without_token(
         let mut found = false;
         let range = Range { partition, from: start.max(end - GUARD_WINDOW), to: end };
         log.read(&topic, &[range], |message| {
-            found |= header_of(message, header::SOURCE).is_some_and(|source| source.starts_with(own.as_bytes()));
+            found |=
+                header_of(message, header::SOURCE).is_some_and(|source| source.starts_with(own.as_bytes()));
         })?;
         if found {
             return Ok(Some(Partition { topic, partition }));
@@ -233,7 +236,8 @@ fn last_own(
             if header_of(message, header::SOURCE) != Some(own.as_bytes()) {
                 return;
             }
-            if let Some(id) = header_of(message, header::EVENT_ID).and_then(|id| std::str::from_utf8(id).ok()) {
+            if let Some(id) = header_of(message, header::EVENT_ID).and_then(|id| std::str::from_utf8(id).ok())
+            {
                 // In order of offsets, so the last one stays.
                 found.insert(message.partition(), id.to_owned());
             }
@@ -284,7 +288,9 @@ mod tests {
         tails.insert("t", 0, "8266B".to_owned());
         tails.insert("t", 1, "8266D".to_owned());
         assert!(tails.holds("t", 0, "8266B") && tails.holds("t", 0, "8266A"));
-        assert!(!tails.holds("t", 0, "8266C") && tails.holds("t", 1, "8266C") && !tails.holds("t", 2, "8266A"));
+        assert!(
+            !tails.holds("t", 0, "8266C") && tails.holds("t", 1, "8266C") && !tails.holds("t", 2, "8266A")
+        );
         assert!(tails.may_hold("8266D") && !tails.may_hold("8266E"));
         assert_eq!(tails.len(), 2);
     }

@@ -108,7 +108,8 @@ pub fn parse_database(text: &str) -> Result<String, Expected> {
         return Err(Expected::exactly("no internal database (admin, local, config)"));
     }
     // MongoDB's own rule for database names, plus the characters that patterns are made of.
-    let refused = |c: char| matches!(c, '/' | '\\' | '.' | ' ' | '"' | '$' | '*' | '<' | '>' | ':' | '|' | '?' | '\0');
+    let refused =
+        |c: char| matches!(c, '/' | '\\' | '.' | ' ' | '"' | '$' | '*' | '<' | '>' | ':' | '|' | '?' | '\0');
     if text.is_empty() || text.len() > 63 || text.contains(refused) {
         return Err(Expected::exactly("exact database names, separated by commas"));
     }

@@ -5,12 +5,13 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use shared::{
     kafka_client::{
-        KAFKA_BROKERS, KAFKA_OLD_NAMES, KAFKA_OPTIONS, KAFKA_SASL_MECHANISM, KAFKA_SASL_PASSWORD, KAFKA_SASL_USERNAME,
-        KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CA, KAFKA_SSL_CERT, KAFKA_SSL_KEY, KafkaSettings,
+        KAFKA_BROKERS, KAFKA_OLD_NAMES, KAFKA_OPTIONS, KAFKA_SASL_MECHANISM, KAFKA_SASL_PASSWORD,
+        KAFKA_SASL_USERNAME, KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CA, KAFKA_SSL_CERT, KAFKA_SSL_KEY,
+        KafkaSettings,
     },
     settings::{
-        DLQ_TOPIC, Effective, Expected, LOG_FORMAT, LOG_LEVEL, ProcessSettings, Reader, SHUTDOWN_TIMEOUT, Secrecy, Secret,
-        Setting, SettingsError, Sources, TOPIC_PREFIX, Table, admin_addr,
+        DLQ_TOPIC, Effective, Expected, LOG_FORMAT, LOG_LEVEL, ProcessSettings, Reader, SHUTDOWN_TIMEOUT,
+        Secrecy, Secret, Setting, SettingsError, Sources, TOPIC_PREFIX, Table, admin_addr,
     },
     topic_name::TopicNames,
 };
@@ -114,8 +115,13 @@ const BROKER_CHECK: Setting = row(
     "Whether every broker is asked for transaction.partition.verification.enable, which exactly-once rests on.",
     SOURCE,
 );
-const TOPIC_PARTITIONS: Setting =
-    row("TOPIC_PARTITIONS", Some("3"), "a number between 1 and 10000", "Partitions of a new data topic.", TOPICS);
+const TOPIC_PARTITIONS: Setting = row(
+    "TOPIC_PARTITIONS",
+    Some("3"),
+    "a number between 1 and 10000",
+    "Partitions of a new data topic.",
+    TOPICS,
+);
 const TOPIC_REPLICATION: Setting = row(
     "TOPIC_REPLICATION",
     None,
@@ -130,8 +136,13 @@ const TOPIC_MIN_ISR: Setting = row(
     "Replicas that have to confirm a write; 2 if not set, 1 when all brokers are on this machine.",
     TOPICS,
 );
-const TOPIC_RETENTION: Setting =
-    row("TOPIC_RETENTION", Some("14d"), "a duration between 1m and 10y", "How long a new topic keeps events, by their time.", TOPICS);
+const TOPIC_RETENTION: Setting = row(
+    "TOPIC_RETENTION",
+    Some("14d"),
+    "a duration between 1m and 10y",
+    "How long a new topic keeps events, by their time.",
+    TOPICS,
+);
 const TOPIC_MAX_MESSAGE_BYTES: Setting = row(
     "TOPIC_MAX_MESSAGE_BYTES",
     Some("16MiB"),
@@ -247,7 +258,8 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
     let full_document: Option<FullDocument> = reader.choice(&FULL_DOCUMENT);
     let full_document_before: Option<FullDocumentBefore> = reader.choice(&FULL_DOCUMENT_BEFORE);
     let source_id = reader.parsed(&SOURCE_ID, |text| {
-        let legal = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        let legal =
+            text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
         if legal && text.len() <= 64 { Ok(text.to_owned()) } else { Err(Expected::AsDeclared) }
     });
     let key_format = reader.choice(&KEY_FORMAT).map(|name| match name {
@@ -258,8 +270,10 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
         DialectName::Relaxed => JsonDialect::Relaxed,
         DialectName::Canonical => JsonDialect::Canonical,
     });
-    let token_interval = reader.bounded(&TOKEN_INTERVAL, Duration::from_millis(100)..=Duration::from_secs(3600));
-    let transaction_timeout = reader.bounded(&TRANSACTION_TIMEOUT, Duration::from_secs(2)..=Duration::from_secs(900));
+    let token_interval =
+        reader.bounded(&TOKEN_INTERVAL, Duration::from_millis(100)..=Duration::from_secs(3600));
+    let transaction_timeout =
+        reader.bounded(&TRANSACTION_TIMEOUT, Duration::from_secs(2)..=Duration::from_secs(900));
     let broker_check = reader.choice(&BROKER_CHECK);
     let names = reader.parsed(&TOPIC_PREFIX, |text| TopicNames::new(text).map_err(Expected::exactly));
     let dlq_topic: Option<String> = reader.optional(&DLQ_TOPIC);
@@ -298,7 +312,8 @@ fn read_topics(reader: &mut Reader, loopback: bool) -> Option<TopicSettings> {
     {
         reader.refuse(&TOPIC_MIN_ISR, format!("at most TOPIC_REPLICATION, which is {replication}"));
     }
-    let retention = reader.bounded(&TOPIC_RETENTION, Duration::from_secs(60)..=Duration::from_secs(10 * YEAR));
+    let retention =
+        reader.bounded(&TOPIC_RETENTION, Duration::from_secs(60)..=Duration::from_secs(10 * YEAR));
     let bytes = reader.bounded(&TOPIC_MAX_MESSAGE_BYTES, ByteSize::mib(1)..=ByteSize::mib(100));
     Some(TopicSettings {
         partitions: partitions?,
@@ -310,7 +325,12 @@ fn read_topics(reader: &mut Reader, loopback: bool) -> Option<TopicSettings> {
 }
 
 /// A number that may be left out. `None` if a mistake was recorded.
-fn or_default(reader: &mut Reader, setting: &Setting, bounds: std::ops::RangeInclusive<u32>, default: u32) -> Option<u32> {
+fn or_default(
+    reader: &mut Reader,
+    setting: &Setting,
+    bounds: std::ops::RangeInclusive<u32>,
+    default: u32,
+) -> Option<u32> {
     if reader.is_given(setting) { reader.bounded(setting, bounds) } else { Some(default) }
 }
 
@@ -331,11 +351,13 @@ mod tests {
     use super::*;
 
     fn sources(values: &[(&str, &str)]) -> Sources {
-        let environment = values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let environment =
+            values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Sources { environment, ..Sources::default() }
     }
 
-    const LEAST: [(&str, &str); 2] = [("MONGO_URI", "mongodb://localhost:27017/?replicaSet=rs0"), ("KAFKA_BROKERS", "localhost:9092")];
+    const LEAST: [(&str, &str); 2] =
+        [("MONGO_URI", "mongodb://localhost:27017/?replicaSet=rs0"), ("KAFKA_BROKERS", "localhost:9092")];
 
     #[test]
     fn two_settings_are_enough() {
@@ -349,7 +371,8 @@ mod tests {
 
     #[test]
     fn far_brokers_get_three_replicas() {
-        let (settings, _) = SourceSettings::read(sources(&[LEAST[0], ("KAFKA_BROKERS", "broker-1:9092")])).unwrap();
+        let (settings, _) =
+            SourceSettings::read(sources(&[LEAST[0], ("KAFKA_BROKERS", "broker-1:9092")])).unwrap();
         assert_eq!((settings.topics.replication, settings.topics.min_isr), (3, 2));
     }
 
@@ -365,7 +388,9 @@ mod tests {
         ]))
         .unwrap_err();
         let text = error.to_string();
-        for name in ["MONGO_URI", "SOURCE_ID", "MONGO_DATABASES", "FULL_DOCUMENT", "TOPIC_MIN_ISR", "KAFKA_BROKERS"] {
+        for name in
+            ["MONGO_URI", "SOURCE_ID", "MONGO_DATABASES", "FULL_DOCUMENT", "TOPIC_MIN_ISR", "KAFKA_BROKERS"]
+        {
             assert!(text.contains(name), "{name} is missing in {text}");
         }
         assert!(!text.contains("secret"), "{text}");

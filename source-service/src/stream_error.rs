@@ -97,11 +97,15 @@ fn by_code(code: i32, message: &str, resumable: bool, phase: Phase) -> Verdict {
         (17419 | 17420, _) => Verdict::Stop(Configuration, OVERSIZE),
         (47 | 51770, Phase::Streaming) => Verdict::Stop(Configuration, NO_IMAGE),
         (40415 | 31145, Phase::Opening) => Verdict::Stop(Configuration, NO_OPTION),
-        (2 | 9 | 14 | 20 | 72 | 73 | 168 | 40218 | 40324, Phase::Opening) => Verdict::Stop(Configuration, BAD_PIPELINE),
+        (2 | 9 | 14 | 20 | 72 | 73 | 168 | 40218 | 40324, Phase::Opening) => {
+            Verdict::Stop(Configuration, BAD_PIPELINE)
+        }
         // CursorNotFound, CursorKilled.
         (43 | 237, _) => Verdict::Reopen(Cause::CursorGone),
         // NotWritablePrimary and its relatives, stepdown, shutdown.
-        (189 | 91 | 7 | 6 | 9001 | 10107 | 11600 | 11602 | 13435 | 13436 | 10058 | 89, _) => Verdict::Reopen(Cause::Election),
+        (189 | 91 | 7 | 6 | 9001 | 10107 | 11600 | 11602 | 13435 | 13436 | 10058 | 89, _) => {
+            Verdict::Reopen(Cause::Election)
+        }
         _ if resumable => Verdict::Reopen(Cause::Election),
         // What is not known to be fatal is waited for: MaxTimeMSExpired (50), retry errors (462), overload, …
         _ => Verdict::Reopen(Cause::Server),
@@ -116,7 +120,9 @@ pub fn stop_text(advice: &str, error: &Error, position: &str) -> String {
 /// An error of the driver in one line of bounded length.
 pub fn short(error: &Error) -> String {
     let text = match error.kind.as_ref() {
-        ErrorKind::Command(command) => format!("{} ({}): {}", command.code_name, command.code, command.message),
+        ErrorKind::Command(command) => {
+            format!("{} ({}): {}", command.code_name, command.code, command.message)
+        }
         kind => kind.to_string(),
     };
     let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect();
@@ -142,7 +148,12 @@ mod tests {
             (286, "resume point may no longer be in the oplog", Opening, stop(PositionLost)),
             (286, "", Streaming, stop(PositionLost)),
             (280, "cannot resume stream", Opening, stop(PositionLost)),
-            (280, "Encountered an event whose _id field, which contains the resume token, was modified by the pipeline", Streaming, stop(Configuration)),
+            (
+                280,
+                "Encountered an event whose _id field, which contains the resume token, was modified by the pipeline",
+                Streaming,
+                stop(Configuration),
+            ),
             (260, "", Opening, stop(PositionLost)),
             (15, "", Opening, stop(PositionLost)),
             (15, "", Streaming, None),

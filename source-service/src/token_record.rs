@@ -50,7 +50,8 @@ impl ResumeToken {
     }
 
     fn to_extended_json(&self) -> serde_json::Value {
-        let document = Document::try_from(self.0.as_ref()).expect("a reply that the driver has walked is valid BSON");
+        let document =
+            Document::try_from(self.0.as_ref()).expect("a reply that the driver has walked is valid BSON");
         Bson::Document(document).into_canonical_extjson()
     }
 
@@ -185,7 +186,9 @@ impl TokenRecord {
         let TimestampParts { t, i } = json.cluster_time.timestamp;
         let position = match json.token {
             None => Position::Time(ClusterTime::new(t, i)),
-            Some(token) => Position::After(ResumeToken::from_extended_json(token).ok_or(UnusableRecord::Token)?),
+            Some(token) => {
+                Position::After(ResumeToken::from_extended_json(token).ok_or(UnusableRecord::Token)?)
+            }
         };
         Ok(Self {
             instance: json.instance,
@@ -329,12 +332,16 @@ mod tests {
         json["snapshot"] = serde_json::json!({"done": 3});
         assert!(TokenRecord::from_json(&serde_json::to_vec(&json).unwrap()).is_ok());
         json["version"] = serde_json::json!(2);
-        assert_eq!(TokenRecord::from_json(&serde_json::to_vec(&json).unwrap()), Err(UnusableRecord::Version(2)));
+        assert_eq!(
+            TokenRecord::from_json(&serde_json::to_vec(&json).unwrap()),
+            Err(UnusableRecord::Version(2))
+        );
     }
 
     #[test]
     fn topics_come_back() {
-        let record = TopicRecord { namespace: Namespace::new("shop", "a.b"), form: Form::FullyEscaped, partitions: 3 };
+        let record =
+            TopicRecord { namespace: Namespace::new("shop", "a.b"), form: Form::FullyEscaped, partitions: 3 };
         assert_eq!(TopicRecord::from_json(&record.to_json()).unwrap(), record);
     }
 

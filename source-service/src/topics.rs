@@ -46,10 +46,14 @@ pub enum TopicError {
 impl From<AdminError> for TopicError {
     fn from(error: AdminError) -> Self {
         match error {
-            AdminError::Unavailable { .. } | AdminError::UnknownTopic { .. } => Self::Unavailable(error.to_string()),
+            AdminError::Unavailable { .. } | AdminError::UnknownTopic { .. } => {
+                Self::Unavailable(error.to_string())
+            }
             AdminError::NotAllowed { .. } => Self::Stop(Stop::new(
                 ExitCode::NotAllowed,
-                format!("{error}: the source needs CREATE, DESCRIBE, DESCRIBE_CONFIGS, READ and WRITE on topics with its prefix"),
+                format!(
+                    "{error}: the source needs CREATE, DESCRIBE, DESCRIBE_CONFIGS, READ and WRITE on topics with its prefix"
+                ),
             )),
             AdminError::Refused { .. } => Self::Stop(Stop::new(ExitCode::Configuration, error.to_string())),
         }
@@ -91,7 +95,12 @@ pub struct Topics {
 }
 
 impl Topics {
-    pub fn new(names: TopicNames, settings: TopicSettings, admin: TopicAdmin, runtime: tokio::runtime::Runtime) -> Self {
+    pub fn new(
+        names: TopicNames,
+        settings: TopicSettings,
+        admin: TopicAdmin,
+        runtime: tokio::runtime::Runtime,
+    ) -> Self {
         Self {
             names,
             settings,
@@ -113,14 +122,20 @@ impl Topics {
     ///
     /// # Errors
     /// See [`TopicError`].
-    pub fn prepare(&mut self, log: &BaseConsumer<LogContext>, token_topic: &str, dead_letters: &str) -> Result<(), TopicError> {
+    pub fn prepare(
+        &mut self,
+        log: &BaseConsumer<LogContext>,
+        token_topic: &str,
+        dead_letters: &str,
+    ) -> Result<(), TopicError> {
         self.ensure(log, token_topic, Kind::Tokens)?;
         self.ensure(log, dead_letters, Kind::DeadLetters)?;
         if self.control.is_none() {
             let name = self.names.control();
             let (partitions, retention) = self.ensure(log, &name, Kind::Control)?;
             let events = EventCounters::new("_control", "_control");
-            self.control = Some(self.push(Topic { name, partitions, retention, record: None, recorded: true, events }));
+            self.control =
+                Some(self.push(Topic { name, partitions, retention, record: None, recorded: true, events }));
         }
         Ok(())
     }
@@ -229,7 +244,12 @@ impl Topics {
             ));
         };
         if recorded < found {
-            tracing::warn!(topic, recorded, found, "partitions were added: keys stay where they are until the source was stopped in order and started again");
+            tracing::warn!(
+                topic,
+                recorded,
+                found,
+                "partitions were added: keys stay where they are until the source was stopped in order and started again"
+            );
         }
         Ok(recorded)
     }
@@ -258,7 +278,10 @@ impl Topics {
             }
             Creation::CollidesWith(others) => Err(Stop::new(
                 ExitCode::Configuration,
-                format!("topic {usual} cannot be made: for Kafka it is the same name as {}", others.join(", ")),
+                format!(
+                    "topic {usual} cannot be made: for Kafka it is the same name as {}",
+                    others.join(", ")
+                ),
             )
             .into()),
         }
@@ -276,10 +299,18 @@ impl Topics {
             None => {
                 let spec = self.spec(name, kind);
                 match self.runtime.block_on(self.admin.create_topic(&spec))? {
-                    Creation::Created => tracing::info!(topic = name, partitions = spec.partitions, replication = spec.replication, "topic made"),
+                    Creation::Created => tracing::info!(
+                        topic = name,
+                        partitions = spec.partitions,
+                        replication = spec.replication,
+                        "topic made"
+                    ),
                     Creation::AlreadyExists => {}
                     Creation::CollidesWith(others) => {
-                        let text = format!("topic {name} cannot be made: for Kafka it is the same name as {}", others.join(", "));
+                        let text = format!(
+                            "topic {name} cannot be made: for Kafka it is the same name as {}",
+                            others.join(", ")
+                        );
                         return Err(Stop::new(ExitCode::Configuration, text).into());
                     }
                 }

@@ -88,7 +88,12 @@ pub(super) struct Review {
     pub(super) harmless: Vec<String>,
 }
 
-pub(super) fn review(settings: &TopicSettings, kind: Kind, partitions: NonZeroU32, found: &Configs) -> Review {
+pub(super) fn review(
+    settings: &TopicSettings,
+    kind: Kind,
+    partitions: NonZeroU32,
+    found: &Configs,
+) -> Review {
     let mut review = Review::default();
     let get = |name: &str| found.get(name).map_or("", String::as_str);
     let number = |name: &str| get(name).parse::<i64>().ok();
@@ -103,26 +108,38 @@ pub(super) fn review(settings: &TopicSettings, kind: Kind, partitions: NonZeroU3
     }
     let policy = get("cleanup.policy");
     if kind == Kind::Tokens && policy != "compact" {
-        review.refused.push(format!("cleanup.policy is {policy:?}, expected \"compact\": the position would expire"));
+        review
+            .refused
+            .push(format!("cleanup.policy is {policy:?}, expected \"compact\": the position would expire"));
     }
     if kind != Kind::Tokens && policy.contains("compact") {
-        review.refused.push(format!("cleanup.policy is {policy:?}, expected \"delete\": compaction removes changes"));
+        review
+            .refused
+            .push(format!("cleanup.policy is {policy:?}, expected \"delete\": compaction removes changes"));
     }
     let time = get("message.timestamp.type");
     if kind != Kind::DeadLetters && time == "LogAppendTime" {
-        review.refused.push(format!("message.timestamp.type is {time:?}, expected \"CreateTime\": the event's own time is needed"));
+        review.refused.push(format!(
+            "message.timestamp.type is {time:?}, expected \"CreateTime\": the event's own time is needed"
+        ));
     }
     let limit = i64::from(settings.max_message_bytes_of(kind));
     if let Some(bytes) = number("max.message.bytes").filter(|bytes| *bytes != limit) {
         let text = format!("max.message.bytes is {bytes}, expected {limit} (TOPIC_MAX_MESSAGE_BYTES)");
         // The token record is small whatever events are.
-        if bytes < limit && kind != Kind::Tokens { review.refused.push(text) } else { review.harmless.push(text) }
+        if bytes < limit && kind != Kind::Tokens {
+            review.refused.push(text)
+        } else {
+            review.harmless.push(text)
+        }
     }
     if kind != Kind::Tokens
         && let Some(ms) = number("retention.ms")
         && u128::try_from(ms).ok() != Some(settings.retention.as_millis())
     {
-        review.harmless.push(format!("retention.ms is {ms}, TOPIC_RETENTION is {}", settings.retention.as_millis()));
+        review
+            .harmless
+            .push(format!("retention.ms is {ms}, TOPIC_RETENTION is {}", settings.retention.as_millis()));
     }
     if let Some(isr) = number("min.insync.replicas").filter(|isr| *isr < i64::from(settings.min_isr)) {
         review.harmless.push(format!("min.insync.replicas is {isr}, TOPIC_MIN_ISR is {}", settings.min_isr));
@@ -167,7 +184,9 @@ mod tests {
 
     #[test]
     fn what_we_make_is_what_we_want() {
-        for (kind, partitions) in [(Kind::Data, 3), (Kind::Control, 1), (Kind::Tokens, 1), (Kind::DeadLetters, 3)] {
+        for (kind, partitions) in
+            [(Kind::Data, 3), (Kind::Control, 1), (Kind::Tokens, 1), (Kind::DeadLetters, 3)]
+        {
             assert_eq!(reviewed(kind, partitions, None), Review::default(), "{kind:?}");
         }
     }
@@ -192,7 +211,11 @@ mod tests {
 
     #[test]
     fn harmless_differences_are_named() {
-        for (name, value) in [("retention.ms", "1000"), ("max.message.bytes", "20000000"), ("message.timestamp.after.max.ms", "3600000")] {
+        for (name, value) in [
+            ("retention.ms", "1000"),
+            ("max.message.bytes", "20000000"),
+            ("message.timestamp.after.max.ms", "3600000"),
+        ] {
             let review = reviewed(Kind::Data, 3, Some((name, value)));
             assert!(review.refused.is_empty() && review.harmless.len() == 1, "{name}: {review:?}");
         }
@@ -203,6 +226,12 @@ mod tests {
     fn retention_is_what_the_topic_says() {
         let configs = spec(&SETTINGS, "t", Kind::Data).configs;
         assert_eq!(retention(&configs), Some(SETTINGS.retention));
-        assert_eq!(retention(&Configs::from([("cleanup.policy".into(), "delete".into()), ("retention.ms".into(), "-1".into())])), None);
+        assert_eq!(
+            retention(&Configs::from([
+                ("cleanup.policy".into(), "delete".into()),
+                ("retention.ms".into(), "-1".into())
+            ])),
+            None
+        );
     }
 }

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
-use mongodb::{Client, bson::{Document, doc}};
+use mongodb::{
+    Client,
+    bson::{Document, doc},
+};
 use pipeline_tests::{
     kafka_reader::{KafkaReader, KafkaRecord},
     servers::{Kafka, KafkaOptions, Mongod, MongodOptions},
@@ -83,7 +86,8 @@ impl Stage {
 
     /// Somebody else's write, outside of any transaction.
     pub(crate) fn produce(&self, topic: &str, key: &str, value: Option<&[u8]>) -> Result<()> {
-        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", self.kafka.bootstrap()).create()?;
+        let producer: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", self.kafka.bootstrap()).create()?;
         let mut record = BaseRecord::<str, [u8]>::to(topic).partition(0).key(key);
         if let Some(value) = value {
             record = record.payload(value);

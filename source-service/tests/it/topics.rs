@@ -1,12 +1,12 @@
 //! Topics that are there already, and topics that change.
 
 use anyhow::Result;
+use pipeline_tests::kafka_reader::KafkaRecord;
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
 };
-use pipeline_tests::kafka_reader::KafkaRecord;
 
 use crate::stage::{LIMIT, Stage};
 
@@ -36,7 +36,8 @@ async fn a_topic_that_breaks_a_promise_is_refused() -> Result<()> {
 fn places(records: &[KafkaRecord]) -> std::collections::BTreeMap<Vec<u8>, std::collections::BTreeSet<i32>> {
     let mut places = std::collections::BTreeMap::new();
     for record in records {
-        let keys: &mut std::collections::BTreeSet<i32> = places.entry(record.key.clone().unwrap()).or_default();
+        let keys: &mut std::collections::BTreeSet<i32> =
+            places.entry(record.key.clone().unwrap()).or_default();
         keys.insert(record.partition);
     }
     places
@@ -49,7 +50,9 @@ async fn added_partitions_wait_for_an_orderly_stop() -> Result<()> {
     let mut source = stage.started(stage.environment()).await?;
     stage.insert("shop.orders", 0..20).await?;
     stage.records(TOPIC, 20).await?;
-    for result in admin(&stage)?.create_partitions([&NewPartitions::new(TOPIC, 6)], &AdminOptions::new()).await? {
+    for result in
+        admin(&stage)?.create_partitions([&NewPartitions::new(TOPIC, 6)], &AdminOptions::new()).await?
+    {
         result.map_err(|(topic, code)| anyhow::anyhow!("{topic}: {code}"))?;
     }
     source.kill9()?;
@@ -89,7 +92,10 @@ async fn a_record_over_the_limit_stops_the_source() -> Result<()> {
     blobs.insert_one(mongodb::bson::doc! { "_id": 2, "text": noise }).await?;
     assert_eq!(source.exit_code(LIMIT).await?, 78);
     let log = source.log_text()?;
-    assert!(log.contains("TOPIC_MAX_MESSAGE_BYTES") && log.contains("event 82") && !log.contains("planted"), "{log}");
+    assert!(
+        log.contains("TOPIC_MAX_MESSAGE_BYTES") && log.contains("event 82") && !log.contains("planted"),
+        "{log}"
+    );
 
     // It stops there again: nothing was skipped.
     let mut source = stage.start(environment())?;
@@ -100,7 +106,9 @@ async fn a_record_over_the_limit_stops_the_source() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_that_would_expire_at_once_are_refused() -> Result<()> {
     let stage = Stage::new().await?;
-    let short = NewTopic::new(TOPIC, 3, TopicReplication::Fixed(1)).set("retention.ms", "1000").set("max.message.bytes", "16777216");
+    let short = NewTopic::new(TOPIC, 3, TopicReplication::Fixed(1))
+        .set("retention.ms", "1000")
+        .set("max.message.bytes", "16777216");
     for result in admin(&stage)?.create_topics([&short], &AdminOptions::new()).await? {
         result.map_err(|(topic, code)| anyhow::anyhow!("{topic}: {code}"))?;
     }
@@ -110,7 +118,8 @@ async fn events_that_would_expire_at_once_are_refused() -> Result<()> {
     pipeline_tests::wait::until("the event gets old", LIMIT, || async {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
         let hello = stage.mongod.admin_command(mongodb::bson::doc! { "hello": 1 }).await?;
-        let written = u64::from(hello.get_document("lastWrite")?.get_document("opTime")?.get_timestamp("ts")?.time);
+        let written =
+            u64::from(hello.get_document("lastWrite")?.get_document("opTime")?.get_timestamp("ts")?.time);
         Ok((now > written + 2).then_some(()))
     })
     .await?;
