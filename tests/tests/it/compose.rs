@@ -124,6 +124,20 @@ fn images_are_pinned_and_are_the_versions_that_the_tests_run() -> Result<()> {
     Ok(())
 }
 
+/// `.dockerignore` is an allow-list: a member of the workspace that it leaves out would end the build at its first line.
+#[test]
+fn the_build_context_holds_every_member_of_the_workspace() -> Result<()> {
+    let (ignored, manifest) = (read(".dockerignore")?, read("Cargo.toml")?);
+    let allowed: BTreeSet<&str> = ignored.lines().filter_map(|line| line.strip_prefix('!')).collect();
+    let members =
+        manifest.lines().find_map(|line| line.strip_prefix("members = ")).context("members on one line")?;
+    for member in members.split('"').skip(1).step_by(2).chain(["Cargo.toml", "Cargo.lock"]) {
+        let covered = allowed.iter().any(|path| Path::new(member).starts_with(path));
+        assert!(covered, "{member} is not in the build context: {allowed:?}");
+    }
+    Ok(())
+}
+
 #[test]
 fn whoever_waits_waits_for_something_that_comes() -> Result<()> {
     let compose = Compose::read()?;
