@@ -10,7 +10,7 @@
 mod azurite;
 mod directory;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, ops::Range, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -123,6 +123,32 @@ impl LakeReader {
         let read = move || match reader {
             Self::Directory(root) => directory::read(&root, directory::Bytes::Read),
             Self::Azurite { port, container } => azurite::read(port, &container, azurite::Bytes::Read),
+        };
+        tokio::task::spawn_blocking(read).await.context("a lake reader's thread")?
+    }
+
+    /// All data files with their metadata, without their bytes: cheap enough to be asked many times a second.
+    ///
+    /// # Errors
+    /// As [`LakeReader::read`].
+    pub async fn files(&self) -> Result<Vec<LakeFile>> {
+        let reader = self.clone();
+        let read = move || match reader {
+            Self::Directory(root) => Ok(directory::read(&root, directory::Bytes::Skip)?.files),
+            Self::Azurite { port, container } => azurite::files(port, &container),
+        };
+        tokio::task::spawn_blocking(read).await.context("a lake reader's thread")?
+    }
+
+    /// Some bytes of a data file, as they are stored.
+    ///
+    /// # Errors
+    /// If the file does not have them.
+    pub async fn bytes(&self, path: &str, range: Range<u64>) -> Result<Vec<u8>> {
+        let (reader, path) = (self.clone(), path.to_owned());
+        let read = move || match reader {
+            Self::Directory(root) => directory::bytes(&root, &path, range),
+            Self::Azurite { port, container } => azurite::bytes(port, &container, &path, range),
         };
         tokio::task::spawn_blocking(read).await.context("a lake reader's thread")?
     }

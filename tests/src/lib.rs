@@ -16,6 +16,7 @@ pub mod json;
 pub mod kafka_reader;
 pub mod kafka_writer;
 pub mod lake_reader;
+pub mod latency;
 pub mod ledger;
 pub mod paths;
 pub mod pipeline;

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs::{self, File},
+    io,
+    ops::Range,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
@@ -46,6 +49,14 @@ pub(super) fn read(root: &Path, bytes: Bytes) -> Result<LakeContent> {
     }
     content.files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(content)
+}
+
+pub(super) fn bytes(root: &Path, path: &str, range: Range<u64>) -> Result<Vec<u8>> {
+    let length = usize::try_from(range.end - range.start).context("a length")?;
+    let mut bytes = vec![0; length];
+    let file = File::open(root.join(path)).with_context(|| format!("open {path}"))?;
+    file.read_exact_at(&mut bytes, range.start).with_context(|| format!("read {range:?} of {path}"))?;
+    Ok(bytes)
 }
 
 /// The facts of a sidecar: its member `metadata`, or the object itself.

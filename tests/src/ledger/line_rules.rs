@@ -142,7 +142,7 @@ fn judge_line(place: &str, path: &str, line: &[u8], record: &KafkaRecord, violat
 
 /// The value as it is, `_kafka` added: DESIGN "The lake". Raw line breaks stand between tokens only, in JSON.
 fn wanted_line(value: &[u8], record: &KafkaRecord) -> Vec<u8> {
-    let mut line: Vec<u8> = value.trim_ascii().to_vec();
+    let mut line: Vec<u8> = value.trim_ascii_end().to_vec();
     for byte in &mut line {
         if matches!(byte, b'\n' | b'\r') {
             *byte = b' ';
