@@ -21,7 +21,7 @@ help: ## This list
 # See it
 
 .PHONY: demo
-demo: ## Real flights travel MongoDB → Kafka → lake and are verified (RATE=events/s, LAKE=directory|azurite)
+demo: ## Real flights travel MongoDB → Kafka → lake and are verified (RATE=events/s, LAKE=file|azurite)
 	python3 tests/servers/fetch.py --data $(if $(filter azurite,$(LAKE)),--azurite)
 	cargo build --release --workspace --bins --locked
 	$(TARGET)/release/demo $(ARGS)
