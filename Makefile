@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules
+# Steps build on each other, and each of them uses all cores by itself.
+.NOTPARALLEL:
 
 # Cargo is always asked for the whole workspace: it unites the features of what it is asked for, so that a part alone would
 # have dependencies of its own and compile them again.

@@ -13,6 +13,7 @@ program with 1 and the line to type; `compose` without Go ends it with 3, so tha
     .servers/prometheus/bin/{prometheus,promtool}
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -112,16 +113,29 @@ TOOLS = {
 
 
 def ensure(name):
-    """Makes the tool in a folder of its own, which gets its name last: no half-made tool is ever used."""
+    """The tool's folder. It is made under another name, so that no half-made tool is ever used."""
     make, pin = TOOLS[name]
     final = SERVERS / name
-    try:
-        if (final / ".pin").read_text() == pin:
-            return final
-    except OSError:
-        pass
-    say(f"{name} …")
+
+    def is_there():
+        try:
+            return (final / ".pin").read_text() == pin
+        except OSError:
+            return False
+
+    if is_there():
+        return final
     SERVERS.mkdir(parents=True, exist_ok=True)
+    with (SERVERS / ".tools-lock").open("w") as lock:
+        # A second run waits for the first. With the lock in hand, what a killed run left belongs to nobody.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for leftover in SERVERS.glob(".tool-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        return final if is_there() else fetch(name, make, pin, final)
+
+
+def fetch(name, make, pin, final):
+    say(f"{name} …")
     work = Path(tempfile.mkdtemp(prefix=f".tool-{name}-", dir=SERVERS))
     # apt's downloader gives up its rights and must still be able to write.
     work.chmod(0o755)
