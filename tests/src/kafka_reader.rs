@@ -148,7 +148,9 @@ impl KafkaReader {
         blocking(move || {
             let mut asked = TopicPartitionList::new();
             for (topic, parts) in reader.watermarks(&topics)?.topics {
-                parts.keys().for_each(|&partition| drop(asked.add_partition(&topic, partition)));
+                for &partition in parts.keys() {
+                    asked.add_partition(&topic, partition);
+                }
             }
             let consumer = reader.consumer_in(&group, "read_committed")?;
             let committed =

@@ -78,11 +78,14 @@ pub(super) fn judge(expected: &Expected, evidence: &Evidence, violations: &mut V
     judge_token(expected, &seen, evidence, violations);
 }
 
+/// Database, collection and `_id` as text.
+type DocumentName<'a> = (&'a str, Option<&'a str>, String);
+
 /// Changes of one document come in the stream's order, in one partition.
 #[derive(Default)]
 struct Order<'a> {
     /// By collection and `_id`: where the document's records are, and the last one's place in the stream.
-    last: HashMap<(&'a str, Option<&'a str>, Vec<u8>), (i32, usize)>,
+    last: HashMap<DocumentName<'a>, (i32, usize)>,
 }
 
 impl<'a> Order<'a> {
@@ -93,7 +96,7 @@ impl<'a> Order<'a> {
         record: &KafkaRecord,
         violations: &mut Violations,
     ) {
-        let id = event.document_id().to_string().into_bytes();
+        let id = event.document_id().to_string();
         let document = (event.db.as_str(), event.coll.as_deref(), id);
         // Records come here in the order of offsets within a partition.
         if let Some((partition, before)) = self.last.insert(document, (record.partition, index)) {
@@ -169,7 +172,7 @@ fn judge_record(event: &ExpectedEvent, record: &KafkaRecord, topics: &Topics, vi
     }
     let run =
         record.header("source").and_then(|source| source.strip_prefix(topics.source_id())?.strip_prefix('/'));
-    if !run.is_some_and(|run| run.parse::<u64>().is_ok()) {
+    if run.is_none_or(|run| run.parse::<u64>().is_err()) {
         let detail =
             format!("{place}: source is {:?}, not {}/<run>", record.header("source"), topics.source_id());
         violations.add(ViolationKind::WrongHeader, detail);

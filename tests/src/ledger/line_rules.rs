@@ -43,7 +43,8 @@ pub(super) fn judge(evidence: &Evidence, chains: &[Chain<'_>], violations: &mut 
                 let is_passed = chain.is_some_and(|chain| record.offset < chain.end);
                 // A tombstone is counted in its file's metadata and has no line.
                 let is_accounted = rows.contains(&record.offset) || is_letter || record.value.is_none();
-                if !is_before && !(is_passed && is_accounted) {
+                let is_in_lake = is_passed && is_accounted;
+                if !is_before && !is_in_lake {
                     let reached =
                         chain.map_or_else(|| "no chain".to_owned(), |chain| format!("{}", chain.end));
                     let detail =
