@@ -62,6 +62,27 @@ impl BatchWriter {
         self.common = common_headers(source);
     }
 
+    /// Makes and checks the topics of collections that come for the first time. Before the transaction, whose time would run out
+    /// while a thousand topics are made.
+    ///
+    /// # Errors
+    /// See [`TopicError`].
+    pub fn prepare(&self, reply: &Reply, topics: &mut Topics, log: &KafkaLog) -> Result<(), TopicError> {
+        let Ok(events) = reply.batch.doc_slices() else { return Ok(()) };
+        for event in events.into_iter().flatten() {
+            let Some(event) = event.as_document() else { continue };
+            let Ok(namespace) = event.get_document("ns") else { continue };
+            if topics.find(namespace.as_bytes()).is_some() || event.get_document("documentKey").is_err() {
+                continue;
+            }
+            // What is odd about an event is found, and named, when it is written.
+            if let (Ok(db), Ok(coll)) = (namespace.get_str("db"), namespace.get_str("coll")) {
+                topics.intern(log.client(), namespace.as_bytes(), &Namespace::new(db, coll))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Sends every event of the reply that is not committed already. Returns what to tell after the commit; the age is still the age
     /// now.
     ///
@@ -143,7 +164,7 @@ fn topic_of(record: &EventRecord<'_>, topics: &mut Topics, log: &KafkaLog) -> Re
     let Some(coll) = namespace.coll.filter(|_| record.is_document_change) else {
         return Ok(topics.control());
     };
-    match topics.find(namespace) {
+    match topics.find(namespace.raw) {
         Some(index) => Ok(index),
         None => topics.intern(log.client(), namespace.raw, &Namespace::new(namespace.db, coll)),
     }

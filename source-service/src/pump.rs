@@ -12,6 +12,9 @@
 //! Invariants: a reply's events and the token that covers them are one transaction; nothing is published between a doubt and the end
 //! of the recovery that follows it; the position in memory is never ahead of a committed one, but for an idle stream's.
 
+mod recover;
+mod setback;
+
 use std::time::{Duration, Instant};
 
 use rdkafka::{
@@ -29,96 +32,23 @@ use shared::{
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
+use self::setback::Setback;
 use crate::{
-    batch::{self, BatchError, BatchWriter},
-    broker_check::{self, BrokerReport},
+    batch::{self, BatchWriter},
     change_stream::{ChangeStream, Epoch, Reply},
     envelope::EventTranscoder,
-    kafka_log::{KafkaLog, LogError},
+    kafka_log::KafkaLog,
     metrics::{self, PumpMetrics},
-    publisher::{PublishError, Publisher, producer_config},
-    recovery::{self, OwnTopics, ReadError, Remembered, Tails},
-    settings::{BrokerCheck, SourceSettings},
-    status::{Identity, Stage, Status, Totals, rfc3339},
-    token_record::{Position, TOPIC_KEY_PREFIX, TokenRecord, fingerprint, key_format_name},
-    topics::{TopicError, Topics},
+    publisher::{Publisher, producer_config},
+    recovery::Tails,
+    settings::SourceSettings,
+    status::{Identity, Stage, Status, Totals},
+    token_record::{Position, TOPIC_KEY_PREFIX, TokenRecord, fingerprint},
+    topics::Topics,
 };
 
 /// The loop turns at least this often, so that `/livez` and `/readyz` are young.
 const TURN: Duration = Duration::from_secs(1);
-
-/// Why publishing cannot go on with this producer.
-enum Setback {
-    /// Recover with a new one. The label is for metrics.
-    Doubt(&'static str, String),
-    /// As a doubt; but first look whether another instance has taken over.
-    Fenced(String),
-    /// Nothing failed: the producer was disturbed, so the next transaction gets a new one.
-    Disturbed,
-    Stop(Stop),
-    /// A signal asked for an orderly stop.
-    Asked,
-}
-
-impl From<PublishError> for Setback {
-    fn from(error: PublishError) -> Self {
-        match error {
-            PublishError::Doubt(text) => Self::Doubt("error", text),
-            PublishError::Fenced(text) => Self::Fenced(text),
-            PublishError::NotAllowed(text) => Self::Stop(Stop::new(
-                ExitCode::NotAllowed,
-                format!(
-                    "{text}: the source needs WRITE and DESCRIBE on its topics and on transactional id atlas-source-<SOURCE_ID>"
-                ),
-            )),
-            PublishError::Refused(text) => Self::Stop(Stop::new(ExitCode::Configuration, text)),
-            PublishError::TooLarge { topic, event_id } => Self::Stop(Stop::new(
-                ExitCode::Configuration,
-                format!(
-                    "an event is too large for topic {topic}, even compressed: raise TOPIC_MAX_MESSAGE_BYTES and max.message.bytes of the topic (event {event_id}). \
-                     Nothing was skipped"
-                ),
-            )),
-        }
-    }
-}
-
-impl From<TopicError> for Setback {
-    fn from(error: TopicError) -> Self {
-        match error {
-            TopicError::Unavailable(text) => Self::Doubt("topics", text),
-            TopicError::Stop(stop) => Self::Stop(stop),
-        }
-    }
-}
-
-impl From<BatchError> for Setback {
-    fn from(error: BatchError) -> Self {
-        match error {
-            BatchError::Publish(error) => error.into(),
-            BatchError::Topic(error) => error.into(),
-            BatchError::Stop(stop) => Self::Stop(stop),
-        }
-    }
-}
-
-impl From<LogError> for Setback {
-    fn from(error: LogError) -> Self {
-        match error {
-            LogError::Interrupted => Self::Asked,
-            error => Self::Doubt("recovery", error.to_string()),
-        }
-    }
-}
-
-impl From<ReadError> for Setback {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Log(error) => error.into(),
-            ReadError::Stop(stop) => Self::Stop(stop),
-        }
-    }
-}
 
 /// From a recovery to the next doubt.
 struct Session {
@@ -314,160 +244,6 @@ impl Pump {
         })
     }
 
-    fn recover(&mut self) -> Result<Session, Setback> {
-        let begun = Instant::now();
-        self.shown.stage(Stage::Recovering("reading what is committed".to_owned()));
-        self.check_brokers()?;
-        self.topics.prepare(self.log.client(), &self.token_topic, &self.settings.dead_letters)?;
-        if self.announced {
-            // Before anything that would fence: if another instance has taken over, it must not be disturbed.
-            let remembered = self.read_tokens()?;
-            self.still_ours(&remembered)?;
-        }
-        let publisher = Publisher::start(&self.producer_config, self.settings.transaction_timeout)?;
-        let mut remembered = self.read_tokens()?;
-        self.still_ours(&remembered)?;
-
-        let topics = OwnTopics { names: self.topics.names(), dead_letters: &self.settings.dead_letters };
-        let former = remembered.token.take();
-        let (position, run, clean) = match &former {
-            Some(record) => (self.resumed(record)?, record.run, record.clean),
-            None => {
-                if let Some(place) =
-                    recovery::own_record_without_token(&self.log, &topics, &self.settings.source_id)?
-                {
-                    return Err(Setback::Stop(self.without_token(&place.topic)));
-                }
-                (Position::Time(self.stream.server_time().map_err(Setback::Stop)?), 1, true)
-            }
-        };
-        let own = format!("{}/{run}", self.settings.source_id);
-        let (shown, stop) = (&self.shown, &self.stop);
-        let tails =
-            recovery::read_tails(&self.log, &topics, &own, position.cluster_time().to_millis(), |place| {
-                shown.stage(Stage::Recovering(format!(
-                    "waiting for another producer's open transaction in {}/{}",
-                    place.topic, place.partition
-                )));
-                !stop.is_cancelled()
-            })?;
-        self.topics.recovered(remembered.topics, clean && !self.announced);
-        self.writer.set_source(&own);
-
-        let mut session = Session {
-            publisher,
-            tails: (!tails.is_empty()).then_some(tails),
-            committed: position.clone(),
-            pending: position,
-            committed_at: Instant::now(),
-            run,
-        };
-        self.commit_token(&mut session, false)?;
-        self.announced = true;
-        let from = session.committed.cluster_time();
-        tracing::info!(
-            mode = if former.is_some() { "resuming" } else { "fresh" },
-            cluster_time = %from,
-            time = rfc3339(from),
-            source_run = run,
-            tails = session.tails.as_ref().map_or(0, Tails::len),
-            took = ?begun.elapsed(),
-            "position is known"
-        );
-        self.epoch = self.epoch.next();
-        self.stream.open(self.epoch, session.committed.clone());
-        self.shown.stage(Stage::Publishing);
-        Ok(session)
-    }
-
-    fn check_brokers(&mut self) -> Result<(), Setback> {
-        let due = self.brokers_checked.is_none_or(|checked| checked.elapsed() >= broker_check::INTERVAL);
-        if !due {
-            return Ok(());
-        }
-        if self.settings.broker_check == BrokerCheck::Skip {
-            tracing::warn!("BROKER_CHECK=skip: nobody has checked that the brokers can keep exactly-once");
-            metrics::broker_check_skipped(true);
-            self.brokers_checked = Some(Instant::now());
-            return Ok(());
-        }
-        metrics::broker_check_skipped(false);
-        match self.runtime.block_on(broker_check::check(&self.admin)).map_err(Setback::Stop)? {
-            BrokerReport::Able => {
-                self.brokers_checked = Some(Instant::now());
-                Ok(())
-            }
-            // A broker that was checked before and is away for a while stops nothing.
-            BrokerReport::Unknown(error) if self.brokers_checked.is_some() => {
-                tracing::warn!(%error, "brokers could not be checked again");
-                self.brokers_checked = Some(Instant::now());
-                Ok(())
-            }
-            BrokerReport::Unknown(error) => Err(Setback::Doubt("brokers", error.to_string())),
-        }
-    }
-
-    fn read_tokens(&self) -> Result<Remembered, Setback> {
-        let (shown, stop, topic) = (&self.shown, &self.stop, &self.token_topic);
-        let remembered = recovery::read_tokens(&self.log, topic, &self.settings.source_id, || {
-            shown.stage(Stage::Recovering(format!("waiting for an open transaction in {topic}")));
-            !stop.is_cancelled()
-        })?;
-        Ok(remembered)
-    }
-
-    /// After the first own record, a newer one of another instance means that it has taken over.
-    fn still_ours(&self, remembered: &Remembered) -> Result<(), Setback> {
-        if !self.announced {
-            return Ok(());
-        }
-        match &remembered.token {
-            Some(record) if record.instance == self.shown.identity.instance => Ok(()),
-            Some(record) => Err(Setback::Stop(Stop::new(
-                ExitCode::Fenced,
-                format!(
-                    "another instance ({}) with SOURCE_ID={} has taken over at cluster time {}. This one ends; if both were meant to run, give them different ids",
-                    record.instance,
-                    self.settings.source_id,
-                    record.position.cluster_time()
-                ),
-            ))),
-            None => Err(Setback::Stop(self.without_token(&self.token_topic))),
-        }
-    }
-
-    fn without_token(&self, topic: &str) -> Stop {
-        Stop::new(
-            ExitCode::PositionLost,
-            format!(
-                "there is no token record of source {} in {}, but it has written before (see {topic}): its position is lost, and starting from now would leave a gap. \
-                 Restore the topic, or start under another SOURCE_ID knowing about the gap",
-                self.settings.source_id, self.token_topic
-            ),
-        )
-    }
-
-    /// Where a former run ended, as far as this one may go on there.
-    fn resumed(&self, record: &TokenRecord) -> Result<Position, Setback> {
-        if record.key_format != self.settings.key_format && !record.clean {
-            return Err(Setback::Stop(Stop::new(
-                ExitCode::Configuration,
-                format!(
-                    "KEY_FORMAT is {}, but was {} when the source last ran, and it did not end in order: events may be in doubt, and their keys must not move. \
-                     Start with KEY_FORMAT={1}, stop in order, then change it",
-                    key_format_name(self.settings.key_format),
-                    key_format_name(record.key_format)
-                ),
-            )));
-        }
-        if record.fingerprint != self.fingerprint {
-            // A token of another stream may not resume this one; its time does, and the tails keep what is committed from coming twice.
-            tracing::warn!(cluster_time = %record.position.cluster_time(), "scope or options have changed: the stream is opened at the token's time");
-            return Ok(Position::Time(record.position.cluster_time()));
-        }
-        Ok(record.position.clone())
-    }
-
     fn publish(&mut self, session: &mut Session) -> Setback {
         loop {
             if self.stop.is_cancelled() {
@@ -540,6 +316,7 @@ impl Pump {
             return Err(Setback::Disturbed);
         }
         let token = self.token_record(session, false).to_json();
+        self.writer.prepare(reply, &mut self.topics, &self.log)?;
         session.publisher.begin()?;
         if seeded_bug::planted(SeededBug::TokenOutsideTransaction) {
             self.send_outside(&token)?;

@@ -8,7 +8,7 @@
 mod requirements;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     num::NonZeroU32,
     time::Duration,
 };
@@ -24,7 +24,6 @@ use shared::{
 pub use requirements::{Kind, TopicSettings};
 
 use crate::{
-    envelope::EventNamespace,
     kafka_log::LogContext,
     metrics::{EventCounters, NAMESPACES_MAX},
     token_record::TopicRecord,
@@ -92,6 +91,8 @@ pub struct Topics {
     committed: BTreeMap<String, TopicRecord>,
     /// The partition counts found are taken, because nothing is in flight.
     counts_may_change: bool,
+    /// Differences that were named already: once is enough.
+    warned: HashSet<String>,
 }
 
 impl Topics {
@@ -111,6 +112,7 @@ impl Topics {
             topics: Vec::new(),
             committed: BTreeMap::new(),
             counts_may_change: false,
+            warned: HashSet::new(),
         }
     }
 
@@ -162,9 +164,9 @@ impl Topics {
         self.control.expect("prepared before the first event")
     }
 
-    /// The collection's topic, if it is known already.
-    pub fn find(&self, namespace: &EventNamespace<'_>) -> Option<TopicIndex> {
-        self.by_namespace.get(namespace.raw).copied()
+    /// The topic of the collection with this `ns` document, if it is known already.
+    pub fn find(&self, raw: &[u8]) -> Option<TopicIndex> {
+        self.by_namespace.get(raw).copied()
     }
 
     /// The collection's topic; made and checked if it is new. Blocks.
@@ -191,7 +193,9 @@ impl Topics {
         } else {
             EventCounters::new("other", "other")
         };
-        tracing::info!(%namespace, topic = name, partitions, ?form, new = committed.is_none(), "collection has its topic");
+        if committed.is_none() {
+            tracing::info!(%namespace, topic = name, partitions, ?form, "a new collection has its topic");
+        }
         let index = self.push(Topic { name, partitions, retention, record: Some(record), recorded, events });
         self.by_namespace.insert(raw.into(), index);
         Ok(index)
@@ -289,7 +293,7 @@ impl Topics {
 
     /// Makes the topic if it is missing, and holds it against what it has to be. Returns its partitions and retention.
     fn ensure(
-        &self,
+        &mut self,
         log: &BaseConsumer<LogContext>,
         name: &str,
         kind: Kind,
@@ -323,6 +327,9 @@ impl Topics {
         })?;
         let review = requirements::review(&self.settings, kind, found, &configs);
         for difference in &review.harmless {
+            if !self.warned.insert(format!("{name}: {difference}")) {
+                continue;
+            }
             tracing::warn!(topic = name, difference, "the topic differs from the settings");
         }
         if !review.refused.is_empty() {

@@ -1,0 +1,172 @@
+//! From a start or a doubt to a position: the order of the steps is what fences, and what makes the promise exact.
+
+use std::time::Instant;
+
+use shared::exit::{ExitCode, Stop};
+
+use super::{Pump, Session, setback::Setback};
+use crate::{
+    broker_check::{self, BrokerReport},
+    metrics,
+    publisher::Publisher,
+    recovery::{self, OwnTopics, Remembered, Tails},
+    settings::BrokerCheck,
+    status::{Stage, rfc3339},
+    token_record::{Position, TokenRecord, key_format_name},
+};
+
+impl Pump {
+    pub(super) fn recover(&mut self) -> Result<Session, Setback> {
+        let begun = Instant::now();
+        self.shown.stage(Stage::Recovering("reading what is committed".to_owned()));
+        self.check_brokers()?;
+        self.topics.prepare(self.log.client(), &self.token_topic, &self.settings.dead_letters)?;
+        if self.announced {
+            // Before anything that would fence: if another instance has taken over, it must not be disturbed.
+            let remembered = self.read_tokens()?;
+            self.still_ours(&remembered)?;
+        }
+        let publisher = Publisher::start(&self.producer_config, self.settings.transaction_timeout)?;
+        let mut remembered = self.read_tokens()?;
+        self.still_ours(&remembered)?;
+
+        let topics = OwnTopics { names: self.topics.names(), dead_letters: &self.settings.dead_letters };
+        let former = remembered.token.take();
+        let (position, run, clean) = match &former {
+            Some(record) => (self.resumed(record)?, record.run, record.clean),
+            None => {
+                if let Some(place) =
+                    recovery::own_record_without_token(&self.log, &topics, &self.settings.source_id)?
+                {
+                    return Err(Setback::Stop(self.without_token(&place.topic)));
+                }
+                (Position::Time(self.stream.server_time().map_err(Setback::Stop)?), 1, true)
+            }
+        };
+        let own = format!("{}/{run}", self.settings.source_id);
+        let (shown, stop) = (&self.shown, &self.stop);
+        let tails =
+            recovery::read_tails(&self.log, &topics, &own, position.cluster_time().to_millis(), |place| {
+                shown.stage(Stage::Recovering(format!(
+                    "waiting for another producer's open transaction in {}/{}",
+                    place.topic, place.partition
+                )));
+                !stop.is_cancelled()
+            })?;
+        self.topics.recovered(remembered.topics, clean && !self.announced);
+        self.writer.set_source(&own);
+
+        let mut session = Session {
+            publisher,
+            tails: (!tails.is_empty()).then_some(tails),
+            committed: position.clone(),
+            pending: position,
+            committed_at: Instant::now(),
+            run,
+        };
+        self.commit_token(&mut session, false)?;
+        self.announced = true;
+        let from = session.committed.cluster_time();
+        tracing::info!(
+            mode = if former.is_some() { "resuming" } else { "fresh" },
+            cluster_time = %from,
+            time = rfc3339(from),
+            source_run = run,
+            tails = session.tails.as_ref().map_or(0, Tails::len),
+            took = ?begun.elapsed(),
+            "position is known"
+        );
+        self.epoch = self.epoch.next();
+        self.stream.open(self.epoch, session.committed.clone());
+        self.shown.stage(Stage::Publishing);
+        Ok(session)
+    }
+
+    pub(super) fn check_brokers(&mut self) -> Result<(), Setback> {
+        let due = self.brokers_checked.is_none_or(|checked| checked.elapsed() >= broker_check::INTERVAL);
+        if !due {
+            return Ok(());
+        }
+        if self.settings.broker_check == BrokerCheck::Skip {
+            tracing::warn!("BROKER_CHECK=skip: nobody has checked that the brokers can keep exactly-once");
+            metrics::broker_check_skipped(true);
+            self.brokers_checked = Some(Instant::now());
+            return Ok(());
+        }
+        metrics::broker_check_skipped(false);
+        match self.runtime.block_on(broker_check::check(&self.admin)).map_err(Setback::Stop)? {
+            BrokerReport::Able => {
+                self.brokers_checked = Some(Instant::now());
+                Ok(())
+            }
+            // A broker that was checked before and is away for a while stops nothing.
+            BrokerReport::Unknown(error) if self.brokers_checked.is_some() => {
+                tracing::warn!(%error, "brokers could not be checked again");
+                self.brokers_checked = Some(Instant::now());
+                Ok(())
+            }
+            BrokerReport::Unknown(error) => Err(Setback::Doubt("brokers", error.to_string())),
+        }
+    }
+
+    fn read_tokens(&self) -> Result<Remembered, Setback> {
+        let (shown, stop, topic) = (&self.shown, &self.stop, &self.token_topic);
+        let remembered = recovery::read_tokens(&self.log, topic, &self.settings.source_id, || {
+            shown.stage(Stage::Recovering(format!("waiting for an open transaction in {topic}")));
+            !stop.is_cancelled()
+        })?;
+        Ok(remembered)
+    }
+
+    /// After the first own record, a newer one of another instance means that it has taken over.
+    fn still_ours(&self, remembered: &Remembered) -> Result<(), Setback> {
+        if !self.announced {
+            return Ok(());
+        }
+        match &remembered.token {
+            Some(record) if record.instance == self.shown.identity.instance => Ok(()),
+            Some(record) => Err(Setback::Stop(Stop::new(
+                ExitCode::Fenced,
+                format!(
+                    "another instance ({}) with SOURCE_ID={} has taken over at cluster time {}. This one ends; if both were meant to run, give them different ids",
+                    record.instance,
+                    self.settings.source_id,
+                    record.position.cluster_time()
+                ),
+            ))),
+            None => Err(Setback::Stop(self.without_token(&self.token_topic))),
+        }
+    }
+
+    fn without_token(&self, topic: &str) -> Stop {
+        Stop::new(
+            ExitCode::PositionLost,
+            format!(
+                "there is no token record of source {} in {}, but it has written before (see {topic}): its position is lost, and starting from now would leave a gap. \
+                 Restore the topic, or start under another SOURCE_ID knowing about the gap",
+                self.settings.source_id, self.token_topic
+            ),
+        )
+    }
+
+    /// Where a former run ended, as far as this one may go on there.
+    fn resumed(&self, record: &TokenRecord) -> Result<Position, Setback> {
+        if record.key_format != self.settings.key_format && !record.clean {
+            return Err(Setback::Stop(Stop::new(
+                ExitCode::Configuration,
+                format!(
+                    "KEY_FORMAT is {}, but was {} when the source last ran, and it did not end in order: events may be in doubt, and their keys must not move. \
+                     Start with KEY_FORMAT={1}, stop in order, then change it",
+                    key_format_name(self.settings.key_format),
+                    key_format_name(record.key_format)
+                ),
+            )));
+        }
+        if record.fingerprint != self.fingerprint {
+            // A token of another stream may not resume this one; its time does, and the tails keep what is committed from coming twice.
+            tracing::warn!(cluster_time = %record.position.cluster_time(), "scope or options have changed: the stream is opened at the token's time");
+            return Ok(Position::Time(record.position.cluster_time()));
+        }
+        Ok(record.position.clone())
+    }
+}
