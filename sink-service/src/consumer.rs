@@ -82,9 +82,8 @@ impl ConsumerContext for GroupContext {
         let partitions = partitions_of(list);
         let assigned = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.closing.load(Ordering::Acquire) {
-            let answer = if assigned { Ok(()) } else { consumer.incremental_unassign(list) };
-            if let Err(error) = answer {
-                tracing::warn!(%error, "leaving the group");
+            if !assigned {
+                give_up(consumer, &partitions);
             }
         } else if assigned {
             self.tell(Notice::Assigned(partitions));
@@ -250,10 +249,44 @@ impl GroupConsumer {
         self.consumer.commit(&list, mode)
     }
 
-    /// Leaves the group. Partitions that are still assigned are given up as they are.
-    pub fn leave(self) {
+    /// Leaves the group, within a bound: without brokers librdkafka may wait for ever (rust-rdkafka#453, #597).
+    pub fn leave(self, limit: Duration) {
+        let (left, done) = sync_channel(1);
+        let leaving = std::thread::Builder::new().name("leave".to_owned()).spawn(move || {
+            drop(self);
+            left.send(())
+        });
+        let waited = leaving.map(|_| done.recv_timeout(limit));
+        if !matches!(waited, Ok(Ok(()))) {
+            tracing::warn!("the group was not left in time; it will notice by itself");
+        }
+    }
+}
+
+/// Leaves the group. Partitions that are still assigned are given up as they are.
+///
+/// librdkafka's closing waits until revocations are answered, and nobody drains notices any more: those that wait are
+/// answered here, those that come are answered in the callback.
+impl Drop for GroupConsumer {
+    fn drop(&mut self) {
         self.consumer.context().closing.store(true, Ordering::Release);
-        drop(self.consumer);
+        while let Some(notice) = self.next_notice() {
+            if let Notice::Revoked { partitions, .. } = notice {
+                give_up(&self.consumer, &partitions);
+            }
+        }
+    }
+}
+
+/// Answers a revocation without knowing which of its partitions are fetched: librdkafka refuses those that are not.
+fn give_up(consumer: &BaseConsumer<GroupContext>, partitions: &[TopicPartition]) {
+    let answered = consumer.assignment().and_then(|assigned| {
+        let mut fetched = partitions_of(&assigned);
+        fetched.retain(|partition| partitions.contains(partition));
+        consumer.incremental_unassign(&list_of(&fetched))
+    });
+    if let Err(error) = answered {
+        tracing::warn!(%error, "leaving the group");
     }
 }
 

@@ -54,7 +54,8 @@ const FLUSHES_BEHIND_MAX: usize = 4;
 
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
-const SYNC_COMMIT_WAIT: Duration = Duration::from_secs(5);
+const LETTERS_LIMIT: Duration = Duration::from_secs(5);
+const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// When a partition's buffer is published, and how much all of them may hold.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +100,7 @@ impl SinkWriter {
     /// # Errors
     /// The exit code and what to do.
     pub fn run(self) -> Result<Totals, Stop> {
-        Loop {
+        let mut state = Loop {
             io: self,
             assignment: Assignment::default(),
             waiting: BTreeMap::new(),
@@ -108,8 +109,10 @@ impl SinkWriter {
             totals: Totals::default(),
             next_commit: Instant::now(),
             next_health: Instant::now(),
-        }
-        .run()
+        };
+        let result = state.run();
+        state.io.consumer.leave(LEAVE_LIMIT);
+        result
     }
 }
 
@@ -127,7 +130,7 @@ struct Loop {
 }
 
 impl Loop {
-    fn run(mut self) -> Result<Totals, Stop> {
+    fn run(&mut self) -> Result<Totals, Stop> {
         while !self.io.shutdown.is_cancelled() {
             self.turn(POLL_WAIT)?;
         }
@@ -135,8 +138,7 @@ impl Loop {
         let all = self.assignment.partitions();
         self.totals.drained = self.drain(&all, Instant::now() + self.io.drain_limit)?;
         self.commit(CommitMode::Sync);
-        self.io.jobs.publisher().dead_letters.flush(SYNC_COMMIT_WAIT);
-        self.io.consumer.leave();
+        self.io.jobs.publisher().dead_letters.flush(LETTERS_LIMIT);
         Ok(self.totals)
     }
 
