@@ -20,10 +20,14 @@ pub enum DeadLetterReason {
     NoTime,
     /// Larger than a line may be.
     TooLarge,
+    /// A change event whose bytes are no BSON.
+    UnreadableEvent,
+    /// A change event without a member that routing, key or position need.
+    IncompleteEvent,
 }
 
 impl DeadLetterReason {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Empty,
         Self::InvalidUtf8,
         Self::InvalidJson,
@@ -32,6 +36,8 @@ impl DeadLetterReason {
         Self::NamespaceMismatch,
         Self::NoTime,
         Self::TooLarge,
+        Self::UnreadableEvent,
+        Self::IncompleteEvent,
     ];
 
     /// The text in the `dlq-reason` header and in metrics.
@@ -45,6 +51,8 @@ impl DeadLetterReason {
             Self::NamespaceMismatch => "namespace-mismatch",
             Self::NoTime => "no-time",
             Self::TooLarge => "too-large",
+            Self::UnreadableEvent => "unreadable-event",
+            Self::IncompleteEvent => "incomplete-event",
         }
     }
 }
@@ -57,7 +65,7 @@ pub mod header {
     pub const REASON: &str = "dlq-reason";
     pub const ERROR: &str = "dlq-error";
     pub const CAUSE: &str = "dlq-cause";
-    /// `validate`, `route`, …: where in the service it failed.
+    /// `validate` (sink), `transcode` (source): where it failed.
     pub const STAGE: &str = "dlq-stage";
     pub const ATTEMPTS: &str = "dlq-attempts";
     pub const ORIGINAL_TOPIC: &str = "dlq-original-topic";

@@ -32,6 +32,7 @@ pub mod kafka_ffi;
 pub mod kafka_position;
 pub mod kafka_topics;
 pub mod namespace;
+pub mod process;
 pub mod seeded_bug;
 pub mod settings;
 pub mod shutdown;

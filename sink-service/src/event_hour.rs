@@ -58,6 +58,8 @@ impl fmt::Display for EventHour {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     #[test]

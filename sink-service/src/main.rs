@@ -1,7 +1,7 @@
 //! The process: settings, log, admin port, signals; then the writer's loop, until it ends with a code.
 
 use std::{
-    io::{IsTerminal as _, Write as _},
+    io::IsTerminal as _,
     process::ExitCode as ProcessExit,
     sync::Arc,
     time::{Duration, Instant},
@@ -12,7 +12,7 @@ use rdkafka::error::KafkaError;
 use shared::{
     admin::{self, AdminServer, BuildInfo, HealthReporter},
     exit::{ExitCode, Stop},
-    kafka_client, seeded_bug,
+    kafka_client, process, seeded_bug,
     settings::{Effective, Sources},
     shutdown, telemetry,
 };
@@ -45,59 +45,30 @@ const LAKE_PREPARE_LIMIT: Duration = Duration::from_secs(60);
 /// Reports wait here while the writer is busy; jobs wait when it is full.
 const REPORTS_MAX: usize = 1024;
 
+const SERVICE: &str = "sink-service";
+
 fn main() -> ProcessExit {
     match cli::parse(std::env::args_os()) {
         Ok(Request::Run(sources)) => run(sources),
         Ok(Request::Verify { sources, verify }) => run_verify(sources, &verify),
-        Ok(Request::ConfigShow { sources, json }) => config_show(sources, json),
-        Ok(Request::ConfigExample) => print(&shared::settings::env_example(TABLE)),
-        Err(error) => {
-            let asked = matches!(
-                error.kind(),
-                clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion
-            );
-            match error.print() {
-                Ok(()) if asked => ProcessExit::SUCCESS,
-                _ => ExitCode::Usage.into(),
-            }
+        Ok(Request::ConfigShow { sources, json }) => {
+            let (effective, mistakes) = settings::effective(sources);
+            process::show_config(SERVICE, &effective, mistakes, json)
         }
-    }
-}
-
-fn print(text: &str) -> ProcessExit {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Ok(()) => ProcessExit::SUCCESS,
-        // Whoever reads has gone, as `head` does.
-        Err(_) => ExitCode::Defect.into(),
-    }
-}
-
-fn config_show(sources: Sources, json: bool) -> ProcessExit {
-    let (effective, mistakes) = settings::effective(sources);
-    let text = if json { format!("{:#}\n", effective.to_json()) } else { effective.to_string() };
-    let printed = print(&text);
-    match mistakes {
-        Some(error) => complain(&error.into()),
-        None => printed,
-    }
-}
-
-/// For what is wrong before there is a log, or where there is none.
-fn complain(stop: &Stop) -> ProcessExit {
-    match writeln!(std::io::stderr().lock(), "sink-service: {stop}") {
-        Ok(()) | Err(_) => stop.exit_code(),
+        Ok(Request::ConfigExample) => process::print(&shared::settings::env_example(TABLE)),
+        Err(error) => process::print_usage(&error),
     }
 }
 
 fn run(sources: Sources) -> ProcessExit {
     let (settings, effective) = match SinkSettings::read(sources) {
         Ok(read) => read,
-        Err(error) => return complain(&error.into()),
+        Err(error) => return process::complain(SERVICE, &error.into()),
     };
     let writer = Writer { id: WriterId::random(), version: VERSION };
-    let process = &settings.process;
-    if let Err(stop) = telemetry::install(process.log_format, &process.log_level, &writer.id.to_string()) {
-        return complain(&stop);
+    let log = &settings.process;
+    if let Err(stop) = telemetry::install(log.log_format, &log.log_level, &writer.id.to_string()) {
+        return process::complain(SERVICE, &stop);
     }
     let begun = Instant::now();
     match serve(settings, &effective, writer) {
@@ -112,15 +83,7 @@ fn run(sources: Sources) -> ProcessExit {
             );
             ProcessExit::SUCCESS
         }
-        Err(stop) => {
-            tracing::error!(
-                code = stop.code.number(),
-                meaning = stop.code.meaning(),
-                reason = stop.message,
-                "stopped"
-            );
-            stop.exit_code()
-        }
+        Err(stop) => process::stopped(&stop),
     }
 }
 
@@ -132,7 +95,7 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
     let recorder = admin::install_recorder()?;
     let metrics = Arc::new(SinkMetrics::register());
     let (health, shown) = HealthReporter::new();
-    let build = BuildInfo { service: "sink-service", version: VERSION, commit: option_env!("ATLAS_COMMIT") };
+    let build = BuildInfo { service: SERVICE, version: VERSION, commit: option_env!("ATLAS_COMMIT") };
     let drain_limit = settings.process.shutdown_timeout.mul_f64(0.8);
     let live_within = settings.process.shutdown_timeout + Duration::from_secs(60);
     // Held until the end: it says "draining" while the writer does.
@@ -226,16 +189,16 @@ fn open_lake(settings: &SinkSettings, runtime: &Runtime) -> Result<Lake, Stop> {
 fn run_verify(sources: Sources, request: &VerifyRequest) -> ProcessExit {
     let settings = match SinkSettings::read(sources) {
         Ok((settings, _)) => settings,
-        Err(error) => return complain(&error.into()),
+        Err(error) => return process::complain(SERVICE, &error.into()),
     };
-    let process = &settings.process;
-    if let Err(stop) = telemetry::install(process.log_format, "warn", "verify") {
-        return complain(&stop);
+    let log = &settings.process;
+    if let Err(stop) = telemetry::install(log.log_format, "warn", "verify") {
+        return process::complain(SERVICE, &stop);
     }
     match compare(&settings, request) {
         Ok(true) => ProcessExit::SUCCESS,
         Ok(false) => ExitCode::LakeDiffers.into(),
-        Err(stop) => complain(&stop),
+        Err(stop) => process::complain(SERVICE, &stop),
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use chrono::{SecondsFormat, Utc};
 use rdkafka::message::OwnedHeaders;
 use shared::{
     exit::{ExitCode, Stop},
@@ -14,6 +15,7 @@ use shared::{
 
 use crate::{
     change_stream::Reply,
+    dead_letter::DeadLetter,
     envelope::{EventContext, EventError, EventRecord, EventTranscoder},
     kafka_log::KafkaLog,
     metrics::BatchFigures,
@@ -107,10 +109,20 @@ impl BatchWriter {
         for element in reply.batch.doc_slices().map_err(|error| unreadable(&error))? {
             let element = element.map_err(|error| unreadable(&error))?;
             let event = element.as_document().ok_or_else(|| unreadable(&"an event is no document"))?;
-            let record = self
-                .transcoder
-                .transcode(event.as_bytes(), &context)
-                .map_err(|error| refused(&error, reply))?;
+            let record = match self.transcoder.transcode(event.as_bytes(), &context) {
+                Ok(record) => record,
+                Err(error) => {
+                    let letter =
+                        DeadLetter::of(event.as_bytes(), &error).ok_or_else(|| refused(&error, reply))?;
+                    let to = DeadLetterPlace { topics, tails, publisher, common: &self.common };
+                    if to.send(&letter, event.as_bytes(), reply)? {
+                        figures.dead_letters.push(letter.reason);
+                    } else {
+                        figures.skipped += 1;
+                    }
+                    continue;
+                }
+            };
             let index = topic_of(&record, topics, log)?;
             let topic = topics.get(index);
             let partition = partition_for_key(record.key, topic.partitions);
@@ -143,6 +155,36 @@ impl BatchWriter {
         }
         figures.age_seconds = oldest_wall_ms.map(|wall_ms| seconds((now_ms - wall_ms).max(0)));
         Ok(figures)
+    }
+}
+
+/// The way into the dead-letter topic, inside the open transaction.
+struct DeadLetterPlace<'a> {
+    topics: &'a Topics,
+    tails: Option<&'a Tails>,
+    publisher: &'a mut Publisher,
+    common: &'a OwnedHeaders,
+}
+
+impl DeadLetterPlace<'_> {
+    /// Returns whether it had to be sent: after a doubt it may be committed already.
+    fn send(self, letter: &DeadLetter, event: &[u8], reply: &Reply) -> Result<bool, PublishError> {
+        let (topic, partitions) = self.topics.dead_letters();
+        let partition = partition_for_key(letter.event_id.as_bytes(), partitions);
+        if self.tails.is_some_and(|tails| tails.holds(topic, partition, &letter.event_id)) {
+            return Ok(false);
+        }
+        let time = letter.cluster_time.unwrap_or_else(|| reply.token.cluster_time());
+        tracing::warn!(event_id = letter.event_id, reason = letter.reason.as_str(), "dead letter");
+        self.publisher.send(Outgoing {
+            topic,
+            partition,
+            key: letter.event_id.as_bytes(),
+            value: event,
+            timestamp_ms: time.to_millis(),
+            headers: letter.headers(self.common, &Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)),
+        })?;
+        Ok(true)
     }
 }
 
@@ -195,7 +237,7 @@ fn headroom(record: &EventRecord<'_>, topic: &Topic, now_ms: i64) -> Result<Opti
     Ok(Some(retention_ms - age_ms))
 }
 
-/// An event that has no record stops the source: skipping it would be silent.
+/// An event that is neither record nor dead letter stops the source: skipping it would be silent.
 fn refused(error: &EventError, reply: &Reply) -> Stop {
     let code = match error {
         EventError::Unreadable(_) => ExitCode::Defect,

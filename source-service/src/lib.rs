@@ -15,6 +15,7 @@ pub mod batch;
 pub mod broker_check;
 pub mod change_stream;
 pub mod cli;
+pub mod dead_letter;
 pub mod envelope;
 pub mod kafka_log;
 pub mod metrics;

@@ -1,7 +1,6 @@
 //! The process: settings, log, admin port, signals; then the pump, until it ends with a code.
 
 use std::{
-    io::Write as _,
     process::ExitCode as ProcessExit,
     time::{Duration, Instant},
 };
@@ -9,7 +8,7 @@ use std::{
 use shared::{
     admin::{self, AdminServer, BuildInfo, HealthReporter},
     exit::{ExitCode, Stop},
-    kafka_client, seeded_bug,
+    kafka_client, process, seeded_bug,
     settings::{Effective, Sources},
     shutdown, telemetry,
 };
@@ -27,58 +26,29 @@ const FIRST_CONTACT_LIMIT: Duration = Duration::from_secs(60);
 /// The longest a turn of the pump may take: a transaction's timeout, and room for recovery's requests.
 const TURN_EXTRA: Duration = Duration::from_secs(90);
 
+const SERVICE: &str = "source-service";
+
 fn main() -> ProcessExit {
     match cli::parse(std::env::args_os()) {
         Ok(Request::Run { sources, until_end }) => run(sources, until_end),
-        Ok(Request::ConfigShow { sources, json }) => config_show(sources, json),
-        Ok(Request::ConfigExample) => print(&shared::settings::env_example(TABLE)),
-        Err(error) => {
-            let asked = matches!(
-                error.kind(),
-                clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion
-            );
-            match error.print() {
-                Ok(()) if asked => ProcessExit::SUCCESS,
-                _ => ExitCode::Usage.into(),
-            }
+        Ok(Request::ConfigShow { sources, json }) => {
+            let (effective, mistakes) = settings::effective(sources);
+            process::show_config(SERVICE, &effective, mistakes, json)
         }
-    }
-}
-
-fn print(text: &str) -> ProcessExit {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Ok(()) => ProcessExit::SUCCESS,
-        // Whoever reads has gone, as `head` does.
-        Err(_) => ExitCode::Defect.into(),
-    }
-}
-
-fn config_show(sources: Sources, json: bool) -> ProcessExit {
-    let (effective, mistakes) = settings::effective(sources);
-    let text = if json { format!("{:#}\n", effective.to_json()) } else { effective.to_string() };
-    let printed = print(&text);
-    match mistakes {
-        Some(error) => complain(&error.into()),
-        None => printed,
-    }
-}
-
-/// For what is wrong before there is a log.
-fn complain(stop: &Stop) -> ProcessExit {
-    match writeln!(std::io::stderr().lock(), "source-service: {stop}") {
-        Ok(()) | Err(_) => stop.exit_code(),
+        Ok(Request::ConfigExample) => process::print(&shared::settings::env_example(TABLE)),
+        Err(error) => process::print_usage(&error),
     }
 }
 
 fn run(sources: Sources, until_end: bool) -> ProcessExit {
     let (settings, effective) = match SourceSettings::read(sources) {
         Ok(read) => read,
-        Err(error) => return complain(&error.into()),
+        Err(error) => return process::complain(SERVICE, &error.into()),
     };
     let instance = uuid::Uuid::new_v4().simple().to_string();
-    let process = &settings.process;
-    if let Err(stop) = telemetry::install(process.log_format, &process.log_level, &instance) {
-        return complain(&stop);
+    let log = &settings.process;
+    if let Err(stop) = telemetry::install(log.log_format, &log.log_level, &instance) {
+        return process::complain(SERVICE, &stop);
     }
     let begun = Instant::now();
     match serve(settings, &effective, instance, until_end) {
@@ -94,15 +64,7 @@ fn run(sources: Sources, until_end: bool) -> ProcessExit {
             );
             ProcessExit::SUCCESS
         }
-        Err(stop) => {
-            tracing::error!(
-                code = stop.code.number(),
-                meaning = stop.code.meaning(),
-                reason = stop.message,
-                "stopped"
-            );
-            stop.exit_code()
-        }
+        Err(stop) => process::stopped(&stop),
     }
 }
 
@@ -120,7 +82,7 @@ fn serve(
     metrics::describe();
     let (health, shown) = HealthReporter::new();
     let build = BuildInfo {
-        service: "source-service",
+        service: SERVICE,
         version: env!("CARGO_PKG_VERSION"),
         commit: option_env!("ATLAS_COMMIT"),
     };

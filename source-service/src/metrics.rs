@@ -5,6 +5,8 @@ use metrics::{
     histogram,
 };
 
+use shared::dead_letter::DeadLetterReason;
+
 use crate::envelope::Operation;
 
 const EVENTS: &str = "cdc_source_events_total";
@@ -20,6 +22,7 @@ const HEADROOM: &str = "cdc_source_retention_headroom_seconds";
 const SKIPPED: &str = "cdc_source_duplicates_skipped_total";
 const REPAIRED: &str = "cdc_source_repaired_texts_total";
 const BROKER_CHECK_SKIPPED: &str = "cdc_source_broker_check_skipped";
+const DEAD_LETTERS: &str = "cdc_dlq_records_total";
 const ERRORS: &str = "cdc_errors_total";
 
 /// Collections with series of their own; further ones share `db="other", coll="other"`.
@@ -76,6 +79,10 @@ pub fn describe() {
         Unit::Count,
         "1 while BROKER_CHECK=skip leaves the brokers unchecked."
     );
+    describe_counter!(DEAD_LETTERS, Unit::Count, "Events sent to the dead-letter topic, by reason.");
+    for reason in [DeadLetterReason::UnreadableEvent, DeadLetterReason::IncompleteEvent] {
+        counter!(DEAD_LETTERS, "reason" => reason.as_str()).absolute(0);
+    }
     describe_counter!(ERRORS, Unit::Count, "Errors, by stage and type.");
     // A series that first appears with an error has no increase to be seen.
     counter!(ERRORS, "stage" => "stream", "type" => "stop").absolute(0);
@@ -144,7 +151,7 @@ impl Default for PumpMetrics {
 }
 
 /// What one committed transaction held.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct BatchFigures {
     pub bytes: u64,
     pub skipped: u64,
@@ -152,6 +159,7 @@ pub struct BatchFigures {
     /// Of the oldest event, from MongoDB's wall time to the commit.
     pub age_seconds: Option<f64>,
     pub headroom_seconds: Option<f64>,
+    pub dead_letters: Vec<DeadLetterReason>,
     pub seconds: f64,
 }
 
@@ -164,6 +172,9 @@ impl PumpMetrics {
         self.transaction_seconds.record(figures.seconds);
         if let Some(age) = figures.age_seconds {
             self.event_age.record(age);
+        }
+        for reason in &figures.dead_letters {
+            counter!(DEAD_LETTERS, "reason" => reason.as_str()).increment(1);
         }
         if let Some(headroom) = figures.headroom_seconds {
             self.headroom.set(headroom);

@@ -29,8 +29,8 @@ use crate::{
 
 /// Offsets in the first window; each further one is twice as large.
 const FIRST_WINDOW: i64 = 16;
-/// Without a token, so far back own records are looked for: a guard, not a proof.
-const GUARD_WINDOW: i64 = 1024;
+/// Without a token everything is read, so the first window may be large.
+const FIRST_WINDOW_WITHOUT_TOKEN: i64 = 4096;
 
 /// What the token topic holds.
 #[derive(Clone, Debug, Default)]
@@ -176,7 +176,11 @@ pub fn read_tails(
     Ok(tails)
 }
 
-/// Whether there are records of this source, of any run, although it has no token. Looks at the end of each partition only.
+/// Whether there are records of this source, of any run, although it has no token.
+///
+/// Reads every partition under the prefix from its end to its start, until it finds one: without a token nothing tells how
+/// far back own records may lie. It happens once in a source's life, and only beside topics that others have filled.
+/// `waiting` is told which partition is being read or is held back, and says whether to go on.
 ///
 /// # Errors
 /// See [`LogError`].
@@ -184,18 +188,29 @@ pub fn own_record_without_token(
     log: &KafkaLog,
     topics: &OwnTopics<'_>,
     source_id: &str,
+    mut waiting: impl FnMut(&Partition) -> bool,
 ) -> Result<Option<Partition>, LogError> {
     let own = format!("{source_id}/");
-    for Partition { topic, partition } in log.partitions(|topic| topics.holds(topic))? {
-        let (start, end) = log.ends(&topic, partition)?;
-        let mut found = false;
-        let range = Range { partition, from: start.max(end - GUARD_WINDOW), to: end };
-        log.read(&topic, &[range], |message| {
-            found |=
-                header_of(message, header::SOURCE).is_some_and(|source| source.starts_with(own.as_bytes()));
-        })?;
-        if found {
-            return Ok(Some(Partition { topic, partition }));
+    for place in log.partitions(|topic| topics.holds(topic))? {
+        let Partition { topic, partition } = &place;
+        let (start, end) = log.ends(topic, *partition)?;
+        log.wait_until_decided(topic, *partition, end, || waiting(&place))?;
+        let first =
+            Backwards { partition: *partition, floor: start, end, window: FIRST_WINDOW_WITHOUT_TOKEN };
+        let mut search = (start < end).then_some(first);
+        while let Some(step) = search {
+            let mut found = false;
+            log.read(topic, &[step.range()], |message| {
+                found |= header_of(message, header::SOURCE)
+                    .is_some_and(|source| source.starts_with(own.as_bytes()));
+            })?;
+            if found {
+                return Ok(Some(place));
+            }
+            if !waiting(&place) {
+                return Err(LogError::Interrupted);
+            }
+            search = step.step();
         }
     }
     Ok(None)

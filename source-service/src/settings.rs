@@ -11,7 +11,7 @@ use shared::{
     },
     settings::{
         DLQ_TOPIC, Effective, Expected, LOG_FORMAT, LOG_LEVEL, ProcessSettings, Reader, SHUTDOWN_TIMEOUT,
-        Secrecy, Secret, Setting, SettingsError, Sources, TOPIC_PREFIX, Table, admin_addr,
+        Secrecy, Secret, Setting, SettingsError, Sources, TOPIC_PREFIX, Table, admin_addr, dead_letter_topic,
     },
     topic_name::TopicNames,
 };
@@ -20,7 +20,7 @@ use crate::{
     change_stream::{FullDocument, FullDocumentBefore, StreamOptions},
     envelope::{JsonDialect, KeyFormat},
     scope::{Scope, parse_collection, parse_database},
-    topics::{TopicSettings, dead_letter_topic},
+    topics::TopicSettings,
 };
 
 const MONGODB: &str = "MongoDB";
@@ -276,7 +276,7 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
         reader.bounded(&TRANSACTION_TIMEOUT, Duration::from_secs(2)..=Duration::from_secs(900));
     let broker_check = reader.choice(&BROKER_CHECK);
     let names = reader.parsed(&TOPIC_PREFIX, |text| TopicNames::new(text).map_err(Expected::exactly));
-    let dlq_topic: Option<String> = reader.optional(&DLQ_TOPIC);
+    let dead_letters = names.as_ref().and_then(|names| dead_letter_topic(reader, names));
     let loopback = kafka.as_ref().is_some_and(KafkaSettings::is_loopback);
     let topics = read_topics(reader, loopback);
 
@@ -296,7 +296,7 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
         token_interval: token_interval?,
         transaction_timeout: transaction_timeout?,
         broker_check: broker_check?,
-        dead_letters: dead_letter_topic(&names, dlq_topic.as_deref()),
+        dead_letters: dead_letters?,
         names,
         topics: topics?,
     })

@@ -84,6 +84,7 @@ pub struct Topics {
     admin: TopicAdmin,
     runtime: tokio::runtime::Runtime,
     control: Option<TopicIndex>,
+    dead_letters: Option<(String, NonZeroU32)>,
     /// By the event's own `ns` document: no allocation per event.
     by_namespace: HashMap<Box<[u8]>, TopicIndex>,
     topics: Vec<Topic>,
@@ -108,6 +109,7 @@ impl Topics {
             admin,
             runtime,
             control: None,
+            dead_letters: None,
             by_namespace: HashMap::new(),
             topics: Vec::new(),
             committed: BTreeMap::new(),
@@ -131,7 +133,8 @@ impl Topics {
         dead_letters: &str,
     ) -> Result<(), TopicError> {
         self.ensure(log, token_topic, Kind::Tokens)?;
-        self.ensure(log, dead_letters, Kind::DeadLetters)?;
+        let (partitions, _) = self.ensure(log, dead_letters, Kind::DeadLetters)?;
+        self.dead_letters = Some((dead_letters.to_owned(), partitions));
         if self.control.is_none() {
             let name = self.names.control();
             let (partitions, retention) = self.ensure(log, &name, Kind::Control)?;
@@ -140,6 +143,15 @@ impl Topics {
                 Some(self.push(Topic { name, partitions, retention, record: None, recorded: true, events }));
         }
         Ok(())
+    }
+
+    /// The dead-letter topic and its partitions.
+    ///
+    /// # Panics
+    /// Before [`Self::prepare`].
+    pub fn dead_letters(&self) -> (&str, NonZeroU32) {
+        let (topic, partitions) = self.dead_letters.as_ref().expect("prepared before the first event");
+        (topic, *partitions)
     }
 
     /// After a recovery: what is committed beside the token, and whether the former process ended in order.
@@ -366,9 +378,4 @@ fn wait_for_partitions(log: &BaseConsumer<LogContext>, name: &str) -> Result<Non
         // Polling a condition of another machine; there is nothing to be woken by.
         std::thread::sleep(Duration::from_millis(50));
     }
-}
-
-/// `DLQ_TOPIC`, or the usual one.
-pub fn dead_letter_topic(names: &TopicNames, setting: Option<&str>) -> String {
-    setting.map_or_else(|| names.dead_letters(), ToOwned::to_owned)
 }

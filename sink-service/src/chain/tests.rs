@@ -392,7 +392,8 @@ fn a_file_ends_at_its_size_and_never_more_than_a_row_later() {
 #[test]
 fn many_scattered_dead_letters_roll_the_file_before_its_metadata_is_full() {
     run(async {
-        let record = |n: u32| if n % 2 == 0 { (Kind::DeadLetter, HOUR_A) } else { (Kind::Marker, HOUR_A) };
+        let record =
+            |n: u32| if n.is_multiple_of(2) { (Kind::DeadLetter, HOUR_A) } else { (Kind::Marker, HOUR_A) };
         let world = World::new(Log { records: (0..9_000).map(record).collect() }, no_roll()).await;
         let chain = world.drain().await;
         world.check(&chain).await;

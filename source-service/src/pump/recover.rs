@@ -35,9 +35,20 @@ impl Pump {
         let (position, run, clean) = match &former {
             Some(record) => (self.resumed(record)?, record.run, record.clean),
             None => {
-                if let Some(place) =
-                    recovery::own_record_without_token(&self.log, &topics, &self.settings.source_id)?
-                {
+                let (shown, stop) = (&self.shown, &self.stop);
+                let own = recovery::own_record_without_token(
+                    &self.log,
+                    &topics,
+                    &self.settings.source_id,
+                    |place| {
+                        shown.stage(Stage::Recovering(format!(
+                            "first start: looking for own records in {}/{}",
+                            place.topic, place.partition
+                        )));
+                        !stop.is_cancelled()
+                    },
+                )?;
+                if let Some(place) = own {
                     return Err(Setback::Stop(self.without_token(&place.topic)));
                 }
                 (Position::Time(self.stream.server_time().map_err(Setback::Stop)?), 1, true)
