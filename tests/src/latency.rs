@@ -74,7 +74,8 @@ mod tests {
 
     #[test]
     fn the_wall_time_is_found_in_an_envelope() {
-        let value = br#"{"_meta":{"eventId":"82","wallTime":{"$date":"2025-08-22T22:00:00.123Z"},"lsid":null}}"#;
+        let value =
+            br#"{"_meta":{"eventId":"82","wallTime":{"$date":"2025-08-22T22:00:00.123Z"},"lsid":null}}"#;
         assert_eq!(wall_time_ms(value), Some(1_755_900_000_123));
         assert_eq!(wall_time_ms(b"{\"_meta\":{}}"), None);
     }
@@ -84,7 +85,10 @@ mod tests {
         let journeys: Vec<Journey> =
             (1..=200).map(|number| Journey { wall_ms: i64::from(number), duration_ms: number }).collect();
         let all = Percentiles::of(&journeys, 1, 101).unwrap();
-        assert_eq!((all.count, all.p50, all.p99), (100, Duration::from_millis(50), Duration::from_millis(99)));
+        assert_eq!(
+            (all.count, all.p50, all.p99),
+            (100, Duration::from_millis(50), Duration::from_millis(99))
+        );
         assert_eq!(Percentiles::of(&journeys, 500, 600), None);
     }
 }

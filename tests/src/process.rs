@@ -13,6 +13,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{Read, Seek, SeekFrom},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
@@ -103,7 +104,8 @@ impl Process {
                 command.env(kept, value);
             }
         }
-        command.current_dir(folder).stdin(Stdio::null());
+        // A group of its own: Ctrl-C on the terminal is for the parent, which ends its children in order.
+        command.current_dir(folder).stdin(Stdio::null()).process_group(0);
         command.stdout(output.try_clone().context("share the log")?).stderr(output);
 
         let (reply, child) = sync_channel(1);

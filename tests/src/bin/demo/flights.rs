@@ -126,7 +126,8 @@ fn flight(row: Row<'_>, planes: &HashSet<&str>) -> Result<Flight> {
     let origin = row.known("origin")?;
     let number_of = |column| row.number(column)?.with_context(|| format!("{column} is NA"));
     let (year, month, day) = (number_of("year")?, number_of("month")?, number_of("day")?);
-    let minutes = |column| Ok::<_, anyhow::Error>(row.number(column)?.map(|count| TimeDelta::minutes(count.into())));
+    let minutes =
+        |column| Ok::<_, anyhow::Error>(row.number(column)?.map(|count| TimeDelta::minutes(count.into())));
     Ok(Flight {
         id: format!("{year}-{month:02}-{day:02}-{carrier}{number}-{origin}"),
         carrier: carrier.to_owned(),

@@ -97,7 +97,8 @@ async fn watch(reader: LakeReader, orders: Arc<Orders>, gauges: Arc<Gauges>) -> 
         let mut lake = Lake { files: u64::try_from(files.len())?, ..Lake::default() };
         let mut largest = 0;
         for file in files {
-            let count = |name| u64::try_from(file.number(name)?).with_context(|| format!("{}: {name}", file.path));
+            let count =
+                |name| u64::try_from(file.number(name)?).with_context(|| format!("{}: {name}", file.path));
             let stored = count("storedsize")?;
             lake.rows += count("rows")?;
             lake.bytes += stored;
@@ -108,7 +109,8 @@ async fn watch(reader: LakeReader, orders: Arc<Orders>, gauges: Arc<Gauges>) -> 
             if measure && stored > before {
                 let lines = reader.bytes(&file.path, before..stored).await?;
                 let lines = lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-                journeys.extend(lines.filter_map(latency::wall_time_ms).map(|wall| Journey::new(wall, seen_ms)));
+                journeys
+                    .extend(lines.filter_map(latency::wall_time_ms).map(|wall| Journey::new(wall, seen_ms)));
             }
         }
         gauges.in_lake.set(lake.rows);

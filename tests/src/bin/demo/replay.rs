@@ -88,7 +88,7 @@ impl Replay {
         let mut tally = Tally::default();
         for (name, documents) in &self.data.reference {
             for group in documents.chunks(REFERENCE_GROUP) {
-                let inserted = insert(&database, name, group).await?;
+                let inserted = insert(&database, name, group.to_vec()).await?;
                 self.gauges.written.add(inserted);
                 tally.add(name, "insert", inserted);
             }
@@ -167,9 +167,10 @@ impl Writer {
 
     async fn schedule(&mut self, flights: Range<usize>) -> Result<()> {
         let replay = self.replay.clone();
-        let documents: Vec<Document> = replay.data.flights[flights].iter().map(Flight::as_scheduled).collect();
+        let documents: Vec<Document> =
+            replay.data.flights[flights].iter().map(Flight::as_scheduled).collect();
         self.wait_for_turn(documents.len()).await;
-        let inserted = insert(&self.database, FLIGHTS, &documents).await?;
+        let inserted = insert(&self.database, FLIGHTS, documents).await?;
         self.count(FLIGHTS, "insert", inserted);
         Ok(())
     }
@@ -205,12 +206,14 @@ impl Writer {
         ];
         self.wait_for_turn(changes.len()).await;
         let database = self.database.clone();
-        let statements = changes.clone();
+        let commands: Vec<Document> = changes
+            .iter()
+            .map(|(collection, change)| doc! { "update": *collection, "updates": [change.clone()] })
+            .collect();
         // The driver runs it again after a conflict; only the run that was committed returns.
         let modified = self.session.start_transaction().and_run2(async move |session| {
             let mut modified = Vec::new();
-            for (collection, change) in &statements {
-                let command = doc! { "update": *collection, "updates": [change.clone()] };
+            for command in commands.clone() {
                 let reply = database.run_command(command).session(&mut *session).await?;
                 modified.push(reply.get_i32("nModified").unwrap_or_default());
             }
@@ -253,7 +256,8 @@ impl Writer {
         let mut request = Document::new();
         request.insert(command, FLIGHTS);
         request.insert(list, statements.into_iter().map(Bson::from).collect::<Vec<_>>());
-        let reply = self.database.run_command(request).await.with_context(|| format!("{operation} flights"))?;
+        let reply =
+            self.database.run_command(request).await.with_context(|| format!("{operation} flights"))?;
         if let Ok(errors) = reply.get_array("writeErrors") {
             bail!("{operation} flights: {errors:?}");
         }
@@ -274,7 +278,7 @@ impl Writer {
     }
 }
 
-async fn insert(database: &Database, name: &str, documents: &[Document]) -> Result<u64> {
+async fn insert(database: &Database, name: &str, documents: Vec<Document>) -> Result<u64> {
     let inserted = database.collection::<Document>(name).insert_many(documents).await;
     let inserted = inserted.with_context(|| format!("insert into {name}"))?;
     u64::try_from(inserted.inserted_ids.len()).context("a count of documents")

@@ -76,7 +76,9 @@ fn choose<T: FromStr>(flag: Option<T>, variable: &str, default: T) -> Result<T> 
         return Ok(value);
     }
     match env::var(variable).ok().filter(|text| !text.is_empty()) {
-        Some(text) => text.parse().ok().with_context(|| format!("{variable}={text} cannot be used; see --help")),
+        Some(text) => {
+            text.parse().ok().with_context(|| format!("{variable}={text} cannot be used; see --help"))
+        }
         None => Ok(default),
     }
 }

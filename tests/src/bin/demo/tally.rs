@@ -36,15 +36,20 @@ impl Tally {
 
     /// Where the other one differs, in words; empty if it does not.
     pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
-        let mut keys: Vec<(&str, &str)> =
-            self.iter().chain(other.iter()).map(|(collection, operation, _)| (collection, operation)).collect();
+        let mut keys: Vec<(&str, &str)> = self
+            .iter()
+            .chain(other.iter())
+            .map(|(collection, operation, _)| (collection, operation))
+            .collect();
         keys.sort_unstable();
         keys.dedup();
         let count = |tally: &Self, (collection, operation): (&str, &str)| {
             tally.0.get(collection).and_then(|operations| operations.get(operation)).copied().unwrap_or(0)
         };
         let differing = keys.into_iter().filter(|&key| count(self, key) != count(other, key));
-        differing.map(|key| format!("{} {}: {} against {}", key.0, key.1, count(self, key), count(other, key))).collect()
+        differing
+            .map(|key| format!("{} {}: {} against {}", key.0, key.1, count(self, key), count(other, key)))
+            .collect()
     }
 
     fn iter(&self) -> impl Iterator<Item = (&str, &str, u64)> {
