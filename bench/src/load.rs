@@ -85,7 +85,8 @@ pub(crate) async fn insert_steadily(client: &Client, rate: u64, span: Duration) 
 /// The server's.
 pub(crate) async fn first_order(client: &Client) -> Result<Timestamp> {
     insert(client, vec![order(0)]).await?;
-    let reply = client.database("admin").run_command(doc! { "hello": 1 }).await.context("ask for the time")?;
+    let reply =
+        client.database("admin").run_command(doc! { "hello": 1 }).await.context("ask for the time")?;
     let time = reply.get_timestamp("operationTime").context("the server tells no operationTime")?;
     Ok(Timestamp { increment: time.increment + 1, ..time })
 }

@@ -125,27 +125,54 @@ async fn measure(arguments: Arguments) -> Result<Vec<Figure>> {
     let consume_rate = median(consumes.iter().map(|spent| events / spent.wall.as_secs_f64()));
     let sink_rate = median(sinks.iter().map(|run| run.per_second));
     let megabytes = |bytes: u64| count(bytes / 1024).map(|kilobytes| kilobytes / 1024.0);
-    let peak = |runs: &[services::Run]| runs.iter().map(|run| megabytes(run.peak_memory_bytes)).collect::<Result<Vec<_>>>();
+    let peak = |runs: &[services::Run]| {
+        runs.iter().map(|run| megabytes(run.peak_memory_bytes)).collect::<Result<Vec<_>>>()
+    };
     let milliseconds = |span: Duration| span.as_secs_f64() * 1000.0;
     Ok(vec![
         Figure::new("raw cursor", drain_rate, "events/s", Target::None),
-        Figure::new("raw cursor, CPU", median(drains.iter().map(|spent| per_million(spent.cpu))), "s/million", Target::None),
+        Figure::new(
+            "raw cursor, CPU",
+            median(drains.iter().map(|spent| per_million(spent.cpu))),
+            "s/million",
+            Target::None,
+        ),
         Figure::new("source", source_rate, "events/s", Target::None),
         Figure::new("source / raw cursor", source_rate / drain_rate, "ratio", Target::AtLeast(0.6)),
-        Figure::new("source, CPU", median(sources.iter().map(|run| per_million(run.cpu))), "s/million", Target::AtMost(8.0)),
+        Figure::new(
+            "source, CPU",
+            median(sources.iter().map(|run| per_million(run.cpu))),
+            "s/million",
+            Target::AtMost(8.0),
+        ),
         Figure::new("source, peak memory", median(peak(&sources)?), "MiB", Target::AtMost(96.0)),
         Figure::new("raw consumer", consume_rate, "records/s", Target::None),
-        Figure::new("raw consumer, CPU", median(consumes.iter().map(|spent| per_million(spent.cpu))), "s/million", Target::None),
+        Figure::new(
+            "raw consumer, CPU",
+            median(consumes.iter().map(|spent| per_million(spent.cpu))),
+            "s/million",
+            Target::None,
+        ),
         Figure::new("sink", sink_rate, "rows/s", Target::None),
         Figure::new("sink / raw consumer", sink_rate / consume_rate, "ratio", Target::AtLeast(0.5)),
-        Figure::new("sink, CPU", median(sinks.iter().map(|run| per_million(run.cpu))), "s/million", Target::None),
+        Figure::new(
+            "sink, CPU",
+            median(sinks.iter().map(|run| per_million(run.cpu))),
+            "s/million",
+            Target::None,
+        ),
         Figure::new("sink, peak memory", median(peak(&sinks)?), "MiB", Target::None),
         Figure::new("write to Kafka, p50", milliseconds(latency.p50), "ms", Target::AtMost(50.0)),
         Figure::new("write to Kafka, p99", milliseconds(latency.p99), "ms", Target::AtMost(200.0)),
     ])
 }
 
-async fn latency(client: &mongodb::Client, lane: &Lane<'_>, brokers: &str, seconds: u64) -> Result<Percentiles> {
+async fn latency(
+    client: &mongodb::Client,
+    lane: &Lane<'_>,
+    brokers: &str,
+    seconds: u64,
+) -> Result<Percentiles> {
     let mut source = lane.ready_source().await?;
     let consumer = raw::consumer_at_end(brokers, &lane.topic())?;
     let expected = LATENCY_RATE * seconds;

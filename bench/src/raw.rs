@@ -35,7 +35,8 @@ pub(crate) async fn drain_stream(client: &Client, from: Timestamp, count: u64) -
         "startAtOperationTime": from, "fullDocument": "updateLookup", "fullDocumentBeforeChange": "whenAvailable",
     } };
     let database = client.database(DATABASE);
-    let mut cursor = database.aggregate([stage]).batch_size(2000).batch().await.context("open the change stream")?;
+    let mut cursor =
+        database.aggregate([stage]).batch_size(2000).batch().await.context("open the change stream")?;
     let mut seen = 0;
     while seen < count {
         let Some(batch) = std::future::poll_fn(|context| {
@@ -90,7 +91,8 @@ pub(crate) fn follow(consumer: &BaseConsumer, count: u64) -> Result<Vec<Journey>
     while (journeys.len() as u64) < count {
         if let Some(message) = consumer.poll(Duration::from_millis(100)) {
             let message = message.context("read the topic")?;
-            let wall = message.payload().and_then(latency::wall_time_ms).context("an event without wall time")?;
+            let wall =
+                message.payload().and_then(latency::wall_time_ms).context("an event without wall time")?;
             journeys.push(Journey::new(wall, latency::now_ms()));
             last = Instant::now();
         }

@@ -49,7 +49,12 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
 
 /// # Errors
 /// If the output cannot be written.
-pub(crate) fn print(figures: &[Figure], conditions: &str, as_json: bool, to: &mut impl Write) -> io::Result<()> {
+pub(crate) fn print(
+    figures: &[Figure],
+    conditions: &str,
+    as_json: bool,
+    to: &mut impl Write,
+) -> io::Result<()> {
     if as_json {
         let figures: Vec<_> = figures
             .iter()

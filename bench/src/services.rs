@@ -93,7 +93,12 @@ impl Lane<'_> {
     }
 
     /// Looks how the count grows until all is there, and what the process spent.
-    async fn watch(&self, mut service: Service, count: u64, mut look: impl AsyncFnMut() -> Result<u64>) -> Result<Run> {
+    async fn watch(
+        &self,
+        mut service: Service,
+        count: u64,
+        mut look: impl AsyncFnMut() -> Result<u64>,
+    ) -> Result<Run> {
         let (mut first, mut last) = (None, (Instant::now(), 0));
         loop {
             service.assert_running()?;

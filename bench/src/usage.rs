@@ -17,7 +17,8 @@ pub(crate) fn cpu_time(process_id: u32) -> Result<Duration> {
     // The name, in brackets, may hold anything; numbers begin behind its last bracket, with field 3.
     let (_, fields) = text.rsplit_once(')').context("a process without a name")?;
     let fields: Vec<&str> = fields.split_whitespace().collect();
-    let ticks = |field: usize| fields[field - 3].parse::<u64>().with_context(|| format!("field {field} of {path}"));
+    let ticks =
+        |field: usize| fields[field - 3].parse::<u64>().with_context(|| format!("field {field} of {path}"));
     Ok(Duration::from_millis((ticks(14)? + ticks(15)?) * 1000 / TICKS_PER_SECOND))
 }
 

@@ -1,6 +1,7 @@
 //! The demo's own reader of Kafka: what a user's consumer with `isolation.level=read_committed` sees, and when.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -51,6 +52,8 @@ impl KafkaCounter {
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "earliest")
             .set("isolation.level", "read_committed")
+            // New topics are added; what is being read is not begun anew.
+            .set("partition.assignment.strategy", "cooperative-sticky")
             .set("topic.metadata.refresh.interval.ms", "500")
             .set("fetch.wait.max.ms", "10")
             .set("fetch.queue.backoff.ms", "50")
@@ -103,10 +106,22 @@ impl Drop for KafkaCounter {
 
 fn read(consumer: &BaseConsumer, stop: &AtomicBool, gauges: &Gauges) -> Result<Counted> {
     let mut counted = Counted::default();
+    // A rebalance may make the client go back. That is its doing, so an offset counts once; the same change at another
+    // offset would still count twice.
+    let mut next: BTreeMap<String, BTreeMap<i32, i64>> = BTreeMap::new();
     while !stop.load(Ordering::Relaxed) {
         match consumer.poll(POLL) {
             None => {}
             Some(Ok(message)) => {
+                if !next.contains_key(message.topic()) {
+                    next.insert(message.topic().to_owned(), BTreeMap::new());
+                }
+                let next = next.get_mut(message.topic()).and_then(|topic| {
+                    Some(topic.entry(message.partition()).or_insert(0))
+                        .filter(|next| **next <= message.offset())
+                });
+                let Some(next) = next else { continue };
+                *next = message.offset() + 1;
                 count(&message, &mut counted)?;
                 gauges.in_kafka.add(1);
             }
