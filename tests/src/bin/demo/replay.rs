@@ -199,7 +199,7 @@ impl Writer {
     /// The flight, its plane's last place and the destination's counter change together or not at all.
     async fn depart_with_plane(&mut self, flight: &Flight, plane: &str) -> Result<()> {
         let last = doc! { "airport": &flight.origin, "flight": &flight.id, "at": flight.departed() };
-        let changes = vec![
+        let changes = [
             (FLIGHTS, doc! { "q": { "_id": &flight.id }, "u": flight.departure() }),
             ("planes", doc! { "q": { "_id": plane }, "u": { "$set": { "last": last } } }),
             ("airports", doc! { "q": { "_id": &flight.destination }, "u": { "$inc": { "expected": 1 } } }),

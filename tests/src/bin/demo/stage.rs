@@ -105,8 +105,8 @@ impl Stage {
         if code != 0 {
             bail!("sink-service verify ended with {code}:\n{}", verify.log_tail());
         }
-        let report = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        report.last().context("sink-service verify printed no report")
+        let mut reports = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        reports.next_back().context("sink-service verify printed no report")
     }
 
     /// Puts the servers' logs beside those of the services.
