@@ -245,6 +245,13 @@ impl Buffer {
         self.lines.extend_from_slice(b"}}\n");
     }
 
+    /// Goes on in the memory of a batch that is done with: fresh memory costs a page fault for every 4 KiB.
+    pub fn reuse(&mut self, spare: SpareBuffer) {
+        if self.lines.capacity() == 0 && self.is_empty() {
+            (self.entries, self.lines, self.names) = (spare.entries, spare.lines, spare.names);
+        }
+    }
+
     /// Takes everything out, as the batch of all there is from `start` to `end`: where the batch before it ended, and
     /// the consumer's position, markers included. It ends behind the last record in any case.
     pub fn freeze(&mut self, start: KafkaOffset, end: KafkaOffset) -> Batch {
@@ -282,6 +289,19 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Its memory, for the next buffer; `None` if the bytes are still in use, or more than `bytes_max`.
+    pub fn into_spare(self, bytes_max: usize) -> Option<SpareBuffer> {
+        let Self { mut entries, lines, mut names, .. } = self;
+        let mut lines = lines.try_into_mut().ok()?;
+        if lines.is_empty() || lines.capacity() > bytes_max {
+            return None;
+        }
+        entries.clear();
+        names.clear();
+        lines.clear();
+        Some(SpareBuffer { entries, lines: lines.into(), names })
+    }
+
     /// Where it begins: nothing between here and its first record is missing.
     pub fn start(&self) -> KafkaOffset {
         self.start
@@ -366,6 +386,13 @@ impl Batch {
     fn line_start(&self, index: usize) -> usize {
         index.checked_sub(1).map_or(0, |before| self.entries[before].line_end)
     }
+}
+
+/// Empty vectors that have room.
+pub struct SpareBuffer {
+    entries: Vec<Entry>,
+    lines: Vec<u8>,
+    names: Vec<u8>,
 }
 
 /// What one append adds to a file.
@@ -469,6 +496,21 @@ mod tests {
         assert_eq!(batch.count_up_to(line), 1);
         assert_eq!(batch.count_up_to(line + 1), 2);
         assert_eq!(batch.count_up_to(usize::MAX), 3);
+    }
+
+    #[test]
+    fn a_batch_gives_its_memory_back_empty() {
+        let batch = buffer_of(&["{\"a\":1}"]).freeze(KafkaOffset::new(10), KafkaOffset::new(11));
+        let piece = batch.piece(1);
+        assert!(batch.into_spare(usize::MAX).is_none(), "the piece still uses it");
+        drop(piece);
+        let batch = buffer_of(&["{\"a\":1}"]).freeze(KafkaOffset::new(10), KafkaOffset::new(11));
+        let spare = batch.into_spare(usize::MAX).expect("nobody else has it");
+        let mut buffer = buffer_of(&[]);
+        buffer.reuse(spare);
+        assert!(buffer.is_empty() && buffer.size() == 0 && buffer.memory() > 0);
+        let batch = buffer_of(&["{\"a\":1}"]).freeze(KafkaOffset::new(10), KafkaOffset::new(11));
+        assert!(batch.into_spare(1).is_none(), "too large to be kept");
     }
 
     #[test]

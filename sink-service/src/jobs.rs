@@ -36,7 +36,7 @@ pub struct Report {
 #[derive(Debug)]
 pub enum Outcome {
     Opened { topic_id: Option<TopicId>, chain: Box<Chain> },
-    Published { topic_id: Option<TopicId>, chain: Box<Chain> },
+    Published { chain: Box<Chain>, batch: Box<Batch> },
     Halted(Halt),
 }
 
@@ -132,12 +132,11 @@ impl Jobs {
             Ok(topic_id) => {
                 identity.topic_id = topic_id;
                 let _upload = self.uploads.acquire().await.expect("the semaphore is never closed");
-                match self
-                    .publisher
-                    .publish(Job { identity, namespace, chain, batch, publish_position })
-                    .await
-                {
-                    Ok(chain) => Outcome::Published { topic_id, chain: Box::new(chain) },
+                let job = Job { identity, namespace, chain, batch, publish_position };
+                match self.publisher.publish(job).await {
+                    Ok((chain, batch)) => {
+                        Outcome::Published { chain: Box::new(chain), batch: Box::new(batch) }
+                    }
                     Err(halt) => Outcome::Halted(halt),
                 }
             }

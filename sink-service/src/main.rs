@@ -30,7 +30,7 @@ use sink_service::{
     publish::Publisher,
     settings::{self, SinkSettings, TABLE},
     verify::{self, EventIds, TopicReader, Verification},
-    writer::{SinkWriter, Totals},
+    writer::{FlushPolicy, SinkWriter, Totals},
 };
 use tokio::{runtime::Runtime, sync::mpsc};
 
@@ -131,13 +131,16 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
         metrics: Arc::clone(&metrics),
         waits: wait,
     };
+    // What the client has fetched and nobody has polled yet counts against the limit too.
+    let queue_bytes = settings.flush.memory_limit / 8;
+    let flush = FlushPolicy { memory_limit: settings.flush.memory_limit - queue_bytes, ..settings.flush };
     let group = GroupSettings {
         group: settings.group,
         instance_id: settings.instance_id,
         patterns: settings.topics.patterns,
         excludes: settings.topics.excludes,
         message_bytes_max: settings.flush.value_bytes_max,
-        queue_bytes: settings.flush.memory_limit / 8,
+        queue_bytes,
     };
     let writer = SinkWriter {
         consumer: GroupConsumer::join(&kafka("atlas-sink"), &group).map_err(refused)?,
@@ -145,7 +148,7 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
         reports,
         waits,
         names: settings.names,
-        flush: settings.flush,
+        flush,
         drain_limit,
         health,
         metrics,

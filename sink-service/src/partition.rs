@@ -24,7 +24,7 @@ use shared::{
 };
 
 use crate::{
-    buffer::{Batch, Buffer},
+    buffer::{Batch, Buffer, SpareBuffer},
     chain::Chain,
     dead_letters::letter_of,
     event_hour::EventHour,
@@ -289,6 +289,11 @@ impl PartitionState {
             Phase::Idle(chain) => Some(chain),
             _ => None,
         }
+    }
+
+    /// The buffer goes on in memory that is there.
+    pub fn reuse(&mut self, spare: SpareBuffer) {
+        self.buffer.reuse(spare);
     }
 
     /// Takes notice of where the consumer is.

@@ -165,11 +165,11 @@ impl Publisher {
         }
     }
 
-    /// Makes a whole batch durable, its dead letters first. Waits for dependencies.
+    /// Makes a whole batch durable, its dead letters first; gives it back. Waits for dependencies.
     ///
     /// # Errors
     /// If going on would lose or double records; nothing of the batch beyond the returned chain is published.
-    pub async fn publish(&self, job: Job) -> Result<Chain, Halt> {
+    pub async fn publish(&self, job: Job) -> Result<(Chain, Batch), Halt> {
         let Job { identity, namespace, mut chain, mut batch, publish_position } = job;
         chain.check_topic_id(identity.topic_id.map(|id| id.to_string()).as_deref())?;
         batch.cut_before(chain.next());
@@ -189,7 +189,7 @@ impl Publisher {
             let step = chain.next_step(&mut batch, &context)?;
             if matches!(step, Step::Done) {
                 patience.over();
-                return Ok(chain);
+                return Ok((chain, batch));
             }
             match perform(&self.lake, &mut chain, step, &self.metrics).await {
                 Ok(()) => patience.over(),

@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     assignment::Assignment,
+    buffer::SpareBuffer,
     consumer::{GroupConsumer, Notice},
     jobs::{Jobs, Opening, Outcome, Publishing, Report},
     metrics::SinkMetrics,
@@ -51,6 +52,9 @@ const RECORDS_PER_TURN: usize = 5_000;
 /// A partition whose batch is on its way is paused when this many flushes' worth has gathered behind it: one slow
 /// collection does not take the memory of the others.
 const FLUSHES_BEHIND_MAX: usize = 4;
+
+/// Buffers kept for use again; each has room for two flushes at most.
+const SPARES_MAX: usize = 4;
 
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
@@ -106,6 +110,7 @@ impl SinkWriter {
             waiting: BTreeMap::new(),
             joined: false,
             memory_paused: false,
+            spares: Vec::new(),
             totals: Totals::default(),
             next_commit: Instant::now(),
             next_health: Instant::now(),
@@ -124,6 +129,8 @@ struct Loop {
     /// The group has answered at least once.
     joined: bool,
     memory_paused: bool,
+    /// Memory of batches that are done with, for the next buffers.
+    spares: Vec<SpareBuffer>,
     totals: Totals,
     next_commit: Instant,
     next_health: Instant,
@@ -320,7 +327,7 @@ impl Loop {
                     continue;
                 }
                 drained = false;
-                round.extend(publishing_of(state, false));
+                round.extend(publishing_of(state, false, &mut self.spares));
             }
             self.start(round);
             if drained {
@@ -389,8 +396,11 @@ impl Loop {
                 let assigned = freed.and_then(|()| self.io.consumer.assign(&[(partition, position)]));
                 assigned.map_err(|error| cannot("read a partition", &error))?;
             }
-            Outcome::Published { chain, .. } => {
+            Outcome::Published { chain, batch } => {
                 state.published(*chain, &self.io.metrics, Instant::now());
+                if self.spares.len() < SPARES_MAX {
+                    self.spares.extend(batch.into_spare(self.io.flush.bytes.saturating_mul(2)));
+                }
                 self.totals.batches += 1;
                 if state.reopen_due() {
                     self.reopen_all();
@@ -439,7 +449,7 @@ impl Loop {
         for (index, state) in self.assignment.iter_mut().enumerate() {
             if due.binary_search(&index).is_ok() {
                 let publish_position = state.stale_position(now);
-                round.extend(publishing_of(state, publish_position));
+                round.extend(publishing_of(state, publish_position, &mut self.spares));
             }
         }
         self.start(round);
@@ -508,7 +518,11 @@ impl Loop {
                 break;
             }
             freed += size;
-            round.extend(self.assignment.get_mut(&partition).and_then(|state| publishing_of(state, false)));
+            round.extend(
+                self.assignment
+                    .get_mut(&partition)
+                    .and_then(|state| publishing_of(state, false, &mut self.spares)),
+            );
         }
         self.start(round);
     }
@@ -570,8 +584,15 @@ impl Loop {
 }
 
 /// Takes what is buffered out of a partition; `None` while a batch is on its way.
-fn publishing_of(state: &mut PartitionState, publish_position: bool) -> Option<Publishing> {
+fn publishing_of(
+    state: &mut PartitionState,
+    publish_position: bool,
+    spares: &mut Vec<SpareBuffer>,
+) -> Option<Publishing> {
     let (chain, batch, namespace) = state.freeze()?;
+    if let Some(spare) = spares.pop() {
+        state.reuse(spare);
+    }
     Some(Publishing {
         identity: state.identity().clone(),
         epoch: state.epoch(),
