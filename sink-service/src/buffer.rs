@@ -132,7 +132,8 @@ impl Buffer {
         self.entries.is_empty()
     }
 
-    pub fn rows(&self) -> usize {
+    /// Records in it, tombstones and dead letters included.
+    pub fn records(&self) -> usize {
         self.entries.len()
     }
 
@@ -154,10 +155,11 @@ impl Buffer {
 
     /// Forgets everything: it will be read again.
     pub fn discard(&mut self) {
-        self.entries.clear();
-        self.lines.clear();
-        self.names.clear();
-        self.dead_letters.clear();
+        // The memory too: it counts against the limit.
+        self.entries = Vec::new();
+        self.lines = Vec::new();
+        self.names = Vec::new();
+        self.dead_letters = Vec::new();
         self.dead_letter_bytes = 0;
         self.oldest = None;
     }
@@ -258,6 +260,7 @@ impl Buffer {
         let end = self.entries.last().map_or(end, |last| end.max(last.offset.after()));
         let oldest = self.oldest.take();
         let memory = self.memory();
+        let oldest_cluster_time = self.entries.iter().find_map(|entry| entry.cluster_time);
         self.dead_letter_bytes = 0;
         Batch {
             entries: std::mem::take(&mut self.entries),
@@ -268,6 +271,7 @@ impl Buffer {
             start,
             end,
             oldest,
+            oldest_cluster_time,
             memory,
         }
     }
@@ -285,6 +289,7 @@ pub struct Batch {
     start: KafkaOffset,
     end: KafkaOffset,
     oldest: Option<Instant>,
+    oldest_cluster_time: Option<ClusterTime>,
     memory: usize,
 }
 
@@ -317,9 +322,9 @@ impl Batch {
         self.oldest
     }
 
-    /// The cluster time of its first record that has one.
+    /// The cluster time of the first record that had one, from freezing to the end.
     pub fn oldest_cluster_time(&self) -> Option<ClusterTime> {
-        self.pending().iter().find_map(|entry| entry.cluster_time)
+        self.oldest_cluster_time
     }
 
     /// Memory that it takes, from freezing to the end.

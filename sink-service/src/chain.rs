@@ -291,6 +291,11 @@ impl Chain {
         &self.head_etag
     }
 
+    /// Changes with everything that is written to the head or the current file, by whomever.
+    pub fn version(&self) -> (ETag, Option<ETag>) {
+        (self.head_etag.clone(), self.file.as_ref().map(|file| file.etag.clone()))
+    }
+
     pub fn file(&self) -> Option<&FileState> {
         self.file.as_ref()
     }

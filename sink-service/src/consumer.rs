@@ -231,22 +231,18 @@ impl GroupConsumer {
         Ok(positions.collect())
     }
 
-    /// Commits positions, each with a text for people.
+    /// Sends a commit of positions, each with a text for people. [`Notice::Committed`] says what came of it.
     ///
     /// # Errors
-    /// If the commit cannot be sent; with [`CommitMode::Sync`], if it failed.
-    pub fn commit(
-        &self,
-        positions: &[(TopicPartition, KafkaOffset, String)],
-        mode: CommitMode,
-    ) -> KafkaResult<()> {
+    /// If the commit cannot be sent.
+    pub fn commit(&self, positions: &[(TopicPartition, KafkaOffset, String)]) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
         for (partition, offset, text) in positions {
             let mut element = list.add_partition(&partition.topic, partition.partition);
             element.set_offset(Offset::Offset(offset.to_kafka()))?;
             element.set_metadata(text);
         }
-        self.consumer.commit(&list, mode)
+        self.consumer.commit(&list, CommitMode::Async)
     }
 
     /// Leaves the group, within a bound: without brokers librdkafka may wait for ever (rust-rdkafka#453, #597).

@@ -15,7 +15,8 @@ use shared::{
     kafka_position::{KafkaOffset, TopicPartition},
     namespace::Namespace,
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     buffer::Batch,
@@ -46,6 +47,8 @@ pub struct Opening {
     pub epoch: AssignmentEpoch,
     /// The highest `next` that this process saw confirmed.
     pub confirmed: KafkaOffset,
+    /// Ends the job when the assignment is given up.
+    pub given_up: CancellationToken,
 }
 
 /// A batch to be made durable.
@@ -56,26 +59,21 @@ pub struct Publishing {
     pub batch: Batch,
     pub namespace: Namespace,
     pub publish_position: bool,
+    /// Ends the job when the assignment is given up. Every step of it is conditional, so it may end anywhere.
+    pub given_up: CancellationToken,
 }
 
 /// Starts tasks on the runtime; cheap to clone.
 #[derive(Clone)]
 pub struct Jobs {
     publisher: Arc<Publisher>,
-    uploads: Arc<Semaphore>,
     reports: mpsc::Sender<Report>,
     runtime: tokio::runtime::Handle,
 }
 
 impl Jobs {
-    /// `uploads` bounds how many jobs talk to the lake at once.
-    pub fn new(
-        publisher: Publisher,
-        uploads: usize,
-        reports: mpsc::Sender<Report>,
-        runtime: tokio::runtime::Handle,
-    ) -> Self {
-        Self { publisher: Arc::new(publisher), uploads: Arc::new(Semaphore::new(uploads)), reports, runtime }
+    pub fn new(publisher: Publisher, reports: mpsc::Sender<Report>, runtime: tokio::runtime::Handle) -> Self {
+        Self { publisher: Arc::new(publisher), reports, runtime }
     }
 
     pub fn publisher(&self) -> &Publisher {
@@ -108,37 +106,51 @@ impl Jobs {
     }
 
     async fn open_one(self, opening: Opening, ids: Ids) {
-        let Opening { mut identity, epoch, confirmed } = opening;
+        let Opening { mut identity, epoch, confirmed, given_up } = opening;
         let partition = identity.partition.clone();
-        let outcome = match self.topic_id(&partition, ids).await {
-            Err(halt) => Outcome::Halted(halt),
-            Ok(topic_id) => {
-                identity.topic_id = topic_id;
-                let _upload = self.uploads.acquire().await.expect("the semaphore is never closed");
-                match self.publisher.open(&identity, confirmed).await {
-                    Ok(chain) => Outcome::Opened { topic_id, chain: Box::new(chain) },
-                    Err(halt) => Outcome::Halted(halt),
-                }
-            }
+        let jobs = self.clone();
+        let work = async move {
+            let topic_id = jobs.topic_id(&identity.partition, ids).await?;
+            identity.topic_id = topic_id;
+            jobs.publisher.check_topic(&identity).await?;
+            let chain = jobs.publisher.open(&identity, confirmed).await?;
+            Ok(Outcome::Opened { topic_id, chain: Box::new(chain) })
         };
-        self.report(partition, epoch, outcome).await;
+        self.run(partition, epoch, given_up, work).await;
     }
 
     async fn publish_one(self, publishing: Publishing, ids: Ids) {
-        let Publishing { mut identity, epoch, chain, batch, namespace, publish_position } = publishing;
+        let Publishing { mut identity, epoch, chain, batch, namespace, publish_position, given_up } =
+            publishing;
         let partition = identity.partition.clone();
-        let outcome = match self.topic_id(&partition, ids).await {
-            Err(halt) => Outcome::Halted(halt),
-            Ok(topic_id) => {
-                identity.topic_id = topic_id;
-                let _upload = self.uploads.acquire().await.expect("the semaphore is never closed");
-                let job = Job { identity, namespace, chain, batch, publish_position };
-                match self.publisher.publish(job).await {
-                    Ok((chain, batch)) => {
-                        Outcome::Published { chain: Box::new(chain), batch: Box::new(batch) }
-                    }
-                    Err(halt) => Outcome::Halted(halt),
-                }
+        let jobs = self.clone();
+        let work = async move {
+            identity.topic_id = jobs.topic_id(&identity.partition, ids).await?;
+            let job = Job { identity, namespace, chain, batch, publish_position };
+            let (chain, batch) = jobs.publisher.publish(job).await?;
+            Ok(Outcome::Published { chain: Box::new(chain), batch: Box::new(batch) })
+        };
+        self.run(partition, epoch, given_up, work).await;
+    }
+
+    /// Does a job's work and reports, whatever comes of it; only a job whose assignment was given up ends in silence.
+    async fn run(
+        &self,
+        partition: TopicPartition,
+        epoch: AssignmentEpoch,
+        given_up: CancellationToken,
+        work: impl Future<Output = Result<Outcome, Halt>> + Send + 'static,
+    ) {
+        let mut task = self.runtime.spawn(work);
+        let outcome = tokio::select! {
+            ended = &mut task => match ended {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(halt)) => Outcome::Halted(halt),
+                Err(defect) => Outcome::Halted(Halt::Defect(defect.to_string())),
+            },
+            () = given_up.cancelled() => {
+                task.abort();
+                return;
             }
         };
         self.report(partition, epoch, outcome).await;

@@ -16,6 +16,7 @@ use shared::{
     kafka_client::ForwardLogs,
     kafka_ffi::{self, DescribeError, TopicId},
     kafka_position::{KafkaOffset, TopicPartition},
+    kafka_topics::{AdminError, TopicAdmin},
 };
 use thiserror::Error;
 
@@ -42,6 +43,7 @@ type Client = BaseConsumer<ForwardLogs>;
 #[derive(Clone)]
 pub struct KafkaLog {
     client: Arc<Client>,
+    admin: TopicAdmin,
 }
 
 impl KafkaLog {
@@ -53,7 +55,10 @@ impl KafkaLog {
             .set("isolation.level", "read_uncommitted")
             .set("enable.auto.commit", "false")
             .set("group.id", "unused");
-        Ok(Self { client: Arc::new(config.create_with_context(ForwardLogs)?) })
+        Ok(Self {
+            client: Arc::new(config.create_with_context(ForwardLogs)?),
+            admin: TopicAdmin::new(base, REQUEST_TIMEOUT)?,
+        })
     }
 
     /// The first offset that the log still has.
@@ -145,6 +150,26 @@ impl KafkaLog {
             }
         }
         Ok(ids)
+    }
+
+    /// A topic's `cleanup.policy`.
+    ///
+    /// # Errors
+    /// If Kafka does not say, or we may not ask.
+    pub async fn cleanup_policy(&self, topic: &str) -> Result<String, LogError> {
+        let judge = |error: AdminError| match error {
+            AdminError::NotAllowed { .. } => {
+                LogError::Denied(format!("{error}; grant DescribeConfigs on it"))
+            }
+            AdminError::UnknownTopic { .. } => LogError::NoTopic(topic.to_owned()),
+            AdminError::Unavailable { .. } | AdminError::Refused { .. } => {
+                LogError::Unavailable(error.to_string())
+            }
+        };
+        let mut configs = self.admin.topic_configs(&[topic]).await.map_err(judge)?;
+        let configs =
+            configs.remove(topic).ok_or_else(|| LogError::NoTopic(topic.to_owned()))?.map_err(judge)?;
+        Ok(configs.get("cleanup.policy").cloned().unwrap_or_else(|| "delete".to_owned()))
     }
 
     async fn ask<T: Send + 'static>(

@@ -75,11 +75,6 @@ impl LakePath {
         let (hour, day, month, year) = (part("hour")?, part("day")?, part("month")?, part("year")?);
         EventHour::from_calendar(i32::try_from(year).ok()?, month, day, hour)
     }
-
-    /// The last segment.
-    pub fn file_name(&self) -> &str {
-        self.0.rsplit_once('/').map_or(self.0.as_str(), |(_, name)| name)
-    }
 }
 
 impl fmt::Display for LakePath {
@@ -119,13 +114,6 @@ impl CollectionFolder {
     pub fn data_file(&self, hour: EventHour, partition: i32, first: KafkaOffset) -> LakePath {
         let name = format!("events-{}-p{partition:04}-{:020}.jsonl", hour.compact(), first.get());
         LakePath(format!("{}/{}/{name}", self.0, hour.folder()))
-    }
-
-    /// Whether a data file's name says that it is this partition's.
-    pub fn is_data_file_of(path: &LakePath, partition: i32) -> bool {
-        let name = path.file_name();
-        name.starts_with("events-")
-            && name.get(18..).is_some_and(|rest| rest.starts_with(&format!("-p{partition:04}-")))
     }
 }
 
@@ -176,8 +164,6 @@ mod tests {
             "shop/orders/year=2026/month=11/day=21/hour=07/events-20261121-07-p0003-00000000000000000042.jsonl"
         );
         assert_eq!(path.hour(), Some(hour));
-        assert!(CollectionFolder::is_data_file_of(&path, 3));
-        assert!(!CollectionFolder::is_data_file_of(&path, 4));
         assert_eq!(path.as_head(), None);
     }
 

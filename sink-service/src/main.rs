@@ -32,7 +32,10 @@ use sink_service::{
     verify::{self, EventIds, TopicReader, Verification},
     writer::{FlushPolicy, SinkWriter, Totals},
 };
-use tokio::{runtime::Runtime, sync::mpsc};
+use tokio::{
+    runtime::Runtime,
+    sync::{Semaphore, mpsc},
+};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -130,6 +133,7 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
         writer,
         metrics: Arc::clone(&metrics),
         waits: wait,
+        uploads: Semaphore::new(settings.uploads),
     };
     // What the client has fetched and nobody has polled yet counts against the limit too.
     let queue_bytes = settings.flush.memory_limit / 8;
@@ -144,7 +148,7 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
     };
     let writer = SinkWriter {
         consumer: GroupConsumer::join(&kafka("atlas-sink"), &group).map_err(refused)?,
-        jobs: Jobs::new(publisher, settings.uploads, report, runtime.handle().clone()),
+        jobs: Jobs::new(publisher, report, runtime.handle().clone()),
         reports,
         waits,
         names: settings.names,

@@ -23,6 +23,8 @@ use shared::{
     seeded_bug::{self, SeededBug},
 };
 
+use tokio_util::sync::{CancellationToken, DropGuard};
+
 use crate::{
     buffer::{Batch, Buffer, SpareBuffer},
     chain::Chain,
@@ -58,6 +60,8 @@ pub struct PartitionState {
     buffer: Buffer,
     /// The consumer has the partition.
     assigned: bool,
+    /// Ends the tasks of this assignment when it is given up.
+    tasks: DropGuard,
     /// The chain is to be read again as soon as nothing is on its way.
     reopen: bool,
     /// Everything before it is durable or was nothing to write.
@@ -87,6 +91,7 @@ impl PartitionState {
             namespace,
             phase: Phase::Opening,
             assigned: false,
+            tasks: CancellationToken::new().drop_guard(),
             reopen: false,
             position: KafkaOffset::ZERO,
             buffered_from: KafkaOffset::ZERO,
@@ -110,6 +115,11 @@ impl PartitionState {
 
     pub fn epoch(&self) -> AssignmentEpoch {
         self.epoch
+    }
+
+    /// Cancelled when the assignment is given up.
+    pub fn given_up(&self) -> CancellationToken {
+        self.tasks.token().clone()
     }
 
     pub fn is_opening(&self) -> bool {
@@ -147,7 +157,9 @@ impl PartitionState {
         self.identity.topic_id = topic_id;
         self.adopt(chain);
         self.buffered_from = self.position;
+        self.ahead = None;
         self.assigned = true;
+        self.paused = false;
         self.position
     }
 
@@ -189,6 +201,8 @@ impl PartitionState {
 
     fn adopt(&mut self, chain: Chain) {
         self.position = chain.position();
+        // Somebody else's commit may cover all records of ours and end before the markers behind them.
+        self.buffered_from = self.buffered_from.min(self.position);
         self.next = chain.next();
         if let Some(namespace) = chain.head().namespace() {
             self.namespace = Some(namespace);
@@ -275,8 +289,8 @@ impl PartitionState {
         self.buffer.size()
     }
 
-    pub fn buffered_rows(&self) -> usize {
-        self.buffer.rows()
+    pub fn buffered_records(&self) -> usize {
+        self.buffer.records()
     }
 
     pub fn buffered_since(&self) -> Option<Instant> {
@@ -296,8 +310,12 @@ impl PartitionState {
         self.buffer.reuse(spare);
     }
 
-    /// Takes notice of where the consumer is.
+    /// Takes notice of where the consumer is. While the chain is read again the client still stands where it was, behind
+    /// records that were dropped: that says nothing.
     pub fn consumer_is_at(&mut self, position: KafkaOffset, now: Instant) {
+        if self.is_opening() {
+            return;
+        }
         match self.ahead {
             Some((ahead, since)) if position > ahead => self.ahead = Some((position, since)),
             None if position > self.position => self.ahead = Some((position, now)),
@@ -324,6 +342,11 @@ impl PartitionState {
         // A batch without records names no folder; its position goes where the chain is.
         let namespace = self.namespace.clone().unwrap_or_else(|| Namespace::new("", ""));
         Some((*chain, batch, namespace))
+    }
+
+    /// A commit failed: what is committed is not known any more.
+    pub fn commit_failed(&mut self) {
+        self.committed = None;
     }
 
     /// What is to be committed to Kafka, if it moved.

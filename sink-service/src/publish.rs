@@ -25,6 +25,7 @@ use shared::{
     namespace::Namespace,
 };
 use thiserror::Error;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     buffer::Batch,
@@ -57,6 +58,12 @@ pub enum Halt {
     Kafka(LogError),
     #[error(transparent)]
     DeadLetters(DeadLetterError),
+    /// Deleting superseded records loses changes that no sink has seen.
+    #[error("topic {topic} has cleanup.policy={policy}")]
+    Compacted { topic: String, policy: String },
+    /// A task of ours has panicked.
+    #[error("a publishing task ended in a defect: {0}")]
+    Defect(String),
 }
 
 impl Halt {
@@ -72,6 +79,12 @@ impl Halt {
             }
             Self::Lake(_) => (ExitCode::Configuration, "check LAKE_URL"),
             Self::Kafka(_) => (ExitCode::NotAllowed, "grant Describe on the topics to this user"),
+            Self::Compacted { .. } => {
+                (ExitCode::Configuration, "Set it to delete, or leave the topic out with SINK_EXCLUDE")
+            }
+            Self::Defect(_) => {
+                (ExitCode::Defect, "nothing is lost: a restart reads what is durable and goes on")
+            }
             Self::DeadLetters(error) => {
                 (error.exit_code(), "nothing was skipped: restart when dead letters can be written")
             }
@@ -135,6 +148,8 @@ pub struct Publisher {
     pub writer: Writer,
     pub metrics: Arc<SinkMetrics>,
     pub waits: Waits,
+    /// Bounds how many partitions talk to the lake at once.
+    pub uploads: Semaphore,
 }
 
 impl Publisher {
@@ -145,7 +160,11 @@ impl Publisher {
     pub async fn open(&self, identity: &Identity, confirmed: KafkaOffset) -> Result<Chain, Halt> {
         let mut patience = Patience::new(&identity.partition, &self.waits);
         loop {
-            match self.read(identity).await {
+            let read = {
+                let _upload = self.upload().await;
+                self.read(identity).await
+            };
+            match read {
                 Ok(reading) => {
                     patience.over();
                     let id = identity.topic_id.map(|id| id.to_string());
@@ -165,6 +184,27 @@ impl Publisher {
         }
     }
 
+    /// Whether the topic keeps every record until it has been read.
+    ///
+    /// # Errors
+    /// If it does not, or we may not ask.
+    pub async fn check_topic(&self, identity: &Identity) -> Result<(), Halt> {
+        let topic = &identity.partition.topic;
+        let mut patience = Patience::new(&identity.partition, &self.waits);
+        loop {
+            match self.log.cleanup_policy(topic).await {
+                Ok(policy) if policy.split(',').any(|part| part.trim() == "compact") => {
+                    return Err(Halt::Compacted { topic: topic.to_string(), policy });
+                }
+                Ok(_) => {
+                    patience.over();
+                    return Ok(());
+                }
+                Err(error) => self.endure(Trouble::Log(error), &mut patience).await?,
+            }
+        }
+    }
+
     /// Makes a whole batch durable, its dead letters first; gives it back. Waits for dependencies.
     ///
     /// # Errors
@@ -173,11 +213,8 @@ impl Publisher {
         let Job { identity, namespace, mut chain, mut batch, publish_position } = job;
         chain.check_topic_id(identity.topic_id.map(|id| id.to_string()).as_deref())?;
         batch.cut_before(chain.next());
-        self.dead_letters
-            .deliver(&identity.partition, batch.dead_letters(), chain.next())
-            .await
-            .map_err(Halt::DeadLetters)?;
         let mut patience = Patience::new(&identity.partition, &self.waits);
+        self.deliver_dead_letters(&identity.partition, &batch, chain.next(), &mut patience).await?;
         loop {
             let context = StepContext {
                 policy: self.policy,
@@ -191,16 +228,50 @@ impl Publisher {
                 patience.over();
                 return Ok((chain, batch));
             }
-            match perform(&self.lake, &mut chain, step, &self.metrics).await {
+            let done = {
+                let _upload = self.upload().await;
+                perform(&self.lake, &mut chain, step, &self.metrics).await
+            };
+            match done {
                 Ok(()) => patience.over(),
                 Err(error @ (LakeError::Conflict | LakeError::Unknown { .. })) => {
                     self.metrics.publish_conflict(&error);
                     tracing::info!(partition = %identity.partition, cause = %error, "chain read back");
+                    let version = chain.version();
                     chain = self.open(&identity, chain.next()).await?;
+                    if chain.version() == version {
+                        // Nobody was first and nothing happened: the store is in trouble, or the reply is still to come.
+                        self.metrics.retry("lake");
+                        patience.wait(error.to_string(), None).await;
+                    }
                 }
                 Err(error) => self.endure(Trouble::Lake(error), &mut patience).await?,
             }
         }
+    }
+
+    /// Permission to talk to the lake, for one attempt: whoever waits for a dependency holds none, so that a partition
+    /// that cannot go on does not stop the others.
+    async fn upload(&self) -> SemaphorePermit<'_> {
+        self.uploads.acquire().await.expect("the semaphore is never closed")
+    }
+
+    /// Waits for brokers that are away; the same key is the same letter, so delivering again does no harm.
+    async fn deliver_dead_letters(
+        &self,
+        partition: &TopicPartition,
+        batch: &Batch,
+        from: KafkaOffset,
+        patience: &mut Patience<'_>,
+    ) -> Result<(), Halt> {
+        while let Err(error) = self.dead_letters.deliver(partition, batch.dead_letters(), from).await {
+            if error.exit_code() != ExitCode::Temporary {
+                return Err(Halt::DeadLetters(error));
+            }
+            self.metrics.retry("kafka");
+            patience.wait(error.to_string(), None).await;
+        }
+        Ok(())
     }
 
     async fn read(&self, identity: &Identity) -> Result<Reading, Trouble> {
@@ -238,10 +309,11 @@ impl Publisher {
         }
         let start = match self.start_at {
             StartAt::Earliest => log_start,
-            StartAt::Time(at) => match self.log.first_at(partition, at).await? {
-                Some(offset) => offset,
-                None => self.log.end(partition).await?,
-            },
+            StartAt::Time(at) => {
+                // Before the search: a record that comes between the two questions must not be skipped.
+                let end = self.log.end(partition).await?;
+                self.log.first_at(partition, at).await?.unwrap_or(end)
+            }
         };
         let head = Head {
             topic: partition.topic.to_string(),
@@ -256,9 +328,11 @@ impl Publisher {
             created: false,
             scanned: start,
         };
-        match self.lake.create_document(&path, head.to_bytes()).await {
+        let created = self.lake.create_document(&path, head.to_bytes()).await;
+        self.metrics.storage_request("head", created.as_ref().err());
+        match created {
             Ok(_) => tracing::info!(%partition, %start, "chain begun"),
-            Err(LakeError::Conflict | LakeError::Unknown { .. }) => {}
+            Err(LakeError::Conflict) => {}
             Err(error) => return Err(error.into()),
         }
         Err(Trouble::Changed)

@@ -20,7 +20,6 @@ use std::{
 };
 
 use rdkafka::{
-    consumer::CommitMode,
     error::{KafkaError, KafkaResult},
     types::RDKafkaErrorCode,
 };
@@ -59,6 +58,7 @@ const SPARES_MAX: usize = 4;
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 const LETTERS_LIMIT: Duration = Duration::from_secs(5);
+const LAST_COMMIT_LIMIT: Duration = Duration::from_secs(2);
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// When a partition's buffer is published, and how much all of them may hold.
@@ -112,6 +112,7 @@ impl SinkWriter {
             memory_paused: false,
             spares: Vec::new(),
             totals: Totals::default(),
+            commits_on_their_way: 0,
             next_commit: Instant::now(),
             next_health: Instant::now(),
         };
@@ -132,6 +133,7 @@ struct Loop {
     /// Memory of batches that are done with, for the next buffers.
     spares: Vec<SpareBuffer>,
     totals: Totals,
+    commits_on_their_way: usize,
     next_commit: Instant,
     next_health: Instant,
 }
@@ -144,7 +146,8 @@ impl Loop {
         self.io.health.not_ready("draining");
         let all = self.assignment.partitions();
         self.totals.drained = self.drain(&all, Instant::now() + self.io.drain_limit)?;
-        self.commit(CommitMode::Sync);
+        self.commit();
+        self.await_commit()?;
         self.io.jobs.publisher().dead_letters.flush(LETTERS_LIMIT);
         Ok(self.totals)
     }
@@ -161,7 +164,7 @@ impl Loop {
         if now >= self.next_commit {
             self.next_commit = now + COMMIT_INTERVAL;
             self.observe_positions(now);
-            self.commit(CommitMode::Async);
+            self.commit();
         }
         if now >= self.next_health {
             self.next_health = now + HEALTH_INTERVAL;
@@ -277,11 +280,7 @@ impl Loop {
                 }
             };
             let state = self.assignment.insert(partition, namespace);
-            round.push(Opening {
-                identity: state.identity().clone(),
-                epoch: state.epoch(),
-                confirmed: KafkaOffset::ZERO,
-            });
+            round.push(opening_of(state, KafkaOffset::ZERO));
         }
         self.io.jobs.open(round);
         self.io.metrics.rebalanced("assign", self.assignment.len());
@@ -300,7 +299,7 @@ impl Loop {
                 .cloned()
                 .collect();
             self.drain(&ours, Instant::now() + self.io.drain_limit / 2)?;
-            self.commit(CommitMode::Sync);
+            self.commit();
         }
         let fetched: Vec<TopicPartition> = partitions
             .iter()
@@ -393,11 +392,17 @@ impl Loop {
                 } else {
                     Ok(())
                 };
-                let assigned = freed.and_then(|()| self.io.consumer.assign(&[(partition, position)]));
+                let assigned = freed.and_then(|()| self.io.consumer.assign(&[(partition.clone(), position)]));
+                // A pause outlives the assignment inside the client, and this one begins without.
+                let assigned =
+                    assigned.and_then(|()| self.io.consumer.resume(std::slice::from_ref(&partition)));
                 assigned.map_err(|error| cannot("read a partition", &error))?;
             }
             Outcome::Published { chain, batch } => {
                 state.published(*chain, &self.io.metrics, Instant::now());
+                if let Some(oldest) = batch.oldest_cluster_time() {
+                    self.io.metrics.event_age(oldest.seconds);
+                }
                 if self.spares.len() < SPARES_MAX {
                     self.spares.extend(batch.into_spare(self.io.flush.bytes.saturating_mul(2)));
                 }
@@ -422,7 +427,7 @@ impl Loop {
         let mut round = Vec::new();
         for state in self.assignment.iter_mut() {
             if let Some(confirmed) = state.reopen() {
-                round.push(Opening { identity: state.identity().clone(), epoch: state.epoch(), confirmed });
+                round.push(opening_of(state, confirmed));
             }
         }
         self.io.jobs.open(round);
@@ -434,7 +439,7 @@ impl Loop {
             let Some(chain) = state.idle_chain() else { continue };
             let policy = self.io.flush;
             let full = state.buffered_bytes() >= policy.bytes
-                || policy.rows.is_some_and(|rows| state.buffered_rows() >= rows)
+                || policy.rows.is_some_and(|rows| state.buffered_records() >= rows)
                 || state.buffered_since().is_some_and(|since| now.duration_since(since) >= policy.interval);
             let file_due = chain.roll_is_due(&self.io.jobs.publisher().policy, now);
             if full || file_due || state.stale_position(now) {
@@ -456,11 +461,6 @@ impl Loop {
     }
 
     fn start(&self, round: Vec<Publishing>) {
-        for publishing in &round {
-            if let Some(time) = publishing.batch.oldest_cluster_time() {
-                self.io.metrics.event_age(time.seconds);
-            }
-        }
         if !round.is_empty() {
             self.io.jobs.publish(round);
         }
@@ -541,23 +541,40 @@ impl Loop {
         }
     }
 
-    fn commit(&mut self, mode: CommitMode) {
+    /// Sends what moved; the answer comes as a notice. Never waits: without a coordinator librdkafka would, for as long as
+    /// a session lasts.
+    fn commit(&mut self) {
         let due: Vec<_> = self.assignment.iter_mut().filter_map(PartitionState::commit_due).collect();
         if due.is_empty() {
             return;
         }
-        let result = self.io.consumer.commit(&due, mode);
-        if result.is_err() || matches!(mode, CommitMode::Sync) {
-            self.note_commit(&result);
+        self.commits_on_their_way += 1;
+        if let Err(error) = self.io.consumer.commit(&due) {
+            self.note_commit(&Err(error));
         }
     }
 
-    /// A commit that is lost costs nothing: the head is the truth, and the next commit says more.
-    fn note_commit(&self, result: &KafkaResult<()>) {
+    /// A commit that is lost costs nothing, since the head is the truth; the next one says more.
+    fn note_commit(&mut self, result: &KafkaResult<()>) {
+        self.commits_on_their_way = self.commits_on_their_way.saturating_sub(1);
         self.io.metrics.committed(result.is_ok());
         if let Err(error) = result {
             tracing::info!(%error, "offsets not committed");
+            self.assignment.iter_mut().for_each(PartitionState::commit_failed);
         }
+    }
+
+    /// At the end: the last commit has a moment to arrive, for the sake of lag tools.
+    fn await_commit(&mut self) -> Result<(), Stop> {
+        let deadline = Instant::now() + LAST_COMMIT_LIMIT;
+        while self.commits_on_their_way > 0 && Instant::now() < deadline {
+            // Serves the answers; records that come with them are read again by the next owner.
+            drop(self.io.consumer.poll(POLL_WAIT));
+            while let Some(notice) = self.io.consumer.next_notice() {
+                self.take_notice(notice)?;
+            }
+        }
+        Ok(())
     }
 
     fn publish_health(&mut self, now: Instant) {
@@ -600,7 +617,17 @@ fn publishing_of(
         batch,
         namespace,
         publish_position,
+        given_up: state.given_up(),
     })
+}
+
+fn opening_of(state: &PartitionState, confirmed: KafkaOffset) -> Opening {
+    Opening {
+        identity: state.identity().clone(),
+        epoch: state.epoch(),
+        confirmed,
+        given_up: state.given_up(),
+    }
 }
 
 fn cannot(what: &str, error: &KafkaError) -> Stop {

@@ -123,11 +123,26 @@ impl KafkaReader {
         &self,
         topics: impl IntoIterator<Item = String>,
     ) -> Result<BTreeMap<(String, i32), i64>> {
+        let ends = self.log_ends(topics).await?;
+        Ok(ends.into_iter().map(|(place, (_, high))| (place, high)).collect())
+    }
+
+    /// Start and high watermark of each partition of these topics. Reads no record, so it may be asked while retention is
+    /// at work.
+    ///
+    /// # Errors
+    /// If the broker does not answer.
+    pub async fn log_ends(
+        &self,
+        topics: impl IntoIterator<Item = String>,
+    ) -> Result<BTreeMap<(String, i32), (i64, i64)>> {
         let (reader, topics) = (self.clone(), topics.into_iter().collect::<Vec<_>>());
         blocking(move || {
             let content = reader.watermarks(&topics)?;
             let parts = content.topics.into_iter().flat_map(|(topic, parts)| {
-                parts.into_iter().map(move |(partition, part)| ((topic.clone(), partition), part.high))
+                parts
+                    .into_iter()
+                    .map(move |(partition, part)| ((topic.clone(), partition), (part.low, part.high)))
             });
             Ok(parts.collect())
         })

@@ -13,6 +13,7 @@ use crate::{
     buffer::{Buffer, DeadLetter},
     lake::{Lake, LakeError, LakeTarget},
     metrics::SinkMetrics,
+    partition::{AssignmentEpoch, PartitionState},
     publish::perform,
     record::{RecordView, inspect},
 };
@@ -479,5 +480,50 @@ fn a_batch_with_records_missing_before_it_is_never_published() {
         let mut batch = world.log.batch(KafkaOffset::new(2), KafkaOffset::new(3));
         let step = chain.next_step(&mut batch, &world.context(&namespace(), false));
         drop(step);
+    });
+}
+
+/// A regression: the client's old position became the end of the next batch, and records before it were never read.
+#[test]
+fn a_position_seen_while_the_chain_is_read_again_says_nothing() {
+    run(async {
+        let world = World::new(rows(&[HOUR_A; 3]), no_roll()).await;
+        let chain = world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
+        let mut state = PartitionState::opening(partition(), Some(namespace()), AssignmentEpoch(1));
+        state.opened(None, chain.clone());
+        assert!(state.reopen().is_some());
+        state.consumer_is_at(KafkaOffset::new(3), Instant::now());
+        state.opened(None, chain);
+        let (_, batch, _) = state.freeze().unwrap();
+        assert_eq!(batch.end(), KafkaOffset::ZERO);
+    });
+}
+
+/// A regression: another writer's commit covered all our records but ended before the marker that we had passed.
+#[test]
+fn a_batch_follows_what_was_adopted_even_if_that_ends_earlier() {
+    run(async {
+        let log = Log { records: vec![(Kind::Row, HOUR_A), (Kind::Marker, HOUR_A), (Kind::Marker, HOUR_A)] };
+        let world = World::new(log, no_roll()).await;
+        let first = world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
+        let mut theirs = first.clone();
+        let mut batch = world.log.batch(KafkaOffset::ZERO, KafkaOffset::new(2));
+        let namespace = namespace();
+        loop {
+            let step = theirs.next_step(&mut batch, &world.context(&namespace, false)).unwrap();
+            if matches!(step, Step::Done) {
+                break;
+            }
+            perform(&world.lake, &mut theirs, step, &world.metrics).await.unwrap();
+        }
+        let mut state = PartitionState::opening(partition(), Some(namespace.clone()), AssignmentEpoch(1));
+        state.opened(None, first);
+        state.consumer_is_at(KafkaOffset::new(3), Instant::now());
+        let (_, ours, _) = state.freeze().unwrap();
+        assert_eq!(ours.end(), KafkaOffset::new(3));
+        state.published(theirs, &world.metrics, Instant::now());
+        let (chain, mut next, _) = state.freeze().unwrap();
+        assert_eq!(next.start(), KafkaOffset::new(2));
+        chain.next_step(&mut next, &world.context(&namespace, false)).unwrap();
     });
 }

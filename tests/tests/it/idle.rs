@@ -37,9 +37,10 @@ async fn expired_records_that_are_in_the_lake_are_no_gap() -> Result<()> {
     .await?;
     writer.set_topic_setting(&topic, "retention.ms", "1").await?;
     wait::until("retention empties the log", LIMIT, || async {
-        let content = pipeline.kafka().read([topic.clone()]).await?;
-        let part = content.topics.get(&topic).and_then(|parts| parts.get(&0)).context("the partition")?;
-        Ok((part.low == part.high).then_some(()))
+        // Not by reading: a reader that starts where records are being deleted has nowhere to go.
+        let ends = pipeline.kafka().log_ends([topic.clone()]).await?;
+        let (start, end) = ends.get(&key).context("the partition")?;
+        Ok((start == end).then_some(()))
     })
     .await?;
     sink.assert_running()?;
