@@ -274,7 +274,17 @@ fn classify(what: String, code: Code) -> AdminError {
         | Code::LeaderNotAvailable
         | Code::NotLeaderForPartition
         | Code::ThrottlingQuotaExceeded => AdminError::Unavailable { what, code },
-        code => AdminError::Refused { what, reason: code.to_string() },
+        // Only what asking again certainly does not heal. Fewer live brokers than replicas is not among it: that is how a
+        // cluster answers while brokers come back.
+        Code::InvalidTopic
+        | Code::InvalidPartitions
+        | Code::InvalidReplicaAssignment
+        | Code::InvalidConfig
+        | Code::InvalidRequest
+        | Code::PolicyViolation
+        | Code::UnsupportedVersion
+        | Code::InvalidArgument => AdminError::Refused { what, reason: code.to_string() },
+        code => AdminError::Unavailable { what, code },
     }
 }
 
@@ -297,7 +307,8 @@ mod tests {
         assert!(matches!(verdict(Code::ClusterAuthorizationFailed), AdminError::NotAllowed { .. }));
         assert!(matches!(verdict(Code::RequestTimedOut), AdminError::Unavailable { .. }));
         assert!(matches!(verdict(Code::UnknownTopicOrPartition), AdminError::UnknownTopic { .. }));
-        assert!(matches!(verdict(Code::InvalidReplicationFactor), AdminError::Refused { .. }));
+        assert!(matches!(verdict(Code::InvalidReplicationFactor), AdminError::Unavailable { .. }));
+        assert!(matches!(verdict(Code::PolicyViolation), AdminError::Refused { .. }));
     }
 
     #[test]

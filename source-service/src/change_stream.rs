@@ -185,11 +185,14 @@ impl ChangeStream {
         self.commands.send_replace(Some(Open { epoch, position }));
     }
 
-    /// The next report of this epoch; `None` after `limit`, or when the reader is gone.
+    /// The next report of this epoch; `None` after `limit`.
     pub async fn next(&mut self, epoch: Epoch, limit: Duration) -> Option<Result<Reply, Stop>> {
         let newest = async {
             loop {
-                let event = self.events.recv().await?;
+                let Some(event) = self.events.recv().await else {
+                    let text = "the thread that reads the change stream has ended";
+                    return Some(Err(Stop::new(ExitCode::Defect, text)));
+                };
                 if event.epoch == epoch {
                     return Some(event.reply);
                 }

@@ -114,6 +114,8 @@ pub struct Pump {
     brokers_checked: Option<Instant>,
     /// With `--until-end`: where the stream was when this process started.
     end: Option<ClusterTime>,
+    /// The last producer was fenced: by another instance, or because its own transaction timed out.
+    fenced: bool,
     /// Whether a token record of this instance is committed: from then on another instance's is a takeover.
     announced: bool,
 }
@@ -167,6 +169,7 @@ impl Pump {
             epoch: Epoch::default(),
             brokers_checked: None,
             announced: false,
+            fenced: false,
             end: None,
             settings,
             stream,
@@ -193,6 +196,7 @@ impl Pump {
     /// The exit code and what to do.
     pub fn run(&mut self) -> Result<Totals, Stop> {
         let mut backoff = Backoff::default();
+        let mut disturbed_in_a_row = 0_u32;
         loop {
             let transactions_before = self.totals.transactions;
             let setback = match self.recover() {
@@ -211,11 +215,24 @@ impl Pump {
                     tracing::info!(
                         "the connection to Kafka was disturbed: taking a new producer before the next transaction"
                     );
+                    // Once is free. A connection that is disturbed faster than anything is committed is waited for.
+                    disturbed_in_a_row = if self.totals.transactions > transactions_before + 1 {
+                        0
+                    } else {
+                        disturbed_in_a_row + 1
+                    };
+                    if disturbed_in_a_row > 1 && self.pause(backoff.next_delay()) {
+                        return Ok(self.totals);
+                    }
                     continue;
                 }
                 Setback::Doubt(label, text) => (label, text),
-                Setback::Fenced(text) => ("fenced", text),
+                Setback::Fenced(text) => {
+                    self.fenced = true;
+                    ("fenced", text)
+                }
             };
+            disturbed_in_a_row = 0;
             self.totals.recoveries += 1;
             self.metrics.doubt(label);
             metrics::error("publish", label);
@@ -298,10 +315,10 @@ impl Pump {
 
     /// An idle stream's position is committed too: it must not fall off the oplog.
     fn keep_young(&mut self, session: &mut Session) -> Result<(), Setback> {
+        self.check_brokers()?;
         if session.committed_at.elapsed() < self.settings.token_interval {
             return Ok(());
         }
-        self.check_brokers()?;
         if session.pending == session.committed {
             session.committed_at = Instant::now();
             return Ok(());
@@ -317,6 +334,7 @@ impl Pump {
         }
         let token = self.token_record(session, false).to_json();
         self.writer.prepare(reply, &mut self.topics, &self.log)?;
+        self.commit_topics(session)?;
         session.publisher.begin()?;
         if seeded_bug::planted(SeededBug::TokenOutsideTransaction) {
             self.send_outside(&token)?;
@@ -328,10 +346,6 @@ impl Pump {
             &self.log,
             &mut session.publisher,
         )?;
-        for (topic, record) in self.topics.unrecorded() {
-            let key = format!("{TOPIC_KEY_PREFIX}{topic}");
-            batch::send_state(&mut session.publisher, &self.token_topic, &key, &record.to_json())?;
-        }
         if !seeded_bug::planted(SeededBug::TokenOutsideTransaction) {
             batch::send_state(&mut session.publisher, &self.token_topic, &self.settings.source_id, &token)?;
         }
@@ -348,6 +362,22 @@ impl Pump {
             session.tails = None;
         }
         Ok(())
+    }
+
+    /// Where keys go is committed before anything goes there: if the first events were torn from their transaction's other
+    /// records, recovery would not know which partitions to look at.
+    fn commit_topics(&mut self, session: &mut Session) -> Result<(), Setback> {
+        if self.topics.unrecorded().next().is_none() {
+            return Ok(());
+        }
+        session.publisher.begin()?;
+        for (topic, record) in self.topics.unrecorded() {
+            let key = format!("{TOPIC_KEY_PREFIX}{topic}");
+            batch::send_state(&mut session.publisher, &self.token_topic, &key, &record.to_json())?;
+        }
+        session.publisher.commit()?;
+        self.topics.recorded();
+        if session.publisher.disturbed() { Err(Setback::Disturbed) } else { Ok(()) }
     }
 
     fn commit_token(&mut self, session: &mut Session, clean: bool) -> Result<(), Setback> {

@@ -135,12 +135,18 @@ impl Topics {
         self.ensure(log, token_topic, Kind::Tokens)?;
         let (partitions, _) = self.ensure(log, dead_letters, Kind::DeadLetters)?;
         self.dead_letters = Some((dead_letters.to_owned(), partitions));
-        if self.control.is_none() {
-            let name = self.names.control();
-            let (partitions, retention) = self.ensure(log, &name, Kind::Control)?;
-            let events = EventCounters::new("_control", "_control");
-            self.control =
-                Some(self.push(Topic { name, partitions, retention, record: None, recorded: true, events }));
+        // Each time: it may have been deleted meanwhile, as the others may.
+        let name = self.names.control();
+        let (partitions, retention) = self.ensure(log, &name, Kind::Control)?;
+        match self.control {
+            Some(TopicIndex(index)) => {
+                (self.topics[index].partitions, self.topics[index].retention) = (partitions, retention);
+            }
+            None => {
+                let events = EventCounters::new("_control", "_control");
+                let control = Topic { name, partitions, retention, record: None, recorded: true, events };
+                self.control = Some(self.push(control));
+            }
         }
         Ok(())
     }
@@ -213,34 +219,29 @@ impl Topics {
         Ok(index)
     }
 
-    /// Records that the open transaction has to contain.
+    /// Records that have to be committed before the next event.
     pub fn unrecorded(&self) -> impl Iterator<Item = (&str, &TopicRecord)> {
         let new = self.topics.iter().filter(|topic| !topic.recorded);
         new.filter_map(|topic| Some((topic.name.as_str(), topic.record.as_ref()?)))
     }
 
-    /// The transaction is committed. Returns how many events it had.
-    pub fn committed(&mut self) -> u64 {
-        let mut events = 0;
-        for topic in &mut self.topics {
-            if !topic.recorded
-                && let Some(record) = &topic.record
-            {
+    /// The records of [`Self::unrecorded`] are committed.
+    pub fn recorded(&mut self) {
+        for topic in self.topics.iter_mut().filter(|topic| !topic.recorded) {
+            if let Some(record) = &topic.record {
                 self.committed.insert(topic.name.clone(), record.clone());
                 topic.recorded = true;
             }
-            events += topic.events.committed();
         }
-        events
+    }
+
+    /// The transaction is committed. Returns how many events it had.
+    pub fn committed(&mut self) -> u64 {
+        self.topics.iter_mut().map(|topic| topic.events.committed()).sum()
     }
 
     pub fn discarded(&mut self) {
         self.topics.iter_mut().for_each(|topic| topic.events.discarded());
-    }
-
-    /// What holds beside the token, by topic.
-    pub fn committed_records(&self) -> &BTreeMap<String, TopicRecord> {
-        &self.committed
     }
 
     fn push(&mut self, topic: Topic) -> TopicIndex {

@@ -21,8 +21,9 @@ impl Pump {
         self.shown.stage(Stage::Recovering("reading what is committed".to_owned()));
         self.check_brokers()?;
         self.topics.prepare(self.log.client(), &self.token_topic, &self.settings.dead_letters)?;
-        if self.announced {
-            // Before anything that would fence: if another instance has taken over, it must not be disturbed.
+        if self.announced && std::mem::take(&mut self.fenced) {
+            // Before anything that would fence: if another instance has taken over, it must not be disturbed. Only then: after
+            // any other doubt our own open transaction would hold the answer back until it times out.
             let remembered = self.read_tokens()?;
             self.still_ours(&remembered)?;
         }
@@ -105,7 +106,16 @@ impl Pump {
             return Ok(());
         }
         metrics::broker_check_skipped(false);
-        match self.runtime.block_on(broker_check::check(&self.admin)).map_err(Setback::Stop)? {
+        let report = match self.runtime.block_on(broker_check::check(&self.admin)) {
+            // Brokers that were found able stop nothing by an odd answer while they come and go, only by a definite one.
+            Err(stop) if self.brokers_checked.is_some() && stop.code == ExitCode::NotAllowed => {
+                tracing::warn!(reason = stop.message, "brokers could not be checked again");
+                self.brokers_checked = Some(Instant::now());
+                return Ok(());
+            }
+            report => report.map_err(Setback::Stop)?,
+        };
+        match report {
             BrokerReport::Able => {
                 self.brokers_checked = Some(Instant::now());
                 Ok(())
