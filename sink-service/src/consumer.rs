@@ -21,7 +21,7 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext},
     error::{KafkaError, KafkaResult},
     message::BorrowedMessage,
-    types::RDKafkaRespErr,
+    types::{RDKafkaErrorCode, RDKafkaRespErr},
 };
 use shared::{
     kafka_client,
@@ -44,7 +44,10 @@ pub enum Notice {
     },
     /// High watermarks as the client last saw them.
     LogEnds(Vec<(TopicPartition, KafkaOffset)>),
-    Committed(KafkaResult<()>),
+    /// Whether any broker is connected.
+    Brokers {
+        connected: bool,
+    },
 }
 
 pub struct GroupContext {
@@ -60,6 +63,9 @@ impl ClientContext for GroupContext {
 
     fn error(&self, error: KafkaError, reason: &str) {
         kafka_client::forward_error(&error, reason);
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.tell(Notice::Brokers { connected: false });
+        }
     }
 
     fn stats(&self, statistics: Statistics) {
@@ -74,6 +80,8 @@ impl ClientContext for GroupContext {
             }
         }
         self.tell(Notice::LogEnds(ends));
+        let connected = statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP");
+        self.tell(Notice::Brokers { connected });
     }
 }
 
@@ -90,10 +98,6 @@ impl ConsumerContext for GroupContext {
         } else {
             self.tell(Notice::Revoked { partitions, lost: consumer.assignment_lost() });
         }
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
-        self.tell(Notice::Committed(result));
     }
 }
 
@@ -231,7 +235,8 @@ impl GroupConsumer {
         Ok(positions.collect())
     }
 
-    /// Sends a commit of positions, each with a text for people. [`Notice::Committed`] says what came of it.
+    /// Sends a commit of positions, each with a text for people. Nobody hears what comes of it: librdkafka answers only a
+    /// callback that rdkafka does not set.
     ///
     /// # Errors
     /// If the commit cannot be sent.

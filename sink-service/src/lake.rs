@@ -217,6 +217,14 @@ impl Lake {
         }
     }
 
+    /// The paths of everything under a folder, ours or not: what readers see that list it.
+    pub async fn list_names(&self, folder: &LakePath) -> Result<Vec<LakePath>, LakeError> {
+        match self {
+            Self::Directory(lake) => lake.list_names(folder).await,
+            Self::Azure(lake) => lake.list_names(folder).await,
+        }
+    }
+
     /// The paths of all heads, in their order.
     pub async fn list_heads(&self) -> Result<Vec<LakePath>, LakeError> {
         match self {

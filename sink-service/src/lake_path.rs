@@ -117,6 +117,13 @@ impl CollectionFolder {
     }
 }
 
+/// Whether a file's name says that it holds records of this partition of its collection.
+pub fn is_data_file_of(path: &LakePath, partition: i32) -> bool {
+    let name = path.as_str().rsplit('/').next().unwrap_or_default();
+    let after_hour = name.strip_prefix("events-").and_then(|rest| rest.get("YYYYMMDD-HH".len()..));
+    after_hour.is_some_and(|rest| rest.starts_with(&format!("-p{partition:04}-")))
+}
+
 /// One name as one path segment.
 fn segment(name: &str) -> String {
     let bytes = name.as_bytes();
@@ -165,6 +172,7 @@ mod tests {
         );
         assert_eq!(path.hour(), Some(hour));
         assert_eq!(path.as_head(), None);
+        assert!(is_data_file_of(&path, 3) && !is_data_file_of(&path, 4));
     }
 
     #[test]

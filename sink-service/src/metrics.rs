@@ -84,7 +84,7 @@ impl SinkMetrics {
             buffered: histogram!(BUFFERED),
             conflicts: counter!(CONFLICTS, "kind" => "refused"),
             lost_replies: counter!(CONFLICTS, "kind" => "lost-reply"),
-            commits_ok: counter!(COMMITS, "outcome" => "ok"),
+            commits_ok: counter!(COMMITS, "outcome" => "sent"),
             commits_failed: counter!(COMMITS, "outcome" => "failed"),
             buffer_bytes: gauge!(BUFFER_BYTES),
             memory_limit: gauge!(MEMORY_LIMIT),
@@ -267,7 +267,7 @@ fn describe() {
     describe_counter!(DEAD_LETTERS, "Records sent to the dead-letter topic, by reason");
     describe_counter!(ERRORS, "Errors, by stage and type");
     describe_counter!(REBALANCES, "Changes of the assignment");
-    describe_counter!(COMMITS, "Commits of Kafka offsets, by outcome");
+    describe_counter!(COMMITS, "Commits of Kafka offsets: sent, or failed to be sent");
     describe_gauge!(BUFFER_BYTES, Unit::Bytes, "Memory that records hold which are not yet durable");
     describe_gauge!(MEMORY_LIMIT, Unit::Bytes, "MEMORY_LIMIT");
     describe_gauge!(ASSIGNED, "Partitions assigned to this process");

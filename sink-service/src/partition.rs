@@ -344,8 +344,8 @@ impl PartitionState {
         Some((*chain, batch, namespace))
     }
 
-    /// A commit failed: what is committed is not known any more.
-    pub fn commit_failed(&mut self) {
+    /// What is committed is not known for certain.
+    pub fn commit_again(&mut self) {
         self.committed = None;
     }
 

@@ -34,7 +34,7 @@ use crate::{
     head::Head,
     kafka_log::{KafkaLog, LogError},
     lake::{Lake, LakeError},
-    lake_path::{CollectionFolder, LakePath},
+    lake_path::{CollectionFolder, LakePath, is_data_file_of},
     metrics::SinkMetrics,
     record::LAYOUT,
 };
@@ -338,15 +338,23 @@ impl Publisher {
         Err(Trouble::Changed)
     }
 
-    /// Any data file of this partition in its collection's folder.
+    /// Any data file of this partition in its collection's folder. By name, because what is said about the files may be lost
+    /// together with the head; a file that another topic owns is not ours.
     async fn file_of(
         &self,
         namespace: &Namespace,
         partition: &TopicPartition,
     ) -> Result<Option<LakePath>, LakeError> {
         let folder = CollectionFolder::of(namespace);
-        let files = self.lake.list_files(folder.path()).await?;
-        Ok(files.into_iter().find(|file| file.metadata.topic_partition == *partition).map(|file| file.path))
+        for path in self.lake.list_names(folder.path()).await? {
+            if is_data_file_of(&path, partition.partition) {
+                let owner = self.lake.file(&path).await?.map(|file| file.metadata.topic_partition);
+                if owner.is_none_or(|owner| owner == *partition) {
+                    return Ok(Some(path));
+                }
+            }
+        }
+        Ok(None)
     }
 
     async fn endure(&self, trouble: Trouble, patience: &mut Patience<'_>) -> Result<(), Halt> {

@@ -38,7 +38,7 @@ use crate::{
     head::Head,
     kafka_log::{KafkaLog, LogError},
     lake::{Lake, LakeError, ListedFile},
-    lake_path::{CollectionFolder, LakePath},
+    lake_path::{CollectionFolder, LakePath, is_data_file_of},
     partition::view_of,
     record::{Verdict, inspect},
 };
@@ -86,6 +86,15 @@ pub struct PartitionResult {
     pub differences: u64,
     /// The first of them.
     pub shown: Vec<String>,
+}
+
+impl PartitionResult {
+    /// A partition whose part of the lake cannot be read.
+    pub fn unreadable(partition: &TopicPartition, what: String) -> Self {
+        let mut walk = Walk::new(partition);
+        walk.differs(what);
+        walk.result
+    }
 }
 
 /// It could not be compared.
@@ -163,6 +172,9 @@ impl Verification<'_> {
         };
         let path = LakePath::head(partition);
         let Some(document) = self.lake.read_document(&path).await? else {
+            if let Some(DataTopic::Named(namespace)) = self.names.decode(&partition.topic) {
+                self.check_strays(&CollectionFolder::of(&namespace), partition, &[], &mut walk).await?;
+            }
             if let Some((start, end)) = log.filter(|(start, end)| start < end) {
                 walk.pending(end.get() - start.get(), self.drained, "there is no chain yet");
             }
@@ -224,6 +236,7 @@ impl Verification<'_> {
         let mut files: Vec<ListedFile> =
             listed.into_iter().filter(|file| file.metadata.topic_partition == *partition).collect();
         files.sort_by_key(|file| (file.metadata.first, file.metadata.next));
+        self.check_strays(&folder, partition, &files, walk).await?;
         for file in &files {
             let metadata = &file.metadata;
             let expected =
@@ -233,6 +246,26 @@ impl Verification<'_> {
             }
         }
         Ok(files)
+    }
+
+    /// Whoever reads the folder reads every data file in it, also those that no chain knows.
+    async fn check_strays(
+        &self,
+        folder: &CollectionFolder,
+        partition: &TopicPartition,
+        known: &[ListedFile],
+        walk: &mut Walk,
+    ) -> Result<(), VerifyError> {
+        for path in self.lake.list_names(folder.path()).await? {
+            if !is_data_file_of(&path, partition.partition) || known.iter().any(|file| file.path == path) {
+                continue;
+            }
+            let owner = self.lake.file(&path).await?.map(|file| file.metadata.topic_partition);
+            if owner.is_none_or(|owner| owner == *partition) {
+                walk.differs(format!("{path} belongs to no chain: readers of the folder see its rows"));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -19,10 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rdkafka::{
-    error::{KafkaError, KafkaResult},
-    types::RDKafkaErrorCode,
-};
+use rdkafka::{error::KafkaError, types::RDKafkaErrorCode};
 use shared::{
     admin::HealthReporter,
     exit::{ExitCode, Stop},
@@ -56,9 +53,10 @@ const FLUSHES_BEHIND_MAX: usize = 4;
 const SPARES_MAX: usize = 4;
 
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+/// All positions are committed again this often, also those that did not move.
+const FULL_COMMIT_INTERVAL: Duration = Duration::from_secs(30);
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 const LETTERS_LIMIT: Duration = Duration::from_secs(5);
-const LAST_COMMIT_LIMIT: Duration = Duration::from_secs(2);
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// When a partition's buffer is published, and how much all of them may hold.
@@ -112,7 +110,8 @@ impl SinkWriter {
             memory_paused: false,
             spares: Vec::new(),
             totals: Totals::default(),
-            commits_on_their_way: 0,
+            brokers_connected: true,
+            next_full_commit: Instant::now() + FULL_COMMIT_INTERVAL,
             next_commit: Instant::now(),
             next_health: Instant::now(),
         };
@@ -133,7 +132,9 @@ struct Loop {
     /// Memory of batches that are done with, for the next buffers.
     spares: Vec<SpareBuffer>,
     totals: Totals,
-    commits_on_their_way: usize,
+    next_full_commit: Instant,
+    /// As of the client's last statistics, or its last error.
+    brokers_connected: bool,
     next_commit: Instant,
     next_health: Instant,
 }
@@ -146,8 +147,7 @@ impl Loop {
         self.io.health.not_ready("draining");
         let all = self.assignment.partitions();
         self.totals.drained = self.drain(&all, Instant::now() + self.io.drain_limit)?;
-        self.commit();
-        self.await_commit()?;
+        self.commit(Instant::now());
         self.io.jobs.publisher().dead_letters.flush(LETTERS_LIMIT);
         Ok(self.totals)
     }
@@ -164,7 +164,7 @@ impl Loop {
         if now >= self.next_commit {
             self.next_commit = now + COMMIT_INTERVAL;
             self.observe_positions(now);
-            self.commit();
+            self.commit(now);
         }
         if now >= self.next_health {
             self.next_health = now + HEALTH_INTERVAL;
@@ -249,16 +249,16 @@ impl Loop {
         match notice {
             Notice::Assigned(partitions) => self.assigned(partitions),
             Notice::Revoked { partitions, lost } => self.revoked(&partitions, lost),
+            Notice::Brokers { connected } => {
+                self.brokers_connected = connected;
+                Ok(())
+            }
             Notice::LogEnds(ends) => {
                 for (partition, end) in ends {
                     if let Some(state) = self.assignment.get_mut(&partition) {
                         state.set_log_end(end);
                     }
                 }
-                Ok(())
-            }
-            Notice::Committed(result) => {
-                self.note_commit(&result);
                 Ok(())
             }
         }
@@ -299,7 +299,7 @@ impl Loop {
                 .cloned()
                 .collect();
             self.drain(&ours, Instant::now() + self.io.drain_limit / 2)?;
-            self.commit();
+            self.commit(Instant::now());
         }
         let fetched: Vec<TopicPartition> = partitions
             .iter()
@@ -541,40 +541,23 @@ impl Loop {
         }
     }
 
-    /// Sends what moved; the answer comes as a notice. Never waits: without a coordinator librdkafka would, for as long as
-    /// a session lasts.
-    fn commit(&mut self) {
+    /// Sends what moved. Never waits for the answer: without a coordinator librdkafka would, for as long as a session lasts,
+    /// and in its event interface nobody hears what becomes of a commit. A lost one costs nothing, since the head is the
+    /// truth; positions are sent again from time to time.
+    fn commit(&mut self, now: Instant) {
+        if now >= self.next_full_commit {
+            self.next_full_commit = now + FULL_COMMIT_INTERVAL;
+            self.assignment.iter_mut().for_each(PartitionState::commit_again);
+        }
         let due: Vec<_> = self.assignment.iter_mut().filter_map(PartitionState::commit_due).collect();
         if due.is_empty() {
             return;
         }
-        self.commits_on_their_way += 1;
-        if let Err(error) = self.io.consumer.commit(&due) {
-            self.note_commit(&Err(error));
-        }
-    }
-
-    /// A commit that is lost costs nothing, since the head is the truth; the next one says more.
-    fn note_commit(&mut self, result: &KafkaResult<()>) {
-        self.commits_on_their_way = self.commits_on_their_way.saturating_sub(1);
-        self.io.metrics.committed(result.is_ok());
-        if let Err(error) = result {
+        let sent = self.io.consumer.commit(&due);
+        self.io.metrics.committed(sent.is_ok());
+        if let Err(error) = sent {
             tracing::info!(%error, "offsets not committed");
-            self.assignment.iter_mut().for_each(PartitionState::commit_failed);
         }
-    }
-
-    /// At the end: the last commit has a moment to arrive, for the sake of lag tools.
-    fn await_commit(&mut self) -> Result<(), Stop> {
-        let deadline = Instant::now() + LAST_COMMIT_LIMIT;
-        while self.commits_on_their_way > 0 && Instant::now() < deadline {
-            // Serves the answers; records that come with them are read again by the next owner.
-            drop(self.io.consumer.poll(POLL_WAIT));
-            while let Some(notice) = self.io.consumer.next_notice() {
-                self.take_notice(notice)?;
-            }
-        }
-        Ok(())
     }
 
     fn publish_health(&mut self, now: Instant) {
@@ -584,6 +567,7 @@ impl Loop {
         let opening = self.assignment.iter().filter(|state| state.is_opening()).count();
         match self.waiting.iter().next() {
             Some((partition, cause)) => self.io.health.not_ready(format!("{partition} waits: {cause}")),
+            None if !self.brokers_connected => self.io.health.not_ready("kafka: no broker is connected"),
             None if !self.joined => self.io.health.not_ready("joining the consumer group"),
             None if opening > 0 => {
                 self.io.health.not_ready(format!("reading the chains of {opening} partitions"))

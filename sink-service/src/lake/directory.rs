@@ -164,6 +164,16 @@ impl Directory {
         .await
     }
 
+    pub(super) async fn list_names(&self, folder: &LakePath) -> Result<Vec<LakePath>, LakeError> {
+        let folder = folder.clone();
+        self.step(move |places| {
+            let names =
+                sidecar::files_below(&places.root, &folder).map_err(|error| before(&places.root, &error))?;
+            Ok(names.into_iter().filter_map(|name| LakePath::new(name).ok()).collect())
+        })
+        .await
+    }
+
     pub(super) async fn list_heads(&self) -> Result<Vec<LakePath>, LakeError> {
         self.step(|places| {
             let chain = places.root.join(CHAIN_FOLDER);

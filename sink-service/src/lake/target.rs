@@ -13,7 +13,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use shared::settings::Secret;
+use shared::settings::{Secrecy, Secret};
 use thiserror::Error;
 use url::Url;
 
@@ -61,8 +61,10 @@ pub enum LakeAuth {
 /// What is wrong with the settings of the lake. Never shows a secret.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum TargetError {
+    /// `url` is masked.
     #[error("LAKE_URL is {url:?}: {problem}; expected {EXPECTED_URLS}")]
     Url { url: String, problem: &'static str },
+    /// `url` is masked.
     #[error(
         "LAKE_ENDPOINT is {url:?}: {problem}; expected the Blob service's address, such as \
          http://127.0.0.1:10000/devstoreaccount1"
@@ -85,25 +87,50 @@ pub enum TargetError {
 const EXPECTED_URLS: &str = "file:///directory, abfss://container@account.dfs.core.windows.net/base \
      or https://account.blob.core.windows.net/container/base";
 
+impl LakeAuth {
+    /// # Errors
+    /// If there is no signature in it. The storage client checks the rest.
+    pub fn sas(text: &str) -> Result<Self, TargetError> {
+        let query = text.split_once('?').map_or(text, |(_, query)| query);
+        let signed = query.split('&').any(|pair| {
+            pair.split_once('=')
+                .is_some_and(|(name, value)| name.eq_ignore_ascii_case("sig") && !value.is_empty())
+        });
+        if signed {
+            Ok(Self::Sas(Secret::new(text)))
+        } else {
+            Err(TargetError::Sas { problem: "it has no sig" })
+        }
+    }
+
+    /// # Errors
+    /// If it is not base64.
+    pub fn shared_key(text: &str) -> Result<Self, TargetError> {
+        match azure_core::base64::decode(text) {
+            Ok(key) if !key.is_empty() => Ok(Self::SharedKey(Secret::new(text))),
+            _ => Err(TargetError::SharedKey),
+        }
+    }
+}
+
 impl LakeTarget {
     /// # Errors
     /// If either address cannot be used; the message names the setting, its value and what was expected. A query in the
     /// address is refused without being shown: it may be a signature.
     pub fn parse(lake_url: &str, endpoint: Option<&str>) -> Result<Self, TargetError> {
-        let shown = lake_url.split(['?', '#']).next().unwrap_or_default();
-        let wrong = |problem| TargetError::Url { url: shown.to_owned(), problem };
-        if shown.len() != lake_url.len() {
+        let wrong = |problem| TargetError::Url { url: Secrecy::Address.mask(lake_url), problem };
+        if lake_url.contains(['?', '#']) {
             return Err(wrong("it has a query or fragment; a signature belongs in ADLS_SAS"));
         }
         let url = Url::parse(lake_url).map_err(|_| wrong("it is not a URL"))?;
         if url.password().is_some() {
-            return Err(TargetError::Url { url: "…".to_owned(), problem: "it has a password in it" });
+            return Err(wrong("it has a password in it"));
         }
         match url.scheme() {
             "file" => {
-                if endpoint.is_some() {
+                if let Some(endpoint) = endpoint {
                     return Err(TargetError::Endpoint {
-                        url: endpoint.unwrap_or_default().to_owned(),
+                        url: Secrecy::Address.mask(endpoint),
                         problem: "a local directory has no endpoint",
                     });
                 }
@@ -183,9 +210,8 @@ impl AzureTarget {
 
 /// The emulator's or a private endpoint's address, and the account that it or `LAKE_URL` names.
 fn parse_endpoint(text: &str, named_account: String) -> Result<(Url, String), TargetError> {
-    let shown = text.split(['?', '#']).next().unwrap_or_default();
-    let wrong = |problem| TargetError::Endpoint { url: shown.to_owned(), problem };
-    if shown.len() != text.len() {
+    let wrong = |problem| TargetError::Endpoint { url: Secrecy::Address.mask(text), problem };
+    if text.contains(['?', '#']) {
         return Err(wrong("it has a query or fragment; a signature belongs in ADLS_SAS"));
     }
     let mut url = Url::parse(text).map_err(|_| wrong("it is not a URL"))?;
@@ -193,7 +219,7 @@ fn parse_endpoint(text: &str, named_account: String) -> Result<(Url, String), Ta
         return Err(wrong("it is not http or https with a host"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(TargetError::Endpoint { url: "…".to_owned(), problem: "it has a user in it" });
+        return Err(wrong("it has a user in it"));
     }
     let segments = path_segments(&url).ok_or_else(|| wrong("its path cannot be used"))?;
     let account = match segments.as_slice() {

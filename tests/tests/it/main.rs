@@ -5,6 +5,7 @@
 
 mod broker_restart;
 mod compose;
+mod damage;
 mod dashboards;
 mod fenced;
 mod harness;

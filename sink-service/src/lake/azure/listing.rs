@@ -38,6 +38,11 @@ impl AzureContainer {
         Ok(paths.filter(|path| path.as_head().is_some()).collect())
     }
 
+    pub(in crate::lake) async fn list_names(&self, folder: &LakePath) -> Result<Vec<LakePath>, LakeError> {
+        let blobs = self.list_blobs(folder).await?.into_iter();
+        Ok(blobs.filter_map(|(name, _)| self.relative(&name)).collect())
+    }
+
     /// Everything below a folder, with its metadata.
     async fn list_blobs(
         &self,

@@ -65,9 +65,14 @@ pub(super) fn place(root: &Path, path: &LakePath) -> PathBuf {
 
 /// The data files below a folder, by their sidecars, in no order.
 pub(super) fn list(root: &Path, folder: &LakePath) -> io::Result<Vec<LakePath>> {
-    let sidecars = root.join(CHAIN_FOLDER).join(SIDECAR_FOLDER);
+    let names = files_below(&root.join(CHAIN_FOLDER).join(SIDECAR_FOLDER), folder)?.into_iter();
+    Ok(names.filter_map(|name| LakePath::new(name.strip_suffix(SUFFIX)?).ok()).collect())
+}
+
+/// The files below a folder of `base`, relative to `base`, in no order; those whose names are no UTF-8 are left out.
+pub(super) fn files_below(base: &Path, folder: &LakePath) -> io::Result<Vec<String>> {
     let mut found = Vec::new();
-    let mut folders = vec![sidecars.join(folder.as_str())];
+    let mut folders = vec![base.join(folder.as_str())];
     while let Some(folder) = folders.pop() {
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
@@ -81,9 +86,7 @@ pub(super) fn list(root: &Path, folder: &LakePath) -> io::Result<Vec<LakePath>> 
                 continue;
             }
             let place = entry.path();
-            let relative = place.strip_prefix(&sidecars).ok().and_then(Path::to_str);
-            let path = relative.and_then(|text| text.strip_suffix(SUFFIX)).map(LakePath::new);
-            found.extend(path.and_then(Result::ok));
+            found.extend(place.strip_prefix(base).ok().and_then(Path::to_str).map(str::to_owned));
         }
     }
     Ok(found)
