@@ -17,6 +17,7 @@ async fn both_services_go_on_where_they_were() -> Result<()> {
     let mut sink = pipeline.start_sink()?;
     run.workload.wait_for(300, LIMIT).await?;
     stage.kafka.kill9()?;
+    sink.wait_until_not_ready(LIMIT).await?;
     // MongoDB goes on meanwhile: what happens now has to wait for the broker.
     run.workload.wait_for(200, LIMIT).await?;
     stage.kafka.restart().await?;
