@@ -114,20 +114,39 @@ pub struct Broker {
 /// After a mistake in rights or TLS was reported, another broker still has this long to answer.
 const SECOND_OPINION: Duration = Duration::from_secs(2);
 const SLICE: Duration = Duration::from_millis(250);
+/// A broker that says nothing at all is not spoken of before this; TLS and SASL take their time.
+const SILENCE: Duration = Duration::from_secs(2);
+/// How often a wait for Kafka is spoken of.
+const WAIT_TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// Connects and asks for the brokers, at most `timeout`. Blocks: not for a runtime worker.
 ///
 /// # Errors
 /// 69, 77 or 78 with what the client reported, and what to look at.
 pub fn connect_check(settings: &KafkaSettings, timeout: Duration) -> Result<Vec<Broker>, Stop> {
+    first_contact(settings, timeout, &mut |_| {})
+}
+
+/// [`connect_check`] of a service: `on_wait` gets a sentence for people at the first failed attempt, and every
+/// ten seconds after it; the log gets it too.
+///
+/// # Errors
+/// Those of [`connect_check`].
+pub fn first_contact(
+    settings: &KafkaSettings,
+    timeout: Duration,
+    on_wait: &mut dyn FnMut(&str),
+) -> Result<Vec<Broker>, Stop> {
     let (sender, reports) = sync_channel(64);
     let mut config = settings.client_config("atlas-connect-check");
     // Statistics and topic traffic are not wanted from a client that lives for a second.
     config.set("topic.metadata.refresh.interval.ms", "-1");
     let client: BaseProducer<Reports> =
         config.create_with_context(Reports(sender)).map_err(|error| settings.cannot_create(&error))?;
-    let deadline = Instant::now() + timeout;
+    let begun = Instant::now();
+    let deadline = begun + timeout;
     let mut worst: Option<Report> = None;
+    let mut told: Option<Instant> = None;
     loop {
         let remaining = deadline.saturating_duration_since(Instant::now());
         match client.client().fetch_metadata(None, SLICE.min(remaining)) {
@@ -150,6 +169,27 @@ pub fn connect_check(settings: &KafkaSettings, timeout: Duration) -> Result<Vec<
         if given_up || Instant::now() >= deadline {
             return Err(settings.cannot_connect(worst.as_ref()));
         }
+        let due = match told {
+            None => worst.is_some() || begun.elapsed() > SILENCE,
+            Some(told) => told.elapsed() > WAIT_TOLD_EVERY,
+        };
+        if due {
+            told = Some(Instant::now());
+            let cause = what_was_seen(worst.as_ref());
+            let waited = Duration::from_secs(begun.elapsed().as_secs());
+            tracing::warn!(brokers = settings.bootstrap(), cause, ?waited, "Kafka does not answer yet");
+            on_wait(&format!("Kafka does not answer yet: {cause}"));
+        }
+    }
+}
+
+/// What the client reported, for people.
+fn what_was_seen(report: Option<&Report>) -> &str {
+    match report {
+        None => "no answer",
+        // Its text counts brokers that are "down", which says less.
+        Some(report) if report.code == RDKafkaErrorCode::AllBrokersDown => "closed without a reason",
+        Some(report) => report.text.as_str(),
     }
 }
 
@@ -196,12 +236,7 @@ impl KafkaSettings {
     fn cannot_connect(&self, report: Option<&Report>) -> Stop {
         let brokers = self.bootstrap();
         let protocol = self.protocol();
-        let seen = match report {
-            None => "no answer",
-            // Its text counts brokers that are "down", which says less.
-            Some(report) if report.code == RDKafkaErrorCode::AllBrokersDown => "closed without a reason",
-            Some(report) => report.text.as_str(),
-        };
+        let seen = what_was_seen(report);
         let code = report.map_or(ExitCode::Unreachable, Report::exit_code);
         let advice = match code {
             ExitCode::NotAllowed => {
@@ -297,7 +332,11 @@ mod tests {
         let mut reader = Reader::new(table::TABLE, &[], Sources { environment, ..Sources::default() });
         let settings = KafkaSettings::read(&mut reader).unwrap();
         let started = Instant::now();
-        let stop = connect_check(&settings, Duration::from_millis(1500)).unwrap_err();
+        let mut told = Vec::new();
+        let stop =
+            first_contact(&settings, Duration::from_millis(1500), &mut |text| told.push(text.to_owned()))
+                .unwrap_err();
+        assert!(matches!(told.as_slice(), [once] if once.contains("refused")), "{told:?}");
         assert_eq!(stop.code, ExitCode::Unreachable, "{stop}");
         assert!(stop.message.contains("127.0.0.1:1") && stop.message.contains("refused"), "{stop}");
         assert!(started.elapsed() < Duration::from_secs(10));

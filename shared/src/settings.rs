@@ -26,13 +26,14 @@ mod text;
 mod value;
 
 pub use both::{
-    ADMIN_ADDR_EXPECTS, DLQ_TOPIC, GROUP_PROCESS, LOG_FORMAT, LOG_LEVEL, ProcessSettings, SHUTDOWN_TIMEOUT,
-    TOPIC_PREFIX, admin_addr, dead_letter_topic,
+    DLQ_TOPIC, GROUP_PROCESS, LOG_FORMAT, LOG_LEVEL, ProcessSettings, SHUTDOWN_TIMEOUT, TOPIC_PREFIX,
+    admin_addr, dead_letter_topic,
 };
 pub use effective::{Effective, EffectiveSetting, Origin};
 pub use layers::Sources;
 pub use mistake::{Mistake, SettingsError};
 pub use reader::Reader;
+pub(crate) use secret::option_name;
 pub use secret::{Secrecy, Secret};
 pub use text::{CONFIG_FLAG, arguments, config_argument, env_example, flags, markdown};
 pub use value::{Expected, FromSetting, HostPort};
@@ -71,4 +72,6 @@ pub enum Answer {
     Means(&'static Setting),
     /// It has no effect; a warning says what takes its place.
     Replaced(&'static str),
+    /// It is a mistake, because without it something else would be captured; completes "expected …".
+    Refused(&'static str),
 }

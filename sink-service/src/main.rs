@@ -2,6 +2,7 @@
 
 use std::{
     io::IsTerminal as _,
+    pin::pin,
     process::ExitCode as ProcessExit,
     sync::Arc,
     time::{Duration, Instant},
@@ -11,6 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rdkafka::error::KafkaError;
 use shared::{
     admin::{self, AdminServer, BuildInfo, HealthReporter},
+    backoff::Backoff,
     exit::{ExitCode, Stop},
     kafka_client, process, seeded_bug,
     settings::{Effective, Sources},
@@ -25,11 +27,11 @@ use sink_service::{
     file_metadata::WriterId,
     jobs::Jobs,
     kafka_log::KafkaLog,
-    lake::{Lake, LakeError},
+    lake::{Lake, LakeError, LakeTarget},
     metrics::SinkMetrics,
     publish::Publisher,
     settings::{self, SinkSettings, TABLE},
-    verify::{self, EventIds, TopicReader, Verification},
+    verify::{self, EventIds, PartitionResult, TopicReader, Verification, VerifyError},
     writer::{FlushPolicy, SinkWriter, Totals},
 };
 use tokio::{
@@ -44,6 +46,9 @@ const FIRST_CONTACT_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long the lake may take to answer for the first time.
 const LAKE_PREPARE_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often a wait for the lake is spoken of; no pause between two attempts is longer, unless the store asks for it.
+const LAKE_WAIT_TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// Reports wait here while the writer is busy; jobs wait when it is full.
 const REPORTS_MAX: usize = 1024;
@@ -101,9 +106,9 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
     let build = BuildInfo { service: SERVICE, version: VERSION, commit: option_env!("ATLAS_COMMIT") };
     let drain_limit = settings.process.shutdown_timeout.mul_f64(0.8);
     let live_within = settings.process.shutdown_timeout + Duration::from_secs(60);
+    let (shutdown, start) = shutdown::on_signals(settings.process.shutdown_timeout)?;
     // Held until the end: it says "draining" while the writer does.
     let _admin = AdminServer::start(settings.process.admin_addr, shown, live_within, recorder, build)?;
-    let shutdown = shutdown::on_signals(settings.process.shutdown_timeout)?;
     tracing::info!(
         version = VERSION,
         group = settings.group,
@@ -113,10 +118,12 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
         lake = %settings.lake,
         "starting"
     );
-    kafka_client::connect_check(&settings.kafka, FIRST_CONTACT_LIMIT)?;
+    kafka_client::first_contact(&settings.kafka, FIRST_CONTACT_LIMIT, &mut |text| health.not_ready(text))?;
+    health.not_ready("starting");
 
     let runtime = runtime()?;
-    let lake = open_lake(&settings, &runtime)?;
+    let lake = await_lake(&settings, &runtime, &|text| health.not_ready(text))?;
+    health.not_ready("starting");
     let kafka = |name| settings.kafka.client_config(name);
     let refused =
         |error: KafkaError| Stop::new(ExitCode::Configuration, format!("the Kafka client refuses: {error}"));
@@ -160,6 +167,7 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
     };
     let totals = {
         let _entered = runtime.enter();
+        start.over();
         writer.run()
     };
     // Nothing acts after the last line: what is still on its way is cut off, and every step of it is conditional.
@@ -176,20 +184,62 @@ fn runtime() -> Result<Runtime, Stop> {
         .map_err(|error| Stop::new(ExitCode::Temporary, format!("the runtime cannot be started: {error}")))
 }
 
-fn open_lake(settings: &SinkSettings, runtime: &Runtime) -> Result<Lake, Stop> {
+/// Opens the lake and makes it usable. A lake that cannot be reached is tried again until [`LAKE_PREPARE_LIMIT`];
+/// `on_wait` gets a sentence for people about each attempt that fails or takes long, and the log gets it too.
+fn await_lake(settings: &SinkSettings, runtime: &Runtime, on_wait: &dyn Fn(String)) -> Result<Lake, Stop> {
     let lake = Lake::open(&settings.lake, settings.auth.as_ref())
         .map_err(|error| Stop::new(ExitCode::Configuration, error.to_string()))?;
-    let prepared = runtime.block_on(async { tokio::time::timeout(LAKE_PREPARE_LIMIT, lake.prepare()).await });
-    let cannot = |code, error: &dyn std::fmt::Display| {
-        Stop::new(code, format!("cannot use the lake at {}: {error}", settings.lake))
+    let begun = Instant::now();
+    let tell = |cause: &str| {
+        let waited = Duration::from_secs(begun.elapsed().as_secs());
+        tracing::warn!(lake = %settings.lake, cause, ?waited, "the lake does not answer yet");
+        on_wait(format!("the lake does not answer yet: {cause}"));
     };
-    match prepared {
-        Ok(Ok(())) => Ok(lake),
-        Ok(Err(error @ LakeError::Denied { .. })) => Err(cannot(ExitCode::NotAllowed, &error)),
-        Ok(Err(error @ LakeError::Refused { .. })) => Err(cannot(ExitCode::Configuration, &error)),
-        Ok(Err(error @ LakeError::Damaged { .. })) => Err(cannot(ExitCode::LakeDiffers, &error)),
-        Ok(Err(error)) => Err(cannot(ExitCode::Unreachable, &error)),
-        Err(_) => Err(cannot(ExitCode::Unreachable, &"no answer")),
+    let prepared = runtime.block_on(prepare(&lake, begun + LAKE_PREPARE_LIMIT, tell));
+    let code = match &prepared {
+        Ok(()) => return Ok(lake),
+        Err(LakeError::Denied { .. }) => ExitCode::NotAllowed,
+        Err(LakeError::Refused { .. }) => ExitCode::Configuration,
+        Err(LakeError::Damaged { .. }) => ExitCode::LakeDiffers,
+        Err(LakeError::Unavailable { .. } | LakeError::Unknown { .. } | LakeError::Conflict) => {
+            ExitCode::Unreachable
+        }
+    };
+    prepared
+        .map(|()| lake)
+        .map_err(|error| Stop::new(code, format!("cannot use the lake at {}: {error}", settings.lake)))
+}
+
+/// Repeats what may succeed later, until `deadline`; the last attempt's error is the one returned.
+async fn prepare(lake: &Lake, deadline: Instant, tell: impl Fn(&str)) -> Result<(), LakeError> {
+    let mut backoff = Backoff::default();
+    let left = || deadline.saturating_duration_since(Instant::now());
+    loop {
+        let mut attempt = pin!(lake.prepare());
+        let error = loop {
+            match tokio::time::timeout(LAKE_WAIT_TOLD_EVERY.min(left()), &mut attempt).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => break error,
+                Err(_) if left().is_zero() => {
+                    return Err(LakeError::Unavailable { cause: "no answer".into(), retry_after: None });
+                }
+                Err(_) => tell("no answer"),
+            }
+        };
+        let asked = match &error {
+            LakeError::Unavailable { retry_after, .. } => *retry_after,
+            LakeError::Unknown { .. } => None,
+            LakeError::Conflict
+            | LakeError::Denied { .. }
+            | LakeError::Refused { .. }
+            | LakeError::Damaged { .. } => return Err(error),
+        };
+        let pause = backoff.next_delay().min(LAKE_WAIT_TOLD_EVERY).max(asked.unwrap_or_default());
+        if pause >= left() {
+            return Err(error);
+        }
+        tell(&error.to_string());
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -212,7 +262,7 @@ fn run_verify(sources: Sources, request: &VerifyRequest) -> ProcessExit {
 fn compare(settings: &SinkSettings, request: &VerifyRequest) -> Result<bool, Stop> {
     kafka_client::connect_check(&settings.kafka, FIRST_CONTACT_LIMIT)?;
     let runtime = runtime()?;
-    let lake = open_lake(settings, &runtime)?;
+    let lake = open_existing_lake(settings)?;
     let refused =
         |error: KafkaError| Stop::new(ExitCode::Configuration, format!("the Kafka client refuses: {error}"));
     let kafka = settings.kafka.client_config("atlas-sink-verify");
@@ -233,12 +283,28 @@ fn compare(settings: &SinkSettings, request: &VerifyRequest) -> Result<bool, Sto
         for partition in &partitions {
             progress.set_message(partition.to_string());
             let tell = |records| progress.set_message(format!("{partition}: {records} records"));
-            results.push(verification.partition(partition, &mut events, tell).await?);
+            let result = match verification.partition(partition, &mut events, tell).await {
+                // One damaged file is a finding; the others are compared all the same.
+                Err(VerifyError::Lake(error @ LakeError::Damaged { .. })) => {
+                    PartitionResult::unreadable(partition, error.to_string())
+                }
+                result => result?,
+            };
+            results.push(result);
             progress.inc(1);
         }
         progress.finish_and_clear();
-        Ok::<_, verify::VerifyError>(results)
+        Ok::<_, VerifyError>(results)
     })?;
+    if results.is_empty() && request.topics.is_empty() {
+        let message = format!(
+            "there is nothing to compare: no data topic under the prefix {} at {}, and no chain in the lake at {}. Check TOPIC_PREFIX, KAFKA_BROKERS and LAKE_URL",
+            settings.names.prefix(),
+            settings.kafka.bootstrap(),
+            settings.lake
+        );
+        return Err(Stop::new(ExitCode::Configuration, message));
+    }
     let missing = request.topics.iter().find(|topic| !results.iter().any(|result| result.topic == **topic));
     if let Some(topic) = missing {
         let message = format!("{topic} is neither a data topic in Kafka nor has it a chain in the lake");
@@ -246,6 +312,19 @@ fn compare(settings: &SinkSettings, request: &VerifyRequest) -> Result<bool, Sto
     }
     verify::print(&results, request.output, &mut std::io::stdout().lock())
         .map_err(|error| Stop::new(ExitCode::Defect, format!("the result cannot be printed: {error}")))
+}
+
+/// A lake that is only read is not made.
+fn open_existing_lake(settings: &SinkSettings) -> Result<Lake, Stop> {
+    let cannot = |what: &str| {
+        Stop::new(ExitCode::Configuration, format!("cannot read the lake at {}: {what}", settings.lake))
+    };
+    if let LakeTarget::Directory(root) = &settings.lake
+        && !root.is_dir()
+    {
+        return Err(cannot("there is no such directory"));
+    }
+    Lake::open(&settings.lake, settings.auth.as_ref()).map_err(|error| cannot(&error.to_string()))
 }
 
 /// A bar with the time it still takes, on a terminal.

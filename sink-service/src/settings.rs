@@ -12,7 +12,7 @@ use shared::{
     },
     settings::{
         Answer, DLQ_TOPIC, Effective, Expected, LOG_FORMAT, LOG_LEVEL, OldName, ProcessSettings, Reader,
-        SHUTDOWN_TIMEOUT, Secrecy, Secret, Setting, SettingsError, Sources, TOPIC_PREFIX, Table, admin_addr,
+        SHUTDOWN_TIMEOUT, Secrecy, Setting, SettingsError, Sources, TOPIC_PREFIX, Table, admin_addr,
         dead_letter_topic,
     },
     topic_name::TopicNames,
@@ -20,7 +20,7 @@ use shared::{
 
 use crate::{
     chain::RollPolicy,
-    lake::{LakeAuth, LakeTarget},
+    lake::{LakeAuth, LakeTarget, TargetError},
     publish::StartAt,
     topic_patterns::{TopicChoice, parse_topic_glob},
     writer::FlushPolicy,
@@ -40,28 +40,29 @@ const fn row(
     Setting { name, default, secret: Secrecy::Public, expects, help, group }
 }
 
-const LAKE_URL: Setting = row(
+/// What of it may be a secret, against its purpose, is not shown.
+const fn address(name: &'static str, expects: &'static str, help: &'static str) -> Setting {
+    Setting { secret: Secrecy::Address, ..row(name, None, expects, help, LAKE) }
+}
+
+const LAKE_URL: Setting = address(
     "LAKE_URL",
-    None,
     "file:///directory, abfss://container@account.dfs.core.windows.net/base or \
      https://account.blob.core.windows.net/container/base",
     "Where the files go.",
-    LAKE,
 );
 const LAKE_AUTH: Setting =
     row("LAKE_AUTH", None, "sas or shared-key", "How to get in; not needed for a local directory.", LAKE);
-const LAKE_ENDPOINT: Setting = row(
+const LAKE_ENDPOINT: Setting = address(
     "LAKE_ENDPOINT",
-    None,
     "the Blob service's address, such as http://127.0.0.1:10000/devstoreaccount1",
     "Replaces scheme and host of LAKE_URL: an emulator, or a private endpoint.",
-    LAKE,
 );
 const ADLS_SAS: Setting = Setting {
     name: "ADLS_SAS",
     default: None,
     secret: Secrecy::Whole,
-    expects: "a shared access signature's query string, with LAKE_AUTH=sas",
+    expects: "a shared access signature's query string, which has sig=…, with LAKE_AUTH=sas",
     help: "Shared access signature, with or without the question mark; needs read, add, create, write and list.",
     group: LAKE,
 };
@@ -69,7 +70,7 @@ const ADLS_SHARED_KEY: Setting = Setting {
     name: "ADLS_SHARED_KEY",
     default: None,
     secret: Secrecy::Whole,
-    expects: "a storage account's key, with LAKE_AUTH=shared-key",
+    expects: "a storage account's key, in base64, with LAKE_AUTH=shared-key",
     help: "Key of the storage account.",
     group: LAKE,
 };
@@ -164,7 +165,7 @@ const TOPIC_MAX_MESSAGE_BYTES: Setting = row(
     "Largest record to expect, and the largest value that becomes a line; larger ones are dead letters.",
     SINK,
 );
-const ADMIN_ADDR: Setting = admin_addr("127.0.0.1:9465");
+const ADMIN_ADDR: Setting = admin_addr("127.0.0.1:9465", "an IP address with a port, such as 127.0.0.1:9465");
 
 /// Everything that can be set.
 pub const TABLE: Table = &[
@@ -203,7 +204,12 @@ pub const TABLE: Table = &[
     &SHUTDOWN_TIMEOUT,
 ];
 
-/// Names that users of similar scripts know.
+/// A setting that is planned; a value for it that had no effect would be found out too late.
+const fn not_yet(name: &'static str) -> OldName {
+    OldName { name, answer: Answer::Refused("nothing: this version does not have it yet; leave it unset") }
+}
+
+/// Names that users of similar scripts know, and those of later versions.
 const OLD_NAMES: &[OldName] = &[
     OldName { name: "MAX_FILE_BYTES", answer: Answer::Means(&ROLL_BYTES) },
     OldName {
@@ -237,6 +243,12 @@ const OLD_NAMES: &[OldName] = &[
         name: "INCLUDE_BATCH_ID",
         answer: Answer::Replaced("nothing: a file's metadata names its writer"),
     },
+    not_yet("PUBLISH"),
+    not_yet("COMPRESSION"),
+    not_yet("HOUR_GRACE"),
+    not_yet("DLQ_MAX_RATIO"),
+    not_yet("KAFKA_GROUP_PROTOCOL"),
+    not_yet("ALLOW_VERSIONED"),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -339,22 +351,36 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
 
 fn read_lake(reader: &mut Reader) -> Option<LakeTarget> {
     let endpoint: Option<String> = reader.optional(&LAKE_ENDPOINT);
-    reader.parsed(&LAKE_URL, |url| {
-        LakeTarget::parse(url, endpoint.as_deref()).map_err(|error| Expected::exactly(error.to_string()))
-    })
+    let url: String = reader.required(&LAKE_URL)?;
+    match LakeTarget::parse(&url, endpoint.as_deref()) {
+        Ok(target) => Some(target),
+        Err(error) => {
+            let (setting, problem) = match error {
+                TargetError::Endpoint { problem, .. } => (&LAKE_ENDPOINT, problem.to_owned()),
+                TargetError::Url { problem, .. } => (&LAKE_URL, problem.to_owned()),
+                other => (&LAKE_URL, other.to_string()),
+            };
+            reader.refuse(setting, format!("{}; {problem}", setting.expects));
+            None
+        }
+    }
 }
 
 /// The outer `None` if a mistake was recorded, the inner one if no credential is needed.
 fn read_auth(reader: &mut Reader, lake: Option<&LakeTarget>) -> Option<Option<LakeAuth>> {
     let mode: Option<AuthMode> = reader.optional_choice(&LAKE_AUTH);
-    let sas: Option<Secret> = reader.optional(&ADLS_SAS);
-    let key: Option<Secret> = reader.optional(&ADLS_SHARED_KEY);
+    let credential = |reader: &mut Reader, setting, parse: fn(&str) -> Result<LakeAuth, TargetError>| {
+        let given = reader.is_given(setting);
+        given.then(|| reader.parsed(setting, |text| parse(text).map_err(|_| Expected::AsDeclared)))
+    };
+    // `Some(None)`: it is given, and a mistake was recorded.
+    let sas = credential(reader, &ADLS_SAS, LakeAuth::sas);
+    let key = credential(reader, &ADLS_SHARED_KEY, LakeAuth::shared_key);
     if matches!(lake, Some(LakeTarget::Directory(_)) | None) {
         return if reader.is_given(&LAKE_AUTH) && mode.is_none() { None } else { Some(None) };
     }
     match (mode, sas, key) {
-        (Some(AuthMode::Sas), Some(sas), _) => Some(Some(LakeAuth::Sas(sas))),
-        (Some(AuthMode::SharedKey), _, Some(key)) => Some(Some(LakeAuth::SharedKey(key))),
+        (Some(AuthMode::Sas), Some(auth), _) | (Some(AuthMode::SharedKey), _, Some(auth)) => auth.map(Some),
         (Some(AuthMode::Sas), None, _) => {
             reader.refuse(&ADLS_SAS, ADLS_SAS.expects);
             None
@@ -439,9 +465,7 @@ mod tests {
     use super::*;
 
     fn settings(pairs: &[(&str, &str)]) -> Result<SinkSettings, SettingsError> {
-        let environment =
-            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        SinkSettings::read(Sources { environment, ..Sources::default() }).map(|(settings, _)| settings)
+        SinkSettings::read(sources(pairs)).map(|(settings, _)| settings)
     }
 
     #[test]
@@ -487,5 +511,96 @@ mod tests {
         );
         let chosen = [&azure[..], &[("LAKE_AUTH", "shared-key")]].concat();
         assert!(matches!(settings(&chosen).unwrap().auth, Some(LakeAuth::SharedKey(_))));
+    }
+
+    const PLANTED: &str = "geheim";
+    const AZURE: [(&str, &str); 2] =
+        [("LAKE_URL", "abfss://lake@account.dfs.core.windows.net/base"), ("KAFKA_BROKERS", "127.0.0.1:9092")];
+
+    fn sources(pairs: &[(&str, &str)]) -> Sources {
+        let environment =
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Sources { environment, ..Sources::default() }
+    }
+
+    /// Valid and invalid values; each holds the secret where one can be by intent or by mistake.
+    #[test]
+    fn no_setting_shows_a_secret() {
+        for (name, value) in [
+            ("LAKE_URL", "https://account.blob.core.windows.net/lake?sig=geheim"),
+            ("LAKE_URL", "https://account.blob.core.windows.net/lake?sig=ge@geheim"),
+            ("LAKE_URL", "https://u:geheim@account.blob.core.windows.net/lake"),
+            ("LAKE_URL", "https://geheim@account.blob.core.windows.net/lake"),
+            ("LAKE_URL", "abfss://lake:geheim@account.dfs.core.windows.net/lake"),
+            ("LAKE_URL", "s3://u:geheim@bucket#geheim"),
+            ("LAKE_URL", "sv=1&sig=geheim"),
+            ("LAKE_ENDPOINT", "http://u:geheim@127.0.0.1:1/account"),
+            ("LAKE_ENDPOINT", "http://127.0.0.1:1/account?sig=geheim"),
+            ("LAKE_ENDPOINT", "ftp://u:geheim@127.0.0.1"),
+            ("ADLS_SAS", "?sv=1&sig=geheim"),
+            ("ADLS_SAS", "geheim"),
+            ("ADLS_SAS_FILE", "sig=geheim"),
+            ("ADLS_SHARED_KEY", "geheimgeheim"),
+            ("ADLS_SHARED_KEY", "geheim!"),
+            ("ADLS_SHARED_KEY_FILE", "geheim=="),
+            ("KAFKA_SASL_PASSWORD", "geheim"),
+            ("KAFKA_SASL_PASSWORD_FILE", "geheim"),
+            ("KAFKA_PASSWORD", "geheim"),
+            ("KAFKA_SSL_CA", "-----BEGIN CERTIFICATE-----geheim"),
+            ("KAFKA_SSL_CERT", "-----BEGIN CERTIFICATE-----geheim"),
+            ("KAFKA_SSL_KEY", "-----BEGIN PRIVATE KEY-----geheim"),
+            ("KAFKA_OPTIONS", "sasl.password=geheim"),
+            ("KAFKA_OPTIONS", "sasl.password=a,geheim,geheim=,geheim=="),
+            ("KAFKA_OPTIONS", "linger.ms=geheim,nonsense.ms=geheim"),
+            ("KAFKA_OPTIONS", "sasl.oauthbearer.config=geheim,client.rack=geheim"),
+        ] {
+            for auth in ["sas", "shared-key"] {
+                let values = [&AZURE[..], &[("LAKE_AUTH", auth), (name, value)]].concat();
+                let (effective, error) = effective(sources(&values));
+                let shown = format!("{effective}{}{effective:?}{error:?}", effective.to_json());
+                let mistakes = error.map(|error| error.to_string()).unwrap_or_default();
+                assert!(
+                    !shown.contains(PLANTED) && !mistakes.contains(PLANTED),
+                    "{name}: {shown} {mistakes}"
+                );
+                if let Ok(settings) = settings(&values) {
+                    assert!(!format!("{settings:?}").contains(PLANTED), "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_mistake_stands_under_its_own_name_and_once() {
+        let line = |pairs: &[(&str, &str)]| {
+            let pairs =
+                [&AZURE[..], &[("LAKE_AUTH", "shared-key"), ("ADLS_SHARED_KEY", "a2V5")], pairs].concat();
+            settings(&pairs).unwrap_err().to_string()
+        };
+        let expects = LAKE_URL.expects;
+        assert_eq!(
+            line(&[("LAKE_URL", "s3://x")]),
+            format!(
+                "1 mistake in the settings:\nLAKE_URL=\"s3://x\": expected {expects}; its scheme is not known"
+            )
+        );
+        assert!(
+            line(&[("LAKE_ENDPOINT", "ftp://h")]).contains("\nLAKE_ENDPOINT=\"ftp://h\": expected the Blob")
+        );
+        assert!(line(&[("ADMIN_ADDR", "x")]).contains("127.0.0.1:9465"));
+        assert!(line(&[("ADLS_SHARED_KEY", "no base64!")]).contains("\nADLS_SHARED_KEY=\"***\": expected"));
+        assert!(line(&[("ADLS_SAS", "sv=1&sp=r")]).contains("\nADLS_SAS=\"***\": expected"));
+    }
+
+    #[test]
+    fn names_of_later_versions_are_refused() {
+        let refused: Vec<_> =
+            OLD_NAMES.iter().filter(|old| matches!(old.answer, Answer::Refused(_))).collect();
+        assert_eq!(refused.len(), 6);
+        for old in refused {
+            let pairs = [("LAKE_URL", "file:///lake"), AZURE[1], (old.name, "x")];
+            let error = settings(&pairs).unwrap_err().to_string();
+            assert!(error.contains(&format!("\n{}=\"x\": expected nothing", old.name)), "{error}");
+        }
     }
 }

@@ -87,9 +87,9 @@ fn serve(
         commit: option_env!("ATLAS_COMMIT"),
     };
     let live_within = settings.transaction_timeout * 2 + TURN_EXTRA;
+    let (stop, start) = shutdown::on_signals(settings.process.shutdown_timeout)?;
     // Held until the end: it says "stopping" while the pump drains.
     let _admin = AdminServer::start(settings.process.admin_addr, shown, live_within, recorder, build)?;
-    let stop = shutdown::on_signals(settings.process.shutdown_timeout)?;
 
     let identity = Identity {
         source_id: settings.source_id.clone(),
@@ -106,7 +106,8 @@ fn serve(
         prefix = settings.names.prefix(),
         "starting"
     );
-    kafka_client::connect_check(&settings.kafka, FIRST_CONTACT_LIMIT)?;
+    kafka_client::first_contact(&settings.kafka, FIRST_CONTACT_LIMIT, &mut |text| health.not_ready(text))?;
+    health.not_ready("starting");
     let status = Status::default();
     let stream = ChangeStream::start(
         settings.mongo_uri.expose(),
@@ -116,5 +117,6 @@ fn serve(
     )?;
     let pump = Pump::new(settings, identity, stream, status, health, stop)?;
     let mut pump = if until_end { pump.until_end()? } else { pump };
+    start.over();
     pump.run()
 }

@@ -10,8 +10,9 @@ use shared::{
         KafkaSettings,
     },
     settings::{
-        DLQ_TOPIC, Effective, Expected, LOG_FORMAT, LOG_LEVEL, ProcessSettings, Reader, SHUTDOWN_TIMEOUT,
-        Secrecy, Secret, Setting, SettingsError, Sources, TOPIC_PREFIX, Table, admin_addr, dead_letter_topic,
+        Answer, DLQ_TOPIC, Effective, Expected, LOG_FORMAT, LOG_LEVEL, OldName, ProcessSettings, Reader,
+        SHUTDOWN_TIMEOUT, Secrecy, Secret, Setting, SettingsError, Sources, TOPIC_PREFIX, Table, admin_addr,
+        dead_letter_topic,
     },
     topic_name::TopicNames,
 };
@@ -151,7 +152,7 @@ const TOPIC_MAX_MESSAGE_BYTES: Setting = row(
     TOPICS,
 );
 
-const ADMIN_ADDR: Setting = admin_addr("127.0.0.1:9464");
+const ADMIN_ADDR: Setting = admin_addr("127.0.0.1:9464", "an IP address with a port, such as 127.0.0.1:9464");
 
 /// Everything that can be set.
 pub const TABLE: Table = &[
@@ -186,6 +187,34 @@ pub const TABLE: Table = &[
     &LOG_FORMAT,
     &LOG_LEVEL,
     &SHUTDOWN_TIMEOUT,
+];
+
+/// A setting that is planned; a value for it that had no effect would be found out too late.
+const fn not_yet(name: &'static str) -> OldName {
+    OldName { name, answer: Answer::Refused("nothing: this version does not have it yet; leave it unset") }
+}
+
+/// Names that users of similar scripts know, and those of later versions.
+const OLD_NAMES: &[OldName] = &[
+    OldName { name: "MONGO_DB", answer: Answer::Means(&MONGO_DATABASES) },
+    OldName { name: "MONGO_COLL", answer: Answer::Refused("MONGO_COLLECTIONS=<database>.<collection>") },
+    OldName { name: "MONGO_FULL_DOC", answer: Answer::Means(&FULL_DOCUMENT) },
+    OldName {
+        name: "RESUME_TOKEN_PATH",
+        answer: Answer::Replaced("nothing: the position lies in Kafka, beside the events"),
+    },
+    not_yet("MONGO_EXCLUDE"),
+    not_yet("OPERATIONS"),
+    not_yet("PIPELINE_FILE"),
+    not_yet("START_FROM"),
+    not_yet("ON_POSITION_LOST"),
+    not_yet("COMMIT_INTERVAL"),
+    not_yet("VALUE_FORMAT"),
+    not_yet("EVENT_PROFILE"),
+    not_yet("TOMBSTONES"),
+    not_yet("FIELD_POLICY_FILE"),
+    not_yet("OVERSIZE"),
+    not_yet("DELIVERY"),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -231,7 +260,7 @@ impl SourceSettings {
     /// # Errors
     /// All mistakes.
     pub fn read(sources: Sources) -> Result<(Self, Effective), SettingsError> {
-        let mut reader = Reader::new(TABLE, KAFKA_OLD_NAMES, sources);
+        let mut reader = reader(sources);
         let settings = read(&mut reader);
         reader.finish(settings)
     }
@@ -239,10 +268,15 @@ impl SourceSettings {
 
 /// What holds, for `config show`, and the mistakes in it.
 pub fn effective(sources: Sources) -> (Effective, Option<SettingsError>) {
-    let mut reader = Reader::new(TABLE, KAFKA_OLD_NAMES, sources);
+    let mut reader = reader(sources);
     let settings = read(&mut reader);
     let effective = reader.effective();
     (effective, reader.finish(settings).err())
+}
+
+fn reader(sources: Sources) -> Reader {
+    let old_names: Vec<OldName> = KAFKA_OLD_NAMES.iter().chain(OLD_NAMES).copied().collect();
+    Reader::new(TABLE, &old_names, sources)
 }
 
 fn read(reader: &mut Reader) -> Option<SourceSettings> {
@@ -394,5 +428,56 @@ mod tests {
             assert!(text.contains(name), "{name} is missing in {text}");
         }
         assert!(!text.contains("secret"), "{text}");
+    }
+
+    const PLANTED: &str = "geheim";
+
+    /// Valid and invalid values; each holds the secret where one can be by intent or by mistake.
+    #[test]
+    fn no_setting_shows_a_secret() {
+        for (name, value) in [
+            ("MONGO_URI", "mongodb://ann:geheim@localhost:1/?replicaSet=rs0&x=geheim"),
+            ("MONGO_URI", "mongodb://ann:ge?heim@geheim@localhost"),
+            ("MONGO_URI", "postgres://ann:geheim@localhost/?geheim"),
+            ("MONGO_URI", "geheim"),
+            ("MONGO_URI_FILE", "mongodb://ann:geheim@localhost"),
+            ("MONGO_URI_FILE", "geheim"),
+            ("KAFKA_SASL_PASSWORD", "geheim"),
+            ("KAFKA_SASL_PASSWORD_FILE", "geheim"),
+            ("KAFKA_PASSWORD", "geheim"),
+            ("KAFKA_SSL_CA", "-----BEGIN CERTIFICATE-----geheim"),
+            ("KAFKA_SSL_CERT", "-----BEGIN CERTIFICATE-----geheim"),
+            ("KAFKA_SSL_KEY", "-----BEGIN PRIVATE KEY-----geheim"),
+            ("KAFKA_OPTIONS", "sasl.password=geheim"),
+            ("KAFKA_OPTIONS", "sasl.password=a,geheim,geheim=,geheim=="),
+            ("KAFKA_OPTIONS", "linger.ms=geheim,nonsense.ms=geheim"),
+            ("KAFKA_OPTIONS", "sasl.oauthbearer.config=geheim,client.rack=geheim"),
+        ] {
+            let values = [&LEAST[..], &[(name, value)]].concat();
+            let (effective, error) = effective(sources(&values));
+            let shown = format!("{effective}{}{effective:?}{error:?}", effective.to_json());
+            let mistakes = error.map(|error| error.to_string()).unwrap_or_default();
+            assert!(!shown.contains(PLANTED) && !mistakes.contains(PLANTED), "{name}: {shown} {mistakes}");
+            if let Ok((settings, _)) = SourceSettings::read(sources(&values)) {
+                assert!(!format!("{settings:?}").contains(PLANTED), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_of_other_scripts_and_of_later_versions_are_answered() {
+        let old = [("MONGO_DB", "shop"), ("MONGO_FULL_DOC", "required"), ("RESUME_TOKEN_PATH", "/token")];
+        let (settings, effective) = SourceSettings::read(sources(&[&LEAST[..], &old].concat())).unwrap();
+        assert_eq!(settings.stream.full_document, FullDocument::Required);
+        assert_eq!(settings.stream.scope, Scope::new(vec!["shop".to_owned()], Vec::new()));
+        assert_eq!(effective.warnings.len(), 3, "{:?}", effective.warnings);
+        let refused: Vec<_> =
+            OLD_NAMES.iter().filter(|old| matches!(old.answer, Answer::Refused(_))).collect();
+        assert_eq!(refused.len(), 13);
+        for old in refused {
+            let error =
+                SourceSettings::read(sources(&[&LEAST[..], &[(old.name, "x")]].concat())).unwrap_err();
+            assert!(error.to_string().contains(&format!("\n{}=\"x\": expected ", old.name)), "{error}");
+        }
     }
 }

@@ -2,13 +2,14 @@
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaConfRes;
 
-use crate::settings::Expected;
+use crate::settings::{Expected, Secret, option_name};
 
 const EXACTLY_ONCE: &str = "exactly-once delivery rests on it";
 const POSITION: &str = "the position is kept by the service itself, never by the client";
 const OWN_SETTING: &str = "it has a setting of its own";
-const SECRET: &str = "secrets must not stand in KAFKA_OPTIONS, which is printed";
+const SECRET: &str = "secrets must not stand in KAFKA_OPTIONS, which is public on the command line";
 const SIZES: &str = "it follows from TOPIC_MAX_MESSAGE_BYTES";
 const GROUP: &str = "the sink's hand-over of partitions rests on it";
 const TLS: &str = "certificates and host names are always verified";
@@ -98,28 +99,31 @@ pub fn refusal(property: &str) -> Option<&'static str> {
 
 /// `name=value,…` in the order given; each is known to librdkafka, has a valid value and breaks no promise.
 ///
-/// All mistakes of the list come in one answer. Values are not repeated in it.
-pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, Expected> {
-    let mut options: Vec<(String, String)> = Vec::new();
+/// All mistakes of the list come in one answer. Values are not repeated in it, nor what may be the rest of one: so
+/// librdkafka's own words, which quote the value, are not used.
+pub(super) fn parse(text: &str) -> Result<Vec<(String, Secret)>, Expected> {
+    let mut options: Vec<(String, Secret)> = Vec::new();
     let mut mistakes = Vec::new();
     for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
         let Some((name, value)) = item.split_once('=').map(|(name, value)| (name.trim(), value.trim()))
         else {
-            mistakes.push(format!("name=value instead of {item:?}"));
+            mistakes.push("name=value between every two commas".to_owned());
             continue;
         };
+        let shown = option_name(item).unwrap_or("option");
         if let Some(reason) = refusal(name) {
             mistakes.push(format!("no {name}: {reason}"));
         } else if options.iter().any(|(known, _)| known == name) {
-            mistakes.push(format!("{name} once"));
+            mistakes.push(format!("{shown} once"));
         } else if let Err(error) = ClientConfig::new().set(name, value).create_native_config() {
-            // librdkafka may call the property by another of its names, so ours is given too.
             mistakes.push(match error {
-                KafkaError::ClientConfig(_, reason, ..) => format!("another {name}: {reason}"),
-                other => format!("another {name}: {other}"),
+                KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..) => {
+                    format!("no {shown}: librdkafka does not have it")
+                }
+                _ => format!("another value of {shown}: librdkafka refuses this one"),
             });
         } else {
-            options.push((name.to_owned(), value.to_owned()));
+            options.push((name.to_owned(), Secret::new(value)));
         }
     }
     if mistakes.is_empty() { Ok(options) } else { Err(Expected::exactly(mistakes.join("; "))) }
@@ -148,12 +152,15 @@ mod tests {
         for part in [
             "no acks: exactly-once",
             "no isolation.level: records of aborted",
-            "another nonsense.ms: No such configuration property",
-            "another linger.ms: Invalid value",
-            "name=value instead of \"plain\"",
+            "no nonsense.ms: librdkafka does not have it",
+            "another value of linger.ms: librdkafka refuses this one",
+            "name=value between every two commas",
             "retry.backoff.ms once",
         ] {
             assert!(text.contains(part), "{part} in {text}");
+        }
+        for value in ["soon", "plain", "uncommitted"] {
+            assert!(!text.contains(value), "{value} in {text}");
         }
     }
 

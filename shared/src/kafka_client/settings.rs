@@ -76,7 +76,7 @@ pub struct KafkaSettings {
     login: Option<Login>,
     ca: Option<PathBuf>,
     client_certificate: Option<ClientCertificate>,
-    options: Vec<(String, String)>,
+    options: Vec<(String, Secret)>,
 }
 
 #[derive(Clone, Debug)]
@@ -189,7 +189,7 @@ impl KafkaSettings {
                 .set("ssl.key.location", client.key.to_string_lossy());
         }
         for (name, value) in &self.options {
-            config.set(name, value);
+            config.set(name, value.expose());
             if name == "debug" {
                 config.set_log_level(RDKafkaLogLevel::Debug);
             }

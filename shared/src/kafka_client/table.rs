@@ -77,12 +77,15 @@ pub const KAFKA_SSL_KEY: Setting = public(
 );
 
 /// Anything else.
-pub const KAFKA_OPTIONS: Setting = public(
-    "KAFKA_OPTIONS",
-    None,
-    "name=value, several by comma",
-    "Further librdkafka properties; what a promise rests on is refused.",
-);
+pub const KAFKA_OPTIONS: Setting = Setting {
+    secret: Secrecy::Options,
+    ..public(
+        "KAFKA_OPTIONS",
+        None,
+        "name=value, several by comma",
+        "Further librdkafka properties; what a promise rests on is refused.",
+    )
+};
 
 /// Names from other tools for the settings above.
 pub const KAFKA_OLD_NAMES: &[OldName] = &[

@@ -10,17 +10,14 @@ use crate::topic_name::TopicNames;
 /// The heading of what every process has.
 pub const GROUP_PROCESS: &str = "Process";
 
-/// What `ADMIN_ADDR` must be.
-pub const ADMIN_ADDR_EXPECTS: &str = "an IP address with a port, such as 127.0.0.1:9464";
-
-/// `ADMIN_ADDR`, whose default port differs between the services.
+/// `ADMIN_ADDR`, whose default port differs between the services; `expects` names it.
 #[must_use]
-pub const fn admin_addr(default: &'static str) -> Setting {
+pub const fn admin_addr(default: &'static str, expects: &'static str) -> Setting {
     Setting {
         name: "ADMIN_ADDR",
         default: Some(default),
         secret: Secrecy::Public,
-        expects: ADMIN_ADDR_EXPECTS,
+        expects,
         help: "Where /livez, /readyz, /metrics and /status are served; port 0 takes a free one.",
         group: GROUP_PROCESS,
     }
@@ -136,7 +133,7 @@ mod tests {
     use super::super::{Sources, Table};
     use super::*;
 
-    const ADMIN_ADDR: Setting = admin_addr("127.0.0.1:9464");
+    const ADMIN_ADDR: Setting = admin_addr("127.0.0.1:9464", "an IP address with a port");
     const TABLE: Table =
         &[&ADMIN_ADDR, &LOG_FORMAT, &LOG_LEVEL, &SHUTDOWN_TIMEOUT, &TOPIC_PREFIX, &DLQ_TOPIC];
 

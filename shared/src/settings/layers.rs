@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Answer, Mistake, OldName, Origin, Setting, Table};
+use super::secret::is_path;
+use super::{Answer, Mistake, OldName, Origin, Secrecy, Setting, Table};
 
 /// Where values may come from. Injected, so that tests never touch the environment of their process.
 #[derive(Clone, Debug, Default)]
@@ -100,8 +101,8 @@ impl Layers {
         if setting.secret.is_secret()
             && let Some(path) = environment(&file)
         {
-            // The path is not shown: a common slip is to put the secret itself where its path belongs.
-            let shown = "***";
+            // A common slip is to put the secret itself where its path belongs.
+            let shown = if is_path(&path) { path.as_str() } else { "***" };
             if text.is_some() {
                 self.mistake(&file, shown, format!("either {name} or {file}, not both"));
             }
@@ -158,21 +159,25 @@ impl Layers {
                     self.mistake(&format!("{key} in {shown}"), value.type_str(), expected);
                 }
                 (None, _) => {
-                    let expected = self.known_key(&name, old_names);
-                    self.mistake(&key, &format!("a key of {shown}"), expected);
+                    let expected = self.instead_of_key(&key, &name, old_names);
+                    self.mistake("--config", &shown, expected);
                 }
             }
         }
         values
     }
 
-    fn known_key(&self, name: &str, old_names: &[OldName]) -> String {
+    fn instead_of_key(&self, key: &str, name: &str, old_names: &[OldName]) -> String {
         match old_names.iter().find(|old| old.name == name).map(|old| old.answer) {
-            Some(Answer::Means(new)) => format!("its new name, {}", new.name.to_lowercase()),
-            Some(Answer::Replaced(text)) => format!("that it is removed: {text}"),
+            Some(Answer::Means(new)) => format!("{} instead of its old name {key}", new.name.to_lowercase()),
+            Some(Answer::Replaced(text) | Answer::Refused(text)) => format!("no {key}, but {text}"),
+            // Capitals alone can be wrong with it.
+            None if self.table.iter().any(|setting| setting.name == name) => {
+                format!("{} instead of {key}", name.to_lowercase())
+            }
             None => match nearest(name, self.table) {
-                Some(near) => format!("a setting's name in lower case: {}?", near.to_lowercase()),
-                None => "a setting's name in lower case".to_owned(),
+                Some(near) => format!("{} instead of {key}", near.to_lowercase()),
+                None => format!("settings' names in lower case instead of {key}"),
             },
         }
     }
@@ -193,6 +198,12 @@ impl Layers {
                     }
                 }
                 Answer::Replaced(text) => format!("{} has no effect: {text}", old.name),
+                Answer::Refused(text) => {
+                    if let Some(value) = environment.get(old.name).and_then(|value| given(value)) {
+                        self.mistake(old.name, &Secrecy::Public.mask(&value), text);
+                    }
+                    continue;
+                }
             };
             self.warnings.push(warning);
         }

@@ -23,7 +23,7 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// Every mistake in the settings, one per line.
+/// Every mistake in the settings: how many, and then one per line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", lines(.mistakes))]
 pub struct SettingsError {
@@ -32,7 +32,8 @@ pub struct SettingsError {
 
 fn lines(mistakes: &[Mistake]) -> String {
     let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-    lines.join("\n")
+    let plural = if lines.len() == 1 { "" } else { "s" };
+    format!("{} mistake{plural} in the settings:\n{}", lines.len(), lines.join("\n"))
 }
 
 impl From<SettingsError> for Stop {

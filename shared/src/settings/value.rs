@@ -96,7 +96,7 @@ impl FromSetting for Duration {
 /// Numeric address and port to listen on; port 0 lets the system choose.
 impl FromSetting for SocketAddr {
     fn from_setting(text: &str) -> Result<Self, Expected> {
-        text.parse().map_err(|_| Expected::exactly("an IP address with a port, such as 127.0.0.1:9464"))
+        text.parse().map_err(|_| Expected::AsDeclared)
     }
 }
 

@@ -63,7 +63,8 @@ async fn verify_finds_it_and_no_chain_begins_twice() -> Result<()> {
         (
             "file-doubled",
             Box::new(|root| {
-                let copy = root.join(&file).with_file_name("events-20200101-00-p0000-00000000000000000099.jsonl");
+                let copy =
+                    root.join(&file).with_file_name("events-20200101-00-p0000-00000000000000000099.jsonl");
                 fs::copy(root.join(&file), copy)?;
                 Ok(())
             }),

@@ -1,12 +1,13 @@
 //! SIGTERM under load.
 //!
 //! Goal: both services end with 0 within their limit, and the next ones go on exactly where they were. Method: stop and
-//! start both in the middle of a workload; then a second signal during a stop ends a service at once.
+//! start both in the middle of a workload; then a second signal during a stop ends a service at once, and so does the
+//! first one while a service still waits for Kafka.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use pipeline_tests::workload::Pace;
+use pipeline_tests::{http, pipeline::Pipeline, ports::free_port, wait, workload::Pace};
 
 use crate::stage::{LIMIT, Run, Stage};
 
@@ -49,4 +50,30 @@ async fn a_second_signal_ends_at_once() -> Result<()> {
     sink.exit_code(Duration::from_secs(5)).await?;
     ensure!(started.elapsed() < Duration::from_secs(5), "the second signal was not heard");
     stage.kafka.sigcont()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_waits_for_kafka_says_so_and_ends_at_the_first_signal() -> Result<()> {
+    let nobody = |scheme: &str| Ok::<_, anyhow::Error>(format!("{scheme}127.0.0.1:{}", free_port()?));
+    let pipeline = Pipeline::into_directory("startphase", nobody("mongodb://")?, nobody("")?)?;
+    for mut service in [pipeline.start_source()?, pipeline.start_sink()?] {
+        let port = service.admin_port();
+        // The port does not answer at first, which is not an error here.
+        let said = || async move {
+            let told = http::get(port, "/readyz").is_ok_and(|answer| {
+                answer.status != 200 && answer.text().contains("Kafka does not answer yet")
+            });
+            Ok(told.then_some(()))
+        };
+        wait::until("/readyz says what is waited for", LIMIT, said).await?;
+        service.sigterm()?;
+        let code = service.exit_code(Duration::from_secs(5)).await?;
+        let log = service.log_text()?;
+        ensure!(code == 0, "{} ended with {code}\n{log}", service.name());
+        let stopped = log.lines().filter(|line| line.contains(r#""stopped""#)).count();
+        let last = log.lines().last().unwrap_or_default();
+        ensure!(stopped == 1 && last.contains(r#""stopped""#), "{}\n{log}", service.name());
+        ensure!(log.contains("Kafka does not answer yet"), "{}\n{log}", service.name());
+    }
+    Ok(())
 }

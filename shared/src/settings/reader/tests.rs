@@ -27,6 +27,7 @@ const OLD: &[OldName] = &[
     OldName { name: "ITEMS", answer: Answer::Means(&NAMES) },
     OldName { name: "PASS", answer: Answer::Means(&PASSWORD) },
     OldName { name: "TOKEN_PATH", answer: Answer::Replaced("the position is kept in Kafka") },
+    OldName { name: "FILTER", answer: Answer::Refused("nothing: leave it unset") },
 ];
 
 fn environment(pairs: &[(&str, &str)]) -> Sources {
@@ -74,6 +75,7 @@ fn every_mistake_is_reported_at_once_and_no_secret_is_shown() {
     assert_eq!(
         lines,
         [
+            "7 mistakes in the settings:",
             "NAMES is not set: expected something declared",
             "COUNT=\"4x\": expected something declared",
             "STRICT=\"ture\": expected true, false, 1, 0, yes or no",
@@ -130,18 +132,23 @@ fn a_secret_file_must_be_readable_and_the_only_source() {
     let reader = Reader::new(TABLE, OLD, environment(&[("URI_FILE", "planted")]));
     let lines = mistakes(reader);
     assert!(lines[0].starts_with("URI_FILE=\"***\": expected the path of a readable file"), "{lines:?}");
+    let reader = Reader::new(TABLE, OLD, environment(&[("URI_FILE", "/no/such-file")]));
+    assert!(mistakes(reader)[0].starts_with("URI_FILE=\"/no/such-file\": expected the path of"));
 }
 
 #[test]
 fn unknown_keys_of_the_file_are_refused_with_the_nearest_name() {
-    let config = file("nmaes = 'a'\nNAMES = 'b'\nwhatever = 1\nitems = 'x'\ncount = { a = 1 }\n");
+    let config =
+        file("nmaes = 'a'\nNAMES = 'b'\nwhatever = 1\nitems = 'x'\nfilter = 'x'\ncount = { a = 1 }\n");
     let sources = Sources { config_file: Some(config.path().to_owned()), ..Sources::default() };
     let lines = mistakes(Reader::new(TABLE, OLD, sources)).join("\n");
-    assert!(lines.contains("nmaes=") && lines.contains("in lower case: names?"), "{lines}");
-    assert!(lines.contains("NAMES=") && lines.contains("whatever="), "{lines}");
-    assert!(lines.contains("items=") && lines.contains("its new name, names"), "{lines}");
+    assert!(lines.contains(": expected names instead of nmaes\n"), "{lines}");
+    assert!(lines.contains(": expected names instead of NAMES\n"), "{lines}");
+    assert!(lines.contains(": expected settings' names in lower case instead of whatever"), "{lines}");
+    assert!(lines.contains(": expected names instead of its old name items\n"), "{lines}");
+    assert!(lines.contains(": expected no filter, but nothing: leave it unset"), "{lines}");
     assert!(lines.contains("count in ") && lines.contains("plain value"), "{lines}");
-    assert_eq!(lines.lines().count(), 5, "{lines}");
+    assert_eq!(lines.lines().count(), 6, "{lines}");
 }
 
 #[test]
@@ -169,6 +176,16 @@ fn old_names_are_answered() {
     );
     let both = Reader::new(TABLE, OLD, environment(&[("ITEMS", "a"), ("NAMES", "b")])).effective();
     assert_eq!(both.warnings, ["ITEMS is ignored because NAMES is set"]);
+}
+
+/// To ignore it would change what is captured.
+#[test]
+fn a_refused_name_is_a_mistake() {
+    let reader = Reader::new(TABLE, OLD, environment(&[("FILTER", "insert")]));
+    assert!(reader.effective().warnings.is_empty());
+    assert_eq!(mistakes(reader), ["FILTER=\"insert\": expected nothing: leave it unset"]);
+    let blank = Reader::new(TABLE, OLD, environment(&[("FILTER", " ")]));
+    assert!(blank.finish(Some(())).is_ok());
 }
 
 #[test]
