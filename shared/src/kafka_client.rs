@@ -127,6 +127,9 @@ pub fn connect_check(settings: &KafkaSettings, timeout: Duration) -> Result<Vec<
     first_contact(settings, timeout, &mut |_| {})
 }
 
+/// How long Kafka may take to answer for the first time.
+pub const FIRST_CONTACT_LIMIT: Duration = Duration::from_secs(60);
+
 /// [`connect_check`] of a service: `on_wait` gets a sentence for people at the first failed attempt, and every
 /// ten seconds after it; the log gets it too.
 ///

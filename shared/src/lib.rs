@@ -13,7 +13,8 @@
 //! | module | subject |
 //! |---|---|
 //! | [`settings`] | one table of settings, one reader that finds every mistake |
-//! | [`exit`] | exit codes, and the error that ends a process |
+//! | [`command_line`] | flags from that table, and the sub-command `config` |
+//! | [`exit`], [`process`] | exit codes, the error that ends a process, and what it prints |
 //! | [`telemetry`], [`admin`] | the log; `/livez`, `/readyz`, `/metrics`, `/status` |
 //! | [`shutdown`], [`backoff`] | signals and the grace period; waits between attempts |
 //! | [`kafka_client`], [`kafka_topics`], [`kafka_ffi`] | client configuration, topics, the two calls without a wrapper |
@@ -24,6 +25,7 @@
 pub mod admin;
 pub mod backoff;
 pub mod cluster_time;
+pub mod command_line;
 pub mod dead_letter;
 pub mod escape;
 pub mod exit;

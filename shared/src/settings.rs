@@ -17,6 +17,7 @@
 //! mistake, not by `Debug`.
 
 mod both;
+mod catalogue;
 mod effective;
 mod layers;
 mod mistake;
@@ -29,6 +30,7 @@ pub use both::{
     DLQ_TOPIC, GROUP_PROCESS, LOG_FORMAT, LOG_LEVEL, ProcessSettings, SHUTDOWN_TIMEOUT, TOPIC_PREFIX,
     admin_addr, dead_letter_topic,
 };
+pub use catalogue::Catalogue;
 pub use effective::{Effective, EffectiveSetting, Origin};
 pub use layers::Sources;
 pub use mistake::{Mistake, SettingsError};
@@ -55,6 +57,20 @@ pub struct Setting {
     pub group: &'static str,
 }
 
+impl Setting {
+    /// A setting that everybody may see.
+    #[must_use]
+    pub const fn public(
+        name: &'static str,
+        default: Option<&'static str>,
+        expects: &'static str,
+        help: &'static str,
+        group: &'static str,
+    ) -> Self {
+        Self { name, default, secret: Secrecy::Public, expects, help, group }
+    }
+}
+
 /// All settings of one service, in the order in which people should read them.
 pub type Table = &'static [&'static Setting];
 
@@ -63,6 +79,14 @@ pub type Table = &'static [&'static Setting];
 pub struct OldName {
     pub name: &'static str,
     pub answer: Answer,
+}
+
+impl OldName {
+    /// A setting that is planned: a value for it that had no effect would be found out too late.
+    #[must_use]
+    pub const fn not_yet(name: &'static str) -> Self {
+        Self { name, answer: Answer::Refused("nothing: this version does not have it yet; leave it unset") }
+    }
 }
 
 /// What happens to a value given under an [`OldName`].

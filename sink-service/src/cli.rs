@@ -1,19 +1,23 @@
 //! The command line. The flags come from the table of settings.
 
-use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
+use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use shared::settings::{self, Sources};
+use shared::{
+    command_line::{ConfigRequest, config_command, config_request, flag, sources, with_settings},
+    settings::{Sources, Table},
+};
 
-use crate::{settings::TABLE, verify::Output};
+use crate::{settings::CATALOGUE, verify::Output};
+
+const TABLE: Table = CATALOGUE.table;
 
 /// What was asked for.
 #[derive(Debug)]
 pub enum Request {
     Run(Sources),
     Verify { sources: Sources, verify: VerifyRequest },
-    ConfigShow { sources: Sources, json: bool },
-    ConfigExample,
+    Config(ConfigRequest),
 }
 
 /// What `verify` is to compare, and how to show it.
@@ -54,33 +58,20 @@ Exit codes: 0 drained, 21 offset gap, 22 fenced, 23 topic is not the one we wrot
 
 /// The whole command line.
 pub fn command() -> Command {
-    let config = Command::new("config")
-        .about("Settings: what holds, and a template")
-        .subcommand_required(true)
-        .arg_required_else_help(true)
-        .subcommand(
-            with_settings(
-                Command::new("show")
-                    .about("Every setting as it holds, and where it came from; secrets masked"),
+    let verify =
+        with_settings(Command::new("verify").about("Compare the lake with Kafka, record by record"), TABLE)
+            .arg(flag("all", "Every data topic under the prefix").conflicts_with("topic"))
+            .arg(
+                Arg::new("topic")
+                    .long("topic")
+                    .value_name("TOPIC")
+                    .action(ArgAction::Append)
+                    .required_unless_present("all")
+                    .help("A topic to compare; may be given several times"),
             )
-            .arg(flag("json", "As JSON")),
-        )
-        .subcommand(
-            Command::new("example").about("An .env file with every setting, its default and what it expects"),
-        );
-    let verify = with_settings(Command::new("verify").about("Compare the lake with Kafka, record by record"))
-        .arg(flag("all", "Every data topic under the prefix").conflicts_with("topic"))
-        .arg(
-            Arg::new("topic")
-                .long("topic")
-                .value_name("TOPIC")
-                .action(ArgAction::Append)
-                .required_unless_present("all")
-                .help("A topic to compare; may be given several times"),
-        )
-        .arg(flag("drained", "A record in Kafka that is not in the lake yet is a difference"))
-        .arg(flag("json", "One JSON object instead of a table"))
-        .after_help(VERIFY_EXAMPLES);
+            .arg(flag("drained", "A record in Kafka that is not in the lake yet is a difference"))
+            .arg(flag("json", "One JSON object instead of a table"))
+            .after_help(VERIFY_EXAMPLES);
     Command::new("sink-service")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Writes Kafka topics as hourly files to a data lake, every record exactly once")
@@ -88,19 +79,11 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(
-            with_settings(Command::new("run").about("Write records until a signal ends it"))
+            with_settings(Command::new("run").about("Write records until a signal ends it"), TABLE)
                 .after_help(format!("{RUN_EXAMPLES}\n\n{EXIT_CODES}")),
         )
         .subcommand(verify)
-        .subcommand(config)
-}
-
-fn flag(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
-}
-
-fn with_settings(command: Command) -> Command {
-    command.arg(settings::config_argument()).args(settings::arguments(TABLE))
+        .subcommand(config_command(TABLE))
 }
 
 /// # Errors
@@ -108,16 +91,11 @@ fn with_settings(command: Command) -> Command {
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, clap::Error> {
     let matches = command().try_get_matches_from(arguments)?;
     match matches.subcommand() {
-        Some(("run", matches)) => Ok(Request::Run(sources(matches))),
+        Some(("run", matches)) => Ok(Request::Run(sources(TABLE, matches))),
         Some(("verify", matches)) => {
-            Ok(Request::Verify { sources: sources(matches), verify: verify(matches) })
+            Ok(Request::Verify { sources: sources(TABLE, matches), verify: verify(matches) })
         }
-        Some(("config", matches)) => match matches.subcommand() {
-            Some(("show", matches)) => {
-                Ok(Request::ConfigShow { sources: sources(matches), json: matches.get_flag("json") })
-            }
-            _ => Ok(Request::ConfigExample),
-        },
+        Some(("config", matches)) => Ok(Request::Config(config_request(TABLE, matches))),
         _ => Err(command().error(clap::error::ErrorKind::MissingSubcommand, "a command is needed")),
     }
 }
@@ -128,11 +106,6 @@ fn verify(matches: &ArgMatches) -> VerifyRequest {
         drained: matches.get_flag("drained"),
         output: if matches.get_flag("json") { Output::Json } else { Output::Human },
     }
-}
-
-fn sources(matches: &ArgMatches) -> Sources {
-    let flags: BTreeMap<&'static str, String> = settings::flags(TABLE, matches);
-    Sources::of_process(flags, matches.get_one::<PathBuf>(settings::CONFIG_FLAG).cloned())
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ pub mod jobs;
 pub mod kafka_log;
 pub mod lake;
 pub mod lake_path;
+pub mod lake_start;
 pub mod metrics;
 pub mod partition;
 pub mod publish;

@@ -14,6 +14,9 @@
 //! - A Kafka offset is committed only behind durable data, and is for people and lag tools only: the head is the truth.
 //! - Memory over all partitions is bounded: early flushes from 90 % of the limit on, `pause` at the limit.
 
+mod flush;
+mod rebalance;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -23,8 +26,8 @@ use rdkafka::{error::KafkaError, types::RDKafkaErrorCode};
 use shared::{
     admin::HealthReporter,
     exit::{ExitCode, Stop},
-    kafka_position::{KafkaOffset, TopicPartition},
-    topic_name::{DataTopic, TopicNames},
+    kafka_position::TopicPartition,
+    topic_name::TopicNames,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +36,7 @@ use crate::{
     assignment::Assignment,
     buffer::SpareBuffer,
     consumer::{GroupConsumer, Notice},
-    jobs::{Jobs, Opening, Outcome, Publishing, Report},
+    jobs::{Jobs, Outcome, Report},
     metrics::SinkMetrics,
     partition::PartitionState,
     publish::{Halt, Waiting},
@@ -44,10 +47,6 @@ const POLL_WAIT: Duration = Duration::from_millis(20);
 
 /// Records taken in one turn before anything else is looked at.
 const RECORDS_PER_TURN: usize = 5_000;
-
-/// A partition whose batch is on its way is paused when this many flushes' worth has gathered behind it: one slow
-/// collection does not take the memory of the others.
-const FLUSHES_BEHIND_MAX: usize = 4;
 
 /// Buffers kept for use again; each has room for two flushes at most.
 const SPARES_MAX: usize = 4;
@@ -264,95 +263,6 @@ impl Loop {
         }
     }
 
-    /// Answers an assignment at once, with nothing: each partition is fetched when its chain is known.
-    fn assigned(&mut self, partitions: Vec<TopicPartition>) -> Result<(), Stop> {
-        self.joined = true;
-        self.io.consumer.assign(&[]).map_err(|error| cannot("answer an assignment", &error))?;
-        tracing::info!(partitions = %names_of(&partitions), "assigned");
-        let mut round = Vec::with_capacity(partitions.len());
-        for partition in partitions {
-            let namespace = match self.io.names.decode(&partition.topic) {
-                Some(DataTopic::Named(namespace)) => Some(namespace),
-                Some(DataTopic::Cut) => None,
-                None => {
-                    tracing::debug!(%partition, "not a data topic");
-                    continue;
-                }
-            };
-            let state = self.assignment.insert(partition, namespace);
-            round.push(opening_of(state, KafkaOffset::ZERO));
-        }
-        self.io.jobs.open(round);
-        self.io.metrics.rebalanced("assign", self.assignment.len());
-        Ok(())
-    }
-
-    /// Flushes and commits the revoked partitions, within a bound, then gives them up. What is lost already is dropped:
-    /// its next owner reads it again.
-    fn revoked(&mut self, partitions: &[TopicPartition], lost: bool) -> Result<(), Stop> {
-        self.joined = true;
-        tracing::info!(partitions = %names_of(partitions), lost, "revoked");
-        if !lost {
-            let ours: Vec<_> = partitions
-                .iter()
-                .filter(|partition| self.assignment.get(partition).is_some())
-                .cloned()
-                .collect();
-            self.drain(&ours, Instant::now() + self.io.drain_limit / 2)?;
-            self.commit(Instant::now());
-        }
-        let fetched: Vec<TopicPartition> = partitions
-            .iter()
-            .filter(|partition| self.assignment.remove(partition).is_some_and(|state| state.assigned()))
-            .cloned()
-            .collect();
-        for partition in partitions {
-            self.waiting.remove(partition);
-        }
-        self.io.consumer.unassign(&fetched).map_err(|error| cannot("answer a revocation", &error))?;
-        self.io.metrics.rebalanced(if lost { "lost" } else { "revoke" }, self.assignment.len());
-        Ok(())
-    }
-
-    /// Publishes everything that these partitions hold, without polling; `false` if the deadline came first.
-    fn drain(&mut self, partitions: &[TopicPartition], deadline: Instant) -> Result<bool, Stop> {
-        self.observe_positions(Instant::now());
-        loop {
-            let mut round = Vec::new();
-            let mut drained = true;
-            for partition in partitions {
-                let Some(state) = self.assignment.get_mut(partition) else { continue };
-                if state.is_opening() || state.is_drained() {
-                    continue;
-                }
-                drained = false;
-                round.extend(publishing_of(state, false, &mut self.spares));
-            }
-            self.start(round);
-            if drained {
-                return Ok(true);
-            }
-            if Instant::now() >= deadline {
-                tracing::warn!("not everything could be flushed in time; it will be read again");
-                return Ok(false);
-            }
-            self.io.health.beat();
-            match self.wait_for_report(deadline) {
-                Some(report) => self.take_report(report)?,
-                None => continue,
-            }
-        }
-    }
-
-    /// Blocks until a job reports, at most until `deadline` or the next heartbeat.
-    fn wait_for_report(&mut self, deadline: Instant) -> Option<Report> {
-        let until = deadline.min(Instant::now() + HEALTH_INTERVAL);
-        let runtime = tokio::runtime::Handle::current();
-        runtime.block_on(async {
-            tokio::time::timeout_at(until.into(), self.io.reports.recv()).await.ok().flatten()
-        })
-    }
-
     fn take_reports(&mut self) -> Result<(), Stop> {
         while let Ok(report) = self.io.reports.try_recv() {
             self.take_report(report)?;
@@ -422,111 +332,6 @@ impl Loop {
         halt.to_stop()
     }
 
-    /// Drops what is buffered and reads all chains again; those with a batch on its way when that has ended.
-    fn reopen_all(&mut self) {
-        let mut round = Vec::new();
-        for state in self.assignment.iter_mut() {
-            if let Some(confirmed) = state.reopen() {
-                round.push(opening_of(state, confirmed));
-            }
-        }
-        self.io.jobs.open(round);
-    }
-
-    fn flush_due(&mut self, now: Instant) {
-        let mut due = Vec::new();
-        for (index, state) in self.assignment.iter_mut().enumerate() {
-            let Some(chain) = state.idle_chain() else { continue };
-            let policy = self.io.flush;
-            let full = state.buffered_bytes() >= policy.bytes
-                || policy.rows.is_some_and(|rows| state.buffered_records() >= rows)
-                || state.buffered_since().is_some_and(|since| now.duration_since(since) >= policy.interval);
-            let file_due = chain.roll_is_due(&self.io.jobs.publisher().policy, now);
-            if full || file_due || state.stale_position(now) {
-                due.push(index);
-            }
-        }
-        if due.is_empty() {
-            return;
-        }
-        self.observe_positions(now);
-        let mut round = Vec::with_capacity(due.len());
-        for (index, state) in self.assignment.iter_mut().enumerate() {
-            if due.binary_search(&index).is_ok() {
-                let publish_position = state.stale_position(now);
-                round.extend(publishing_of(state, publish_position, &mut self.spares));
-            }
-        }
-        self.start(round);
-    }
-
-    fn start(&self, round: Vec<Publishing>) {
-        if !round.is_empty() {
-            self.io.jobs.publish(round);
-        }
-    }
-
-    /// At 90 % of the limit the largest buffers are flushed early, at the limit everything is paused, below 80 % it goes
-    /// on. A partition that gathers too much behind its own batch is paused by itself.
-    fn apply_memory_limit(&mut self, now: Instant) {
-        let limit = self.io.flush.memory_limit;
-        let used: usize = self.assignment.iter().map(PartitionState::memory).sum();
-        if used >= limit / 10 * 9 {
-            self.flush_largest(used - limit / 10 * 8, now);
-        }
-        self.memory_paused = used >= limit || (self.memory_paused && used >= limit / 10 * 8);
-        let behind_max = self.io.flush.bytes.saturating_mul(FLUSHES_BEHIND_MAX);
-        let mut pause = Vec::new();
-        let mut resume = Vec::new();
-        for state in self.assignment.iter_mut().filter(|state| !state.is_opening()) {
-            let wanted =
-                self.memory_paused || (state.is_publishing() && state.buffered_bytes() >= behind_max);
-            if wanted != state.paused() {
-                state.set_paused(wanted);
-                if wanted { &mut pause } else { &mut resume }.push(state.partition().clone());
-            }
-        }
-        let paused = self.assignment.iter().filter(|state| state.paused()).count();
-        self.io.metrics.memory(used, limit, paused);
-        for result in [
-            (!pause.is_empty()).then(|| self.io.consumer.pause(&pause)),
-            (!resume.is_empty()).then(|| self.io.consumer.resume(&resume)),
-        ] {
-            if let Some(Err(error)) = result {
-                self.io.metrics.error("consume", "pause");
-                tracing::warn!(%error, "cannot pause or resume partitions");
-            }
-        }
-    }
-
-    fn flush_largest(&mut self, bytes: usize, now: Instant) {
-        let mut sizes: Vec<(usize, TopicPartition)> = self
-            .assignment
-            .iter()
-            .filter(|state| state.idle_chain().is_some() && state.buffered_bytes() > 0)
-            .map(|state| (state.buffered_bytes(), state.partition().clone()))
-            .collect();
-        if sizes.is_empty() {
-            return;
-        }
-        sizes.sort_unstable_by(|a, b| b.cmp(a));
-        self.observe_positions(now);
-        let mut freed = 0;
-        let mut round = Vec::new();
-        for (size, partition) in sizes {
-            if freed >= bytes {
-                break;
-            }
-            freed += size;
-            round.extend(
-                self.assignment
-                    .get_mut(&partition)
-                    .and_then(|state| publishing_of(state, false, &mut self.spares)),
-            );
-        }
-        self.start(round);
-    }
-
     /// Learns where the consumer is: everything before it has been handed out by `poll`, and so lies in a buffer.
     fn observe_positions(&mut self, now: Instant) {
         match self.io.consumer.positions() {
@@ -584,41 +389,6 @@ impl Loop {
     }
 }
 
-/// Takes what is buffered out of a partition; `None` while a batch is on its way.
-fn publishing_of(
-    state: &mut PartitionState,
-    publish_position: bool,
-    spares: &mut Vec<SpareBuffer>,
-) -> Option<Publishing> {
-    let (chain, batch, namespace) = state.freeze()?;
-    if let Some(spare) = spares.pop() {
-        state.reuse(spare);
-    }
-    Some(Publishing {
-        identity: state.identity().clone(),
-        epoch: state.epoch(),
-        chain,
-        batch,
-        namespace,
-        publish_position,
-        given_up: state.given_up(),
-    })
-}
-
-fn opening_of(state: &PartitionState, confirmed: KafkaOffset) -> Opening {
-    Opening {
-        identity: state.identity().clone(),
-        epoch: state.epoch(),
-        confirmed,
-        given_up: state.given_up(),
-    }
-}
-
 fn cannot(what: &str, error: &KafkaError) -> Stop {
     Stop::new(ExitCode::Temporary, format!("the consumer cannot {what}: {error}"))
-}
-
-fn names_of(partitions: &[TopicPartition]) -> String {
-    let names: Vec<String> = partitions.iter().map(ToString::to_string).collect();
-    names.join(" ")
 }

@@ -1,18 +1,22 @@
 //! The command line. The flags come from the table of settings.
 
-use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
+use std::ffi::OsString;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
-use shared::settings::{self, Sources};
+use clap::Command;
+use shared::{
+    command_line::{ConfigRequest, config_command, config_request, flag, sources, with_settings},
+    settings::{Sources, Table},
+};
 
-use crate::settings::TABLE;
+use crate::settings::CATALOGUE;
+
+const TABLE: Table = CATALOGUE.table;
 
 /// What was asked for.
 #[derive(Debug)]
 pub enum Request {
     Run { sources: Sources, until_end: bool },
-    ConfigShow { sources: Sources, json: bool },
-    ConfigExample,
+    Config(ConfigRequest),
 }
 
 const UNTIL_END: &str = "until-end";
@@ -34,20 +38,6 @@ Exit codes: 0 drained, 20 position lost, 22 fenced by another instance, 64 usage
 
 /// The whole command line.
 pub fn command() -> Command {
-    let config = Command::new("config")
-        .about("Settings: what holds, and a template")
-        .subcommand_required(true)
-        .arg_required_else_help(true)
-        .subcommand(
-            with_settings(
-                Command::new("show")
-                    .about("Every setting as it holds, and where it came from; secrets masked"),
-            )
-            .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("As JSON")),
-        )
-        .subcommand(
-            Command::new("example").about("An .env file with every setting, its default and what it expects"),
-        );
     Command::new("source-service")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Reads MongoDB's change stream into Kafka, every change exactly once")
@@ -57,18 +47,14 @@ pub fn command() -> Command {
         .subcommand(
             with_settings(
                 Command::new("run").about("Read changes until a signal ends it").after_help(EXAMPLES),
+                TABLE,
             )
-            .arg(
-                Arg::new(UNTIL_END).long(UNTIL_END).action(ArgAction::SetTrue).help(
-                    "End by itself when everything is published that MongoDB has committed at the start",
-                ),
-            ),
+            .arg(flag(
+                UNTIL_END,
+                "End by itself when everything is published that MongoDB has committed at the start",
+            )),
         )
-        .subcommand(config)
-}
-
-fn with_settings(command: Command) -> Command {
-    command.arg(settings::config_argument()).args(settings::arguments(TABLE))
+        .subcommand(config_command(TABLE))
 }
 
 /// # Errors
@@ -77,21 +63,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, c
     let matches = command().try_get_matches_from(arguments)?;
     match matches.subcommand() {
         Some(("run", matches)) => {
-            Ok(Request::Run { sources: sources(matches), until_end: matches.get_flag(UNTIL_END) })
+            Ok(Request::Run { sources: sources(TABLE, matches), until_end: matches.get_flag(UNTIL_END) })
         }
-        Some(("config", matches)) => match matches.subcommand() {
-            Some(("show", matches)) => {
-                Ok(Request::ConfigShow { sources: sources(matches), json: matches.get_flag("json") })
-            }
-            _ => Ok(Request::ConfigExample),
-        },
+        Some(("config", matches)) => Ok(Request::Config(config_request(TABLE, matches))),
         _ => Err(command().error(clap::error::ErrorKind::MissingSubcommand, "a command is needed")),
     }
-}
-
-fn sources(matches: &ArgMatches) -> Sources {
-    let flags: BTreeMap<&'static str, String> = settings::flags(TABLE, matches);
-    Sources::of_process(flags, matches.get_one::<PathBuf>(settings::CONFIG_FLAG).cloned())
 }
 
 #[cfg(test)]

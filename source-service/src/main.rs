@@ -7,8 +7,10 @@ use std::{
 
 use shared::{
     admin::{self, AdminServer, BuildInfo, HealthReporter},
+    command_line::ConfigRequest,
     exit::{ExitCode, Stop},
-    kafka_client, process, seeded_bug,
+    kafka_client::{self, FIRST_CONTACT_LIMIT},
+    process, seeded_bug,
     settings::{Effective, Sources},
     shutdown, telemetry,
 };
@@ -17,12 +19,10 @@ use source_service::{
     cli::{self, Request},
     metrics::{self, StreamMetrics},
     pump::Pump,
-    settings::{self, SourceSettings, TABLE},
+    settings::{self, CATALOGUE, SourceSettings},
     status::{Identity, Status, Totals},
 };
 
-/// How long Kafka may take to answer for the first time.
-const FIRST_CONTACT_LIMIT: Duration = Duration::from_secs(60);
 /// The longest a turn of the pump may take: a transaction's timeout, and room for recovery's requests.
 const TURN_EXTRA: Duration = Duration::from_secs(90);
 
@@ -31,11 +31,13 @@ const SERVICE: &str = "source-service";
 fn main() -> ProcessExit {
     match cli::parse(std::env::args_os()) {
         Ok(Request::Run { sources, until_end }) => run(sources, until_end),
-        Ok(Request::ConfigShow { sources, json }) => {
+        Ok(Request::Config(ConfigRequest::Show { sources, json })) => {
             let (effective, mistakes) = settings::effective(sources);
             process::show_config(SERVICE, &effective, mistakes, json)
         }
-        Ok(Request::ConfigExample) => process::print(&shared::settings::env_example(TABLE)),
+        Ok(Request::Config(ConfigRequest::Example)) => {
+            process::print(&shared::settings::env_example(CATALOGUE.table))
+        }
         Err(error) => process::print_usage(&error),
     }
 }

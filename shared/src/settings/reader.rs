@@ -75,6 +75,39 @@ impl Reader {
         })
     }
 
+    /// A value within bounds that may be left out: then it is `default`. `None` if a mistake was recorded.
+    pub fn bounded_or<T: FromSetting + PartialOrd>(
+        &mut self,
+        setting: &Setting,
+        bounds: RangeInclusive<T>,
+        default: T,
+    ) -> Option<T> {
+        if self.is_given(setting) { self.bounded(setting, bounds) } else { Some(default) }
+    }
+
+    /// A value within bounds that may be left out. The outer `None` if a mistake was recorded.
+    pub fn optional_bounded<T: FromSetting + PartialOrd>(
+        &mut self,
+        setting: &Setting,
+        bounds: RangeInclusive<T>,
+    ) -> Option<Option<T>> {
+        if self.is_given(setting) { self.bounded(setting, bounds).map(Some) } else { Some(None) }
+    }
+
+    /// A list with commas between its items; empty if it is left out. `None` if a mistake was recorded.
+    pub fn list<T>(
+        &mut self,
+        setting: &Setting,
+        parse: impl FnMut(&str) -> Result<T, Expected>,
+    ) -> Option<Vec<T>> {
+        if !self.is_given(setting) {
+            return Some(Vec::new());
+        }
+        self.parsed(setting, |text| {
+            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(parse).collect()
+        })
+    }
+
     /// A required value of an enumeration, in any case.
     pub fn choice<E: clap::ValueEnum>(&mut self, setting: &Setting) -> Option<E> {
         self.parsed(setting, |text| E::from_str(text, true).map_err(|_| one_of::<E>()))

@@ -11,13 +11,14 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     buffer::{Buffer, DeadLetter},
+    file_metadata::{LineCrc, METADATA_LIMIT_BYTES},
     lake::{Lake, LakeError, LakeTarget},
     metrics::SinkMetrics,
     partition::{AssignmentEpoch, PartitionState},
     publish::perform,
     record::{RecordView, inspect},
 };
-use shared::dead_letter::DeadLetterReason;
+use shared::{dead_letter::DeadLetterReason, exit::ExitCode};
 
 /// A record of the imagined log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,7 +19,7 @@ pub enum Output {
 ///
 /// # Errors
 /// If the output cannot be written.
-pub fn print(results: &[PartitionResult], output: Output, to: &mut impl Write) -> io::Result<bool> {
+pub(super) fn print(results: &[PartitionResult], output: Output, to: &mut impl Write) -> io::Result<bool> {
     let differences: u64 = results.iter().map(|result| result.differences).sum();
     match output {
         Output::Json => {

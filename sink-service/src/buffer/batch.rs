@@ -1,0 +1,146 @@
+//! A frozen buffer, and the pieces that appends are made of.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use bytes::Bytes;
+use shared::{cluster_time::ClusterTime, kafka_position::KafkaOffset};
+
+use super::{DeadLetter, Entry, EntryKind, Operation};
+use crate::file_metadata::{LastEvent, LineCrc, OffsetRuns};
+
+/// Everything of one partition from some offset up to `end`, frozen.
+#[derive(Debug)]
+pub struct Batch {
+    pub(super) entries: Vec<Entry>,
+    pub(super) lines: Bytes,
+    pub(super) names: Vec<u8>,
+    pub(super) dead_letters: Vec<DeadLetter>,
+    /// Entries before this index are durable already.
+    pub(super) cut: usize,
+    pub(super) start: KafkaOffset,
+    pub(super) end: KafkaOffset,
+    pub(super) oldest: Option<Instant>,
+    pub(super) oldest_cluster_time: Option<ClusterTime>,
+    pub(super) memory: usize,
+}
+
+impl Batch {
+    /// Its memory, for the next buffer; `None` if the bytes are still in use, or more than `bytes_max`.
+    pub fn into_spare(self, bytes_max: usize) -> Option<SpareBuffer> {
+        let Self { mut entries, lines, mut names, .. } = self;
+        let mut lines = lines.try_into_mut().ok()?;
+        if lines.is_empty() || lines.capacity() > bytes_max {
+            return None;
+        }
+        entries.clear();
+        names.clear();
+        lines.clear();
+        Some(SpareBuffer { entries, lines: lines.into(), names })
+    }
+
+    /// Where it begins: nothing between here and its first record is missing.
+    pub fn start(&self) -> KafkaOffset {
+        self.start
+    }
+
+    /// The consumer's position after the last record, exclusive.
+    pub fn end(&self) -> KafkaOffset {
+        self.end
+    }
+
+    /// When the oldest of its records was read.
+    pub fn oldest(&self) -> Option<Instant> {
+        self.oldest
+    }
+
+    /// The cluster time of the first record that had one, from freezing to the end.
+    pub fn oldest_cluster_time(&self) -> Option<ClusterTime> {
+        self.oldest_cluster_time
+    }
+
+    /// Memory that it takes, from freezing to the end.
+    pub fn memory(&self) -> usize {
+        self.memory
+    }
+
+    pub fn dead_letters(&self) -> &[DeadLetter] {
+        &self.dead_letters
+    }
+
+    /// Forgets what lies before `next`, because it is durable.
+    pub fn cut_before(&mut self, next: KafkaOffset) {
+        self.cut += self.pending().partition_point(|entry| entry.offset < next);
+    }
+
+    /// What is not durable yet, in order.
+    pub fn pending(&self) -> &[Entry] {
+        &self.entries[self.cut..]
+    }
+
+    /// How many of the pending entries make a piece of about `bytes_max` bytes: as many as it takes to reach it.
+    pub fn count_up_to(&self, bytes_max: usize) -> usize {
+        let start = self.line_start(self.cut);
+        let below = self.pending().partition_point(|entry| entry.line_end - start < bytes_max);
+        (below + 1).min(self.pending().len())
+    }
+
+    /// The first `count` pending entries as one append.
+    pub fn piece(&self, count: usize) -> Piece {
+        let entries = &self.pending()[..count];
+        let mut piece = Piece::default();
+        for entry in entries {
+            match entry.kind {
+                EntryKind::Row(operation) => {
+                    piece.rows += 1;
+                    *piece.operations.entry(operation).or_default() += 1;
+                }
+                EntryKind::Tombstone => piece.tombstones += 1,
+                EntryKind::DeadLetter => piece.dead_letters.push(entry.offset),
+            }
+            if let (Some(time), EntryKind::Row(_)) = (entry.cluster_time, entry.kind) {
+                piece.min_cluster_time = Some(piece.min_cluster_time.map_or(time, |min| min.min(time)));
+                piece.max_cluster_time = Some(piece.max_cluster_time.map_or(time, |max| max.max(time)));
+            }
+        }
+        let last_row = entries.iter().rposition(|entry| matches!(entry.kind, EntryKind::Row(_)));
+        piece.last_event = last_row.and_then(|index| self.event_of(self.cut + index));
+        piece.bytes = self.lines.slice(self.line_start(self.cut)..self.line_start(self.cut + count));
+        piece.crc = LineCrc::of(&piece.bytes);
+        piece
+    }
+
+    fn event_of(&self, index: usize) -> Option<LastEvent> {
+        let entry = &self.entries[index];
+        let start = index.checked_sub(1).map_or(0, |before| self.entries[before].source_end);
+        let text =
+            |range: std::ops::Range<usize>| std::str::from_utf8(&self.names[range]).expect("names were text");
+        let event_id = text(start..entry.event_id_end);
+        let source = text(entry.event_id_end..entry.source_end);
+        (!event_id.is_empty()).then(|| LastEvent::new(event_id, source))
+    }
+
+    fn line_start(&self, index: usize) -> usize {
+        index.checked_sub(1).map_or(0, |before| self.entries[before].line_end)
+    }
+}
+
+/// Empty vectors that have room.
+pub struct SpareBuffer {
+    pub(super) entries: Vec<Entry>,
+    pub(super) lines: Vec<u8>,
+    pub(super) names: Vec<u8>,
+}
+
+/// What one append adds to a file.
+#[derive(Debug, Default)]
+pub struct Piece {
+    pub bytes: Bytes,
+    pub crc: LineCrc,
+    pub rows: u64,
+    pub tombstones: u64,
+    pub dead_letters: OffsetRuns,
+    pub operations: BTreeMap<Operation, u64>,
+    pub min_cluster_time: Option<ClusterTime>,
+    pub max_cluster_time: Option<ClusterTime>,
+    pub last_event: Option<LastEvent>,
+}

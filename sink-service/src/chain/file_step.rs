@@ -1,0 +1,224 @@
+//! The steps on the head's file: what is created, appended and sealed, and with which metadata.
+
+use std::time::Instant;
+
+use shared::{
+    kafka_position::KafkaOffset,
+    seeded_bug::{self, SeededBug},
+};
+
+use super::{Chain, ChainHalt, FileStep, RollPolicy, RollReason, Step, StepContext, is_sealed};
+use crate::{
+    buffer::{Batch, Entry, EntryKind, Piece},
+    event_hour::EventHour,
+    file_metadata::{Compression, FileMetadata, LineCrc, METADATA_LIMIT_BYTES, OffsetRuns},
+    lake::FileState,
+    lake_path::LakePath,
+    record::LAYOUT,
+};
+
+/// A file is ended when its metadata takes more than this, so that the next append's share always fits the limit.
+const METADATA_ROLL_BYTES: usize = METADATA_LIMIT_BYTES * 3 / 4;
+
+impl Chain {
+    pub(super) fn create_step(
+        &self,
+        path: &LakePath,
+        batch: &Batch,
+        context: &StepContext<'_>,
+    ) -> Result<Step, ChainHalt> {
+        let Some(entry) = batch.pending().first() else { return Ok(self.scan_step(batch, context)) };
+        let hour = self.hour_of(path)?;
+        if entry.hour != hour {
+            // Whoever moved the head saw a record of that hour here. No writer that decides alike can see another one.
+            let what = format!(
+                "the head names {path} for the record at or after {}, but that is of {}: the lake was written by rules \
+                 that differ from this version's, or the log changed",
+                self.next(),
+                entry.hour
+            );
+            return Err(ChainHalt::LayoutDiffers { partition: self.partition.clone(), what });
+        }
+        Ok(Step::Create(self.file_step(path, hour, &self.empty_file(context), 0, batch, context)))
+    }
+
+    pub(super) fn append_step(
+        &self,
+        path: &LakePath,
+        file: &FileState,
+        batch: &Batch,
+        context: &StepContext<'_>,
+    ) -> Step {
+        let hour = path.hour().expect("the head's path was read as a data file's");
+        let due = self.roll_due(file, &context.policy, context.now);
+        let fits = |entry: &Entry| entry.kind == EntryKind::DeadLetter || entry.hour == hour;
+        match batch.pending().first() {
+            Some(entry) if due.is_none() && fits(entry) => {
+                Step::Append(self.file_step(path, hour, &file.metadata, file.block_count(), batch, context))
+            }
+            Some(entry) if seeded_bug::planted(SeededBug::RollWithoutSeal) => {
+                Step::WriteHead(self.head_at(file.metadata.next, entry.hour, context.namespace))
+            }
+            Some(entry) => {
+                self.recommit(path, file, entry.offset, Some(due.unwrap_or(RollReason::Hour)), context)
+            }
+            None if due.is_some() || (context.publish_position && batch.end() > self.position()) => {
+                self.recommit(path, file, batch.end(), due, context)
+            }
+            None => Step::Done,
+        }
+    }
+
+    /// Same content, another `next`, perhaps the seal.
+    fn recommit(
+        &self,
+        path: &LakePath,
+        file: &FileState,
+        next: KafkaOffset,
+        roll: Option<RollReason>,
+        context: &StepContext<'_>,
+    ) -> Step {
+        let metadata = FileMetadata {
+            next: next.max(file.metadata.next),
+            sealed: roll.is_some(),
+            ..self.signed(file.metadata.clone(), context)
+        };
+        Step::Append(FileStep { path: path.clone(), piece: bytes::Bytes::new(), metadata, roll })
+    }
+
+    /// Whether the open file has to end although nothing is pending.
+    pub fn roll_is_due(&self, policy: &RollPolicy, now: Instant) -> bool {
+        let open = self.file.as_ref().filter(|file| !is_sealed(file));
+        open.is_some_and(|file| self.roll_due(file, policy, now).is_some())
+    }
+
+    fn roll_due(&self, file: &FileState, policy: &RollPolicy, now: Instant) -> Option<RollReason> {
+        if policy.bytes.is_some_and(|bytes| file.metadata.original_size >= bytes) {
+            Some(RollReason::Size)
+        } else if policy.age.is_some_and(|age| now.duration_since(self.file_since) >= age) {
+            Some(RollReason::Age)
+        } else if file.block_count() >= policy.blocks {
+            Some(RollReason::Blocks)
+        } else if file.metadata.encoded_len() > METADATA_ROLL_BYTES {
+            Some(RollReason::Metadata)
+        } else {
+            None
+        }
+    }
+
+    /// As many pending records as fit the file, with the seal if it is known that the file ends there.
+    fn file_step(
+        &self,
+        path: &LakePath,
+        hour: EventHour,
+        before: &FileMetadata,
+        blocks: usize,
+        batch: &Batch,
+        context: &StepContext<'_>,
+    ) -> FileStep {
+        let pending = batch.pending();
+        let fits = |entry: &Entry| entry.kind == EntryKind::DeadLetter || entry.hour == hour;
+        let of_this_hour = pending.iter().position(|entry| !fits(entry)).unwrap_or(pending.len());
+        let room = context.policy.bytes.map(|bytes| bytes.saturating_sub(before.original_size));
+        let room = room.map_or(usize::MAX, |room| usize::try_from(room).unwrap_or(usize::MAX));
+        let mut count = of_this_hour.min(batch.count_up_to(room));
+        loop {
+            let piece = batch.piece(count);
+            let next = pending.get(count).map_or(batch.end(), |entry| entry.offset);
+            let mut metadata = self.extended(before, &piece, next.max(before.next), context);
+            let encoded_len = metadata.encoded_len();
+            if encoded_len > METADATA_LIMIT_BYTES && count > 1 {
+                count /= 2;
+                continue;
+            }
+            let reached = |bytes: u64| metadata.original_size >= bytes;
+            let roll = if count == of_this_hour && count < pending.len() {
+                Some(RollReason::Hour)
+            } else if context.policy.bytes.is_some_and(reached) {
+                Some(RollReason::Size)
+            } else if blocks + 1 >= context.policy.blocks {
+                Some(RollReason::Blocks)
+            } else if encoded_len > METADATA_ROLL_BYTES {
+                Some(RollReason::Metadata)
+            } else {
+                None
+            };
+            metadata.sealed = roll.is_some() && !seeded_bug::planted(SeededBug::RollWithoutSeal);
+            return FileStep { path: path.clone(), piece: piece.bytes, metadata, roll };
+        }
+    }
+
+    fn extended(
+        &self,
+        before: &FileMetadata,
+        piece: &Piece,
+        next: KafkaOffset,
+        context: &StepContext<'_>,
+    ) -> FileMetadata {
+        let bytes = piece.bytes.len() as u64;
+        let mut metadata = self.signed(before.clone(), context);
+        metadata.next = next;
+        metadata.rows += piece.rows;
+        metadata.tombstones += piece.tombstones;
+        for offset in piece.dead_letters.iter() {
+            metadata.dead_letters.push(offset);
+        }
+        for (operation, count) in &piece.operations {
+            *metadata.operations.entry(operation.as_str().to_owned()).or_default() += count;
+        }
+        if let Some(last) = &piece.last_event {
+            metadata.last_event = Some(last.clone());
+        }
+        // `None` sorts before every time, so it has to be left out of the minimum.
+        metadata.min_cluster_time = before.min_cluster_time.into_iter().chain(piece.min_cluster_time).min();
+        metadata.max_cluster_time = before.max_cluster_time.max(piece.max_cluster_time);
+        metadata.crc = before.crc.followed_by(piece.crc, bytes);
+        metadata.original_size += bytes;
+        metadata.stored_size += bytes;
+        metadata
+    }
+
+    fn signed(&self, metadata: FileMetadata, context: &StepContext<'_>) -> FileMetadata {
+        FileMetadata {
+            writer: self.writer.id,
+            seq: self.seq + 1,
+            processed_at: context.wall_clock,
+            version: self.writer.version.to_owned(),
+            ..metadata
+        }
+    }
+
+    /// The metadata of the head's file before its first bytes.
+    fn empty_file(&self, context: &StepContext<'_>) -> FileMetadata {
+        FileMetadata {
+            topic_partition: self.partition.clone(),
+            first: self.next(),
+            next: self.next(),
+            rows: 0,
+            dead_letters: OffsetRuns::default(),
+            tombstones: 0,
+            sealed: false,
+            writer: self.writer.id,
+            seq: self.seq,
+            generation: 0,
+            last_event: None,
+            min_cluster_time: None,
+            max_cluster_time: None,
+            operations: std::collections::BTreeMap::new(),
+            crc: LineCrc::EMPTY,
+            original_size: 0,
+            stored_size: 0,
+            compressed: Compression::None,
+            processed_at: context.wall_clock,
+            layout: LAYOUT,
+            version: self.writer.version.to_owned(),
+        }
+    }
+
+    fn hour_of(&self, path: &LakePath) -> Result<EventHour, ChainHalt> {
+        path.hour().ok_or_else(|| ChainHalt::LayoutDiffers {
+            partition: self.partition.clone(),
+            what: format!("the head's path {path} names no hour"),
+        })
+    }
+}

@@ -1,0 +1,38 @@
+//! When and why a file ends, apart from what its chain needs.
+
+use std::time::Duration;
+
+/// When a file ends, apart from the hour.
+#[derive(Clone, Copy, Debug)]
+pub struct RollPolicy {
+    /// Uncompressed bytes; `None` = off.
+    pub bytes: Option<u64>,
+    /// Since this process created or adopted the file; `None` = off.
+    pub age: Option<Duration>,
+    /// Azure allows 50,000 committed blocks.
+    pub blocks: usize,
+}
+
+/// Why a file ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RollReason {
+    Hour,
+    Size,
+    Age,
+    Blocks,
+    Metadata,
+}
+
+impl RollReason {
+    pub const ALL: [Self; 5] = [Self::Hour, Self::Size, Self::Age, Self::Blocks, Self::Metadata];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Size => "size",
+            Self::Age => "age",
+            Self::Blocks => "blocks",
+            Self::Metadata => "metadata",
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The first contact with the lake: opened, and waited for.
+
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+use shared::{
+    backoff::Backoff,
+    exit::{ExitCode, Stop},
+};
+use tokio::runtime::Runtime;
+
+use crate::{
+    lake::{Lake, LakeError},
+    settings::SinkSettings,
+};
+
+/// How long the lake may take to answer for the first time.
+const LAKE_PREPARE_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often a wait for the lake is spoken of; no pause between two attempts is longer, unless the store asks for it.
+const LAKE_WAIT_TOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// Opens the lake and makes it usable. A lake that cannot be reached is tried again until [`LAKE_PREPARE_LIMIT`];
+/// `on_wait` gets a sentence for people about each attempt that fails or takes long, and the log gets it too.
+pub fn await_lake(
+    settings: &SinkSettings,
+    runtime: &Runtime,
+    on_wait: &dyn Fn(String),
+) -> Result<Lake, Stop> {
+    let lake = Lake::open(&settings.lake, settings.auth.as_ref())
+        .map_err(|error| Stop::new(ExitCode::Configuration, error.to_string()))?;
+    let begun = Instant::now();
+    let tell = |cause: &str| {
+        let waited = Duration::from_secs(begun.elapsed().as_secs());
+        tracing::warn!(lake = %settings.lake, cause, ?waited, "the lake does not answer yet");
+        on_wait(format!("the lake does not answer yet: {cause}"));
+    };
+    let prepared = runtime.block_on(prepare(&lake, begun + LAKE_PREPARE_LIMIT, tell));
+    let code = match &prepared {
+        Ok(()) => return Ok(lake),
+        Err(LakeError::Denied { .. }) => ExitCode::NotAllowed,
+        Err(LakeError::Refused { .. }) => ExitCode::Configuration,
+        Err(LakeError::Damaged { .. }) => ExitCode::LakeDiffers,
+        Err(LakeError::Unavailable { .. } | LakeError::Unknown { .. } | LakeError::Conflict) => {
+            ExitCode::Unreachable
+        }
+    };
+    prepared
+        .map(|()| lake)
+        .map_err(|error| Stop::new(code, format!("cannot use the lake at {}: {error}", settings.lake)))
+}
+
+/// Repeats what may succeed later, until `deadline`; the last attempt's error is the one returned.
+async fn prepare(lake: &Lake, deadline: Instant, tell: impl Fn(&str)) -> Result<(), LakeError> {
+    let mut backoff = Backoff::default();
+    let left = || deadline.saturating_duration_since(Instant::now());
+    loop {
+        let mut attempt = pin!(lake.prepare());
+        let error = loop {
+            match tokio::time::timeout(LAKE_WAIT_TOLD_EVERY.min(left()), &mut attempt).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => break error,
+                Err(_) if left().is_zero() => {
+                    return Err(LakeError::Unavailable { cause: "no answer".into(), retry_after: None });
+                }
+                Err(_) => tell("no answer"),
+            }
+        };
+        let asked = match &error {
+            LakeError::Unavailable { retry_after, .. } => *retry_after,
+            LakeError::Unknown { .. } => None,
+            LakeError::Conflict
+            | LakeError::Denied { .. }
+            | LakeError::Refused { .. }
+            | LakeError::Damaged { .. } => return Err(error),
+        };
+        let pause = backoff.next_delay().min(LAKE_WAIT_TOLD_EVERY).max(asked.unwrap_or_default());
+        if pause >= left() {
+            return Err(error);
+        }
+        tell(&error.to_string());
+        tokio::time::sleep(pause).await;
+    }
+}

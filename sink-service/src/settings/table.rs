@@ -1,0 +1,228 @@
+//! The table of the sink's settings: names, defaults, and what people read about them.
+
+use shared::{
+    kafka_client::{
+        KAFKA_BROKERS, KAFKA_OPTIONS, KAFKA_SASL_MECHANISM, KAFKA_SASL_PASSWORD, KAFKA_SASL_USERNAME,
+        KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CA, KAFKA_SSL_CERT, KAFKA_SSL_KEY,
+    },
+    settings::{
+        Answer, DLQ_TOPIC, LOG_FORMAT, LOG_LEVEL, OldName, SHUTDOWN_TIMEOUT, Secrecy, Setting, TOPIC_PREFIX,
+        Table, admin_addr,
+    },
+};
+
+const LAKE: &str = "Lake";
+const SINK: &str = "Sink";
+const FILES: &str = "Files";
+
+/// What of it may be a secret, against its purpose, is not shown.
+const fn address(name: &'static str, expects: &'static str, help: &'static str) -> Setting {
+    Setting { secret: Secrecy::Address, ..Setting::public(name, None, expects, help, LAKE) }
+}
+
+pub(super) const LAKE_URL: Setting = address(
+    "LAKE_URL",
+    "file:///directory, abfss://container@account.dfs.core.windows.net/base or \
+     https://account.blob.core.windows.net/container/base",
+    "Where the files go.",
+);
+pub(super) const LAKE_AUTH: Setting = Setting::public(
+    "LAKE_AUTH",
+    None,
+    "sas or shared-key",
+    "How to get in; not needed for a local directory.",
+    LAKE,
+);
+pub(super) const LAKE_ENDPOINT: Setting = address(
+    "LAKE_ENDPOINT",
+    "the Blob service's address, such as http://127.0.0.1:10000/devstoreaccount1",
+    "Replaces scheme and host of LAKE_URL: an emulator, or a private endpoint.",
+);
+pub(super) const ADLS_SAS: Setting = Setting {
+    name: "ADLS_SAS",
+    default: None,
+    secret: Secrecy::Whole,
+    expects: "a shared access signature's query string, which has sig=…, with LAKE_AUTH=sas",
+    help: "Shared access signature, with or without the question mark; needs read, add, create, write and list.",
+    group: LAKE,
+};
+pub(super) const ADLS_SHARED_KEY: Setting = Setting {
+    name: "ADLS_SHARED_KEY",
+    default: None,
+    secret: Secrecy::Whole,
+    expects: "a storage account's key, in base64, with LAKE_AUTH=shared-key",
+    help: "Key of the storage account.",
+    group: LAKE,
+};
+pub(super) const SINK_GROUP: Setting = Setting::public(
+    "SINK_GROUP",
+    Some("atlas-lake"),
+    "1 to 200 characters",
+    "Kafka consumer group; its members share the partitions.",
+    SINK,
+);
+pub(super) const SINK_TOPICS: Setting = Setting::public(
+    "SINK_TOPICS",
+    None,
+    "topic names under the prefix, separated by commas, with * for any characters",
+    "Data topics to write; all under the prefix if not set. New ones are found within seconds.",
+    SINK,
+);
+pub(super) const SINK_EXCLUDE: Setting = Setting::public(
+    "SINK_EXCLUDE",
+    None,
+    "topic names under the prefix, separated by commas, with * for any characters",
+    "Data topics that are not written.",
+    SINK,
+);
+pub(super) const START_AT: Setting = Setting::public(
+    "START_AT",
+    Some("earliest"),
+    "earliest or an RFC 3339 instant such as 2026-11-20T00:00:00Z",
+    "Where the chain of a partition begins that has none yet; never read again after that.",
+    SINK,
+);
+pub(super) const GROUP_INSTANCE_ID: Setting = Setting::public(
+    "GROUP_INSTANCE_ID",
+    None,
+    "1 to 200 characters",
+    "Static membership: a restart with the same id gets its partitions back without a rebalance.",
+    SINK,
+);
+pub(super) const MEMORY_LIMIT: Setting = Setting::public(
+    "MEMORY_LIMIT",
+    Some("256MiB"),
+    "a size between 16MiB and 64GiB",
+    "What all partitions together may hold of records that are not durable yet.",
+    SINK,
+);
+pub(super) const UPLOAD_CONCURRENCY: Setting = Setting::public(
+    "UPLOAD_CONCURRENCY",
+    Some("8"),
+    "a number between 1 and 256",
+    "Partitions that are written to the lake at the same time.",
+    SINK,
+);
+pub(super) const FLUSH_INTERVAL: Setting = Setting::public(
+    "FLUSH_INTERVAL",
+    Some("5s"),
+    "a duration between 100ms and 1h",
+    "Age of the oldest record at which a partition is written; the knob for the price of requests.",
+    FILES,
+);
+pub(super) const FLUSH_BYTES: Setting = Setting::public(
+    "FLUSH_BYTES",
+    Some("8MiB"),
+    "a size between 64KiB and 1GiB",
+    "Bytes at which a partition is written.",
+    FILES,
+);
+pub(super) const FLUSH_ROWS: Setting = Setting::public(
+    "FLUSH_ROWS",
+    None,
+    "a number between 1 and 10000000",
+    "Records at which a partition is written; off if not set.",
+    FILES,
+);
+pub(super) const ROLL_BYTES: Setting = Setting::public(
+    "ROLL_BYTES",
+    Some("128MiB"),
+    "0 for off, or a size up to 1TiB",
+    "Uncompressed size at which a file ends within its hour.",
+    FILES,
+);
+pub(super) const ROLL_AGE: Setting = Setting::public(
+    "ROLL_AGE",
+    None,
+    "a duration between 1s and 1h",
+    "Age at which a file ends within its hour; off if not set.",
+    FILES,
+);
+pub(super) const TOPIC_MAX_MESSAGE_BYTES: Setting = Setting::public(
+    "TOPIC_MAX_MESSAGE_BYTES",
+    Some("16MiB"),
+    "a size between 1MiB and 100MiB, as the source has it",
+    "Largest record to expect, and the largest value that becomes a line; larger ones are dead letters.",
+    SINK,
+);
+pub(super) const ADMIN_ADDR: Setting =
+    admin_addr("127.0.0.1:9465", "an IP address with a port, such as 127.0.0.1:9465");
+
+/// Everything that can be set.
+pub(super) const TABLE: Table = &[
+    &LAKE_URL,
+    &LAKE_AUTH,
+    &LAKE_ENDPOINT,
+    &ADLS_SAS,
+    &ADLS_SHARED_KEY,
+    &SINK_GROUP,
+    &SINK_TOPICS,
+    &SINK_EXCLUDE,
+    &START_AT,
+    &GROUP_INSTANCE_ID,
+    &MEMORY_LIMIT,
+    &UPLOAD_CONCURRENCY,
+    &TOPIC_MAX_MESSAGE_BYTES,
+    &FLUSH_INTERVAL,
+    &FLUSH_BYTES,
+    &FLUSH_ROWS,
+    &ROLL_BYTES,
+    &ROLL_AGE,
+    &KAFKA_BROKERS,
+    &TOPIC_PREFIX,
+    &DLQ_TOPIC,
+    &KAFKA_SECURITY_PROTOCOL,
+    &KAFKA_SASL_MECHANISM,
+    &KAFKA_SASL_USERNAME,
+    &KAFKA_SASL_PASSWORD,
+    &KAFKA_SSL_CA,
+    &KAFKA_SSL_CERT,
+    &KAFKA_SSL_KEY,
+    &KAFKA_OPTIONS,
+    &ADMIN_ADDR,
+    &LOG_FORMAT,
+    &LOG_LEVEL,
+    &SHUTDOWN_TIMEOUT,
+];
+
+/// Names that users of similar scripts know, and those of later versions.
+pub(super) const OLD_NAMES: &[OldName] = &[
+    OldName { name: "MAX_FILE_BYTES", answer: Answer::Means(&ROLL_BYTES) },
+    OldName {
+        name: "ADLS_ACCOUNT_URL",
+        answer: Answer::Replaced("LAKE_URL, with container and base path in it"),
+    },
+    OldName { name: "ADLS_FILESYSTEM", answer: Answer::Replaced("LAKE_URL, where it is the container") },
+    OldName { name: "ADLS_BASE_PATH", answer: Answer::Replaced("LAKE_URL, where it is the path") },
+    OldName { name: "BATCH_SIZE", answer: Answer::Replaced("FLUSH_ROWS, FLUSH_BYTES and FLUSH_INTERVAL") },
+    OldName {
+        name: "ROLL_MAX_HOURS",
+        answer: Answer::Replaced("nothing: a file never spans hours; see ROLL_AGE"),
+    },
+    OldName {
+        name: "MAX_RETRIES",
+        answer: Answer::Replaced("nothing: a dependency that is down is waited for"),
+    },
+    OldName {
+        name: "RETRY_DELAY_MS",
+        answer: Answer::Replaced("nothing: 1 s doubling to 30 s, with jitter"),
+    },
+    OldName {
+        name: "CHECKPOINT_INTERVAL_MS",
+        answer: Answer::Replaced("nothing: positions are part of each flush"),
+    },
+    OldName {
+        name: "EARLY_CUTOFF_THRESHOLD",
+        answer: Answer::Replaced("MEMORY_LIMIT, at 90 % of which it flushes early"),
+    },
+    OldName {
+        name: "INCLUDE_BATCH_ID",
+        answer: Answer::Replaced("nothing: a file's metadata names its writer"),
+    },
+    OldName::not_yet("PUBLISH"),
+    OldName::not_yet("COMPRESSION"),
+    OldName::not_yet("HOUR_GRACE"),
+    OldName::not_yet("DLQ_MAX_RATIO"),
+    OldName::not_yet("KAFKA_GROUP_PROTOCOL"),
+    OldName::not_yet("ALLOW_VERSIONED"),
+];

@@ -1,0 +1,136 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use shared::settings::Answer;
+
+use super::*;
+
+fn settings(pairs: &[(&str, &str)]) -> Result<SinkSettings, SettingsError> {
+    SinkSettings::read(sources(pairs)).map(|(settings, _)| settings)
+}
+
+#[test]
+fn a_directory_needs_no_credential() {
+    let settings = settings(&[("LAKE_URL", "file:///lake"), ("KAFKA_BROKERS", "127.0.0.1:9092")]).unwrap();
+    assert_eq!(settings.lake, LakeTarget::Directory("/lake".into()));
+    assert!(settings.auth.is_none());
+    assert_eq!(settings.roll.bytes, Some(128 << 20));
+    assert_eq!(settings.flush.interval, Duration::from_secs(5));
+}
+
+#[test]
+fn all_mistakes_come_at_once() {
+    let error = settings(&[
+        ("LAKE_URL", "s3://bucket"),
+        ("FLUSH_INTERVAL", "5"),
+        ("MEMORY_LIMIT", "1MiB"),
+        ("START_AT", "latest"),
+        ("SINK_TOPICS", "other.topic"),
+    ])
+    .unwrap_err();
+    let mut names: Vec<&str> = error.mistakes.iter().map(|mistake| mistake.name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        ["FLUSH_INTERVAL", "KAFKA_BROKERS", "LAKE_URL", "MEMORY_LIMIT", "SINK_TOPICS", "START_AT"]
+    );
+}
+
+#[test]
+fn two_credentials_need_a_choice() {
+    let azure = [
+        ("LAKE_URL", "abfss://lake@account.dfs.core.windows.net/base"),
+        ("KAFKA_BROKERS", "127.0.0.1:9092"),
+        ("ADLS_SAS", "?sv=1&sig=verysecret"),
+        ("ADLS_SHARED_KEY", "c2VjcmV0"),
+    ];
+    let text = settings(&azure).unwrap_err().to_string();
+    assert!(
+        text.contains("LAKE_AUTH") && !text.contains("verysecret") && !text.contains("c2VjcmV0"),
+        "{text}"
+    );
+    let chosen = [&azure[..], &[("LAKE_AUTH", "shared-key")]].concat();
+    assert!(matches!(settings(&chosen).unwrap().auth, Some(LakeAuth::SharedKey(_))));
+}
+
+const PLANTED: &str = "geheim";
+const AZURE: [(&str, &str); 2] =
+    [("LAKE_URL", "abfss://lake@account.dfs.core.windows.net/base"), ("KAFKA_BROKERS", "127.0.0.1:9092")];
+
+fn sources(pairs: &[(&str, &str)]) -> Sources {
+    let environment = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Sources { environment, ..Sources::default() }
+}
+
+/// Valid and invalid values; each holds the secret where one can be by intent or by mistake.
+#[test]
+fn no_setting_shows_a_secret() {
+    for (name, value) in [
+        ("LAKE_URL", "https://account.blob.core.windows.net/lake?sig=geheim"),
+        ("LAKE_URL", "https://account.blob.core.windows.net/lake?sig=ge@geheim"),
+        ("LAKE_URL", "https://u:geheim@account.blob.core.windows.net/lake"),
+        ("LAKE_URL", "https://geheim@account.blob.core.windows.net/lake"),
+        ("LAKE_URL", "abfss://lake:geheim@account.dfs.core.windows.net/lake"),
+        ("LAKE_URL", "s3://u:geheim@bucket#geheim"),
+        ("LAKE_URL", "sv=1&sig=geheim"),
+        ("LAKE_ENDPOINT", "http://u:geheim@127.0.0.1:1/account"),
+        ("LAKE_ENDPOINT", "http://127.0.0.1:1/account?sig=geheim"),
+        ("LAKE_ENDPOINT", "ftp://u:geheim@127.0.0.1"),
+        ("ADLS_SAS", "?sv=1&sig=geheim"),
+        ("ADLS_SAS", "geheim"),
+        ("ADLS_SAS_FILE", "sig=geheim"),
+        ("ADLS_SHARED_KEY", "geheimgeheim"),
+        ("ADLS_SHARED_KEY", "geheim!"),
+        ("ADLS_SHARED_KEY_FILE", "geheim=="),
+        ("KAFKA_SASL_PASSWORD", "geheim"),
+        ("KAFKA_SASL_PASSWORD_FILE", "geheim"),
+        ("KAFKA_PASSWORD", "geheim"),
+        ("KAFKA_SSL_CA", "-----BEGIN CERTIFICATE-----geheim"),
+        ("KAFKA_SSL_CERT", "-----BEGIN CERTIFICATE-----geheim"),
+        ("KAFKA_SSL_KEY", "-----BEGIN PRIVATE KEY-----geheim"),
+        ("KAFKA_OPTIONS", "sasl.password=geheim"),
+        ("KAFKA_OPTIONS", "sasl.password=a,geheim,geheim=,geheim=="),
+        ("KAFKA_OPTIONS", "linger.ms=geheim,nonsense.ms=geheim"),
+        ("KAFKA_OPTIONS", "sasl.oauthbearer.config=geheim,client.rack=geheim"),
+    ] {
+        for auth in ["sas", "shared-key"] {
+            let values = [&AZURE[..], &[("LAKE_AUTH", auth), (name, value)]].concat();
+            let (effective, error) = effective(sources(&values));
+            let shown = format!("{effective}{}{effective:?}{error:?}", effective.to_json());
+            let mistakes = error.map(|error| error.to_string()).unwrap_or_default();
+            assert!(!shown.contains(PLANTED) && !mistakes.contains(PLANTED), "{name}: {shown} {mistakes}");
+            if let Ok(settings) = settings(&values) {
+                assert!(!format!("{settings:?}").contains(PLANTED), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mistake_stands_under_its_own_name_and_once() {
+    let line = |pairs: &[(&str, &str)]| {
+        let pairs = [&AZURE[..], &[("LAKE_AUTH", "shared-key"), ("ADLS_SHARED_KEY", "a2V5")], pairs].concat();
+        settings(&pairs).unwrap_err().to_string()
+    };
+    let expects = LAKE_URL.expects;
+    assert_eq!(
+        line(&[("LAKE_URL", "s3://x")]),
+        format!(
+            "1 mistake in the settings:\nLAKE_URL=\"s3://x\": expected {expects}; its scheme is not known"
+        )
+    );
+    assert!(line(&[("LAKE_ENDPOINT", "ftp://h")]).contains("\nLAKE_ENDPOINT=\"ftp://h\": expected the Blob"));
+    assert!(line(&[("ADMIN_ADDR", "x")]).contains("127.0.0.1:9465"));
+    assert!(line(&[("ADLS_SHARED_KEY", "no base64!")]).contains("\nADLS_SHARED_KEY=\"***\": expected"));
+    assert!(line(&[("ADLS_SAS", "sv=1&sp=r")]).contains("\nADLS_SAS=\"***\": expected"));
+}
+
+#[test]
+fn names_of_later_versions_are_refused() {
+    let refused: Vec<_> = OLD_NAMES.iter().filter(|old| matches!(old.answer, Answer::Refused(_))).collect();
+    assert_eq!(refused.len(), 6);
+    for old in refused {
+        let pairs = [("LAKE_URL", "file:///lake"), AZURE[1], (old.name, "x")];
+        let error = settings(&pairs).unwrap_err().to_string();
+        assert!(error.contains(&format!("\n{}=\"x\": expected nothing", old.name)), "{error}");
+    }
+}

@@ -1,0 +1,102 @@
+//! The command `verify`: what is compared, and progress for people.
+
+use std::{io::IsTerminal as _, time::Duration};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rdkafka::error::KafkaError;
+use shared::{
+    exit::{ExitCode, Stop},
+    kafka_client::{self, FIRST_CONTACT_LIMIT},
+};
+use tokio::runtime::Runtime;
+
+use super::{EventIds, PartitionResult, TopicReader, Verification, VerifyError, report::print};
+use crate::{
+    cli::VerifyRequest,
+    kafka_log::KafkaLog,
+    lake::{Lake, LakeError, LakeTarget},
+    settings::SinkSettings,
+};
+
+/// Compares what was asked for and prints it; whether everything agrees.
+///
+/// # Errors
+/// If it cannot be compared.
+pub fn compare(runtime: &Runtime, settings: &SinkSettings, request: &VerifyRequest) -> Result<bool, Stop> {
+    kafka_client::connect_check(&settings.kafka, FIRST_CONTACT_LIMIT)?;
+    let lake = open_existing_lake(settings)?;
+    let refused =
+        |error: KafkaError| Stop::new(ExitCode::Configuration, format!("the Kafka client refuses: {error}"));
+    let kafka = settings.kafka.client_config("atlas-sink-verify");
+    let verification = Verification {
+        lake: &lake,
+        log: &KafkaLog::new(&kafka).map_err(refused)?,
+        reader: TopicReader::new(&kafka).map_err(refused)?,
+        names: settings.names.clone(),
+        drained: request.drained,
+        value_bytes_max: settings.flush.value_bytes_max,
+    };
+    let wanted = |topic: &str| request.topics.is_empty() || request.topics.iter().any(|each| each == topic);
+    let results = runtime.block_on(async {
+        let partitions = verification.partitions(wanted).await?;
+        let progress = progress_over(partitions.len());
+        let mut events = EventIds::default();
+        let mut results = Vec::with_capacity(partitions.len());
+        for partition in &partitions {
+            progress.set_message(partition.to_string());
+            let tell = |records| progress.set_message(format!("{partition}: {records} records"));
+            let result = match verification.partition(partition, &mut events, tell).await {
+                // One damaged file is a finding; the others are compared all the same.
+                Err(VerifyError::Lake(error @ LakeError::Damaged { .. })) => {
+                    PartitionResult::unreadable(partition, error.to_string())
+                }
+                result => result?,
+            };
+            results.push(result);
+            progress.inc(1);
+        }
+        progress.finish_and_clear();
+        Ok::<_, VerifyError>(results)
+    })?;
+    if results.is_empty() && request.topics.is_empty() {
+        let message = format!(
+            "there is nothing to compare: no data topic under the prefix {} at {}, and no chain in the lake at {}. Check TOPIC_PREFIX, KAFKA_BROKERS and LAKE_URL",
+            settings.names.prefix(),
+            settings.kafka.bootstrap(),
+            settings.lake
+        );
+        return Err(Stop::new(ExitCode::Configuration, message));
+    }
+    let missing = request.topics.iter().find(|topic| !results.iter().any(|result| result.topic == **topic));
+    if let Some(topic) = missing {
+        let message = format!("{topic} is neither a data topic in Kafka nor has it a chain in the lake");
+        return Err(Stop::new(ExitCode::Usage, message));
+    }
+    print(&results, request.output, &mut std::io::stdout().lock())
+        .map_err(|error| Stop::new(ExitCode::Defect, format!("the result cannot be printed: {error}")))
+}
+
+/// A lake that is only read is not made.
+fn open_existing_lake(settings: &SinkSettings) -> Result<Lake, Stop> {
+    let cannot = |what: &str| {
+        Stop::new(ExitCode::Configuration, format!("cannot read the lake at {}: {what}", settings.lake))
+    };
+    if let LakeTarget::Directory(root) = &settings.lake
+        && !root.is_dir()
+    {
+        return Err(cannot("there is no such directory"));
+    }
+    Lake::open(&settings.lake, settings.auth.as_ref()).map_err(|error| cannot(&error.to_string()))
+}
+
+/// A bar with the time it still takes, on a terminal.
+fn progress_over(partitions: usize) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(Some(partitions as u64), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} partitions, {eta} left  {wide_msg}");
+    bar.set_style(style.expect("the template is right"));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}

@@ -1,0 +1,230 @@
+//! Records of Kafka and lines of the lake, side by side.
+
+use rdkafka::{
+    Message,
+    message::{BorrowedMessage, Headers},
+};
+use shared::{kafka_position::KafkaOffset, namespace::Namespace, wire::header};
+
+use super::{
+    VerifyError,
+    lines::{FileLines, is_line_of},
+    walk::{EventIds, Walk},
+};
+use crate::{
+    event_hour::EventHour,
+    file_metadata::{FileMetadata, LineCrcBuilder},
+    lake::{Lake, ListedFile},
+    lake_path::LakePath,
+    partition::view_of,
+    record::{Verdict, inspect},
+};
+
+/// Records and lines, side by side.
+pub(super) struct Comparison<'a> {
+    lake: &'a Lake,
+    namespace: &'a Namespace,
+    value_bytes_max: usize,
+    files: std::collections::VecDeque<ListedFile>,
+    open: Option<OpenFile<'a>>,
+    walk: &'a mut Walk,
+    events: &'a mut EventIds,
+}
+
+/// The file whose lines are being read.
+struct OpenFile<'a> {
+    path: LakePath,
+    hour: Option<EventHour>,
+    metadata: FileMetadata,
+    lines: FileLines<'a>,
+    crc: LineCrcBuilder,
+    rows: u64,
+    tombstones: u64,
+    size: u64,
+}
+
+impl<'a> Comparison<'a> {
+    /// `files` are the chain's, in its order.
+    pub(super) fn new(
+        lake: &'a Lake,
+        namespace: &'a Namespace,
+        value_bytes_max: usize,
+        files: Vec<ListedFile>,
+        walk: &'a mut Walk,
+        events: &'a mut EventIds,
+    ) -> Self {
+        Self { lake, namespace, value_bytes_max, files: files.into(), open: None, walk, events }
+    }
+
+    /// Compares one record with the line at its offset.
+    pub(super) async fn take(&mut self, message: &BorrowedMessage<'_>) -> Result<(), VerifyError> {
+        let Some(offset) = KafkaOffset::from_kafka(message.offset()) else { return Ok(()) };
+        self.open_at(offset).await?;
+        let record = view_of(message);
+        let inspected = inspect(&record, self.namespace, self.value_bytes_max);
+        let Some(file) = &mut self.open else {
+            self.walk.differs(format!("no file holds offset {offset}"));
+            return Ok(());
+        };
+        if file.metadata.first > offset {
+            // A gap that the chain's check has shown already.
+            return Ok(());
+        }
+        let found = file.lines.next_at(offset).await?;
+        for extra in found.before {
+            self.walk
+                .differs(format!("{}: a line at offset {extra} that is no record of Kafka's", file.path));
+        }
+        match (inspected.verdict, found.line) {
+            (Verdict::Line { .. }, None) if file.metadata.dead_letters.contains(offset) => {}
+            (Verdict::Line { .. }, None) => {
+                self.walk.differs(format!("{}: offset {offset} has no line", file.path));
+            }
+            (Verdict::Line { body, empty_object, .. }, Some(line)) => {
+                file.count(&line);
+                if !is_line_of(&line, body, empty_object, message) {
+                    self.walk
+                        .differs(format!("{}: the line at offset {offset} is not the record's", file.path));
+                }
+                if file.hour != Some(inspected.hour) {
+                    let path = &file.path;
+                    self.walk.differs(format!("{path}: offset {offset} happened at {}", inspected.hour));
+                }
+                if let Some(id) = event_id(message)
+                    && !self.events.insert(message.topic(), id)
+                {
+                    self.walk.differs(format!("{}: the event at offset {offset} is there twice", file.path));
+                }
+            }
+            (Verdict::Tombstone, None) => file.tombstones += 1,
+            (Verdict::DeadLetter { .. }, None) if file.metadata.dead_letters.contains(offset) => {}
+            (Verdict::DeadLetter { reason, .. }, None) => {
+                let reason = reason.as_str();
+                self.walk.differs(format!(
+                    "{}: offset {offset} ({reason}) is neither line nor dead letter",
+                    file.path
+                ));
+            }
+            (Verdict::Tombstone | Verdict::DeadLetter { .. }, Some(line)) => {
+                file.count(&line);
+                self.walk.differs(format!("{}: offset {offset} cannot be a line, but is one", file.path));
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the file that holds `offset`; closes those before it.
+    async fn open_at(&mut self, offset: KafkaOffset) -> Result<(), VerifyError> {
+        while self.open.as_ref().is_none_or(|file| file.metadata.next <= offset) {
+            self.close().await?;
+            if !self.open_next().await? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn open_next(&mut self) -> Result<bool, VerifyError> {
+        let Some(listed) = self.files.pop_front() else { return Ok(false) };
+        // The state that was listed, even if the file has grown since.
+        let Some(state) = self.lake.file(&listed.path).await? else {
+            self.walk.differs(format!("{} is gone", listed.path));
+            return Ok(true);
+        };
+        let reader = self.lake.read_file(&listed.path, &state).await?;
+        self.open = Some(OpenFile {
+            hour: listed.path.hour(),
+            lines: FileLines::new(reader, listed.metadata.stored_size),
+            path: listed.path,
+            metadata: listed.metadata,
+            crc: LineCrcBuilder::new(),
+            rows: 0,
+            tombstones: 0,
+            size: 0,
+        });
+        Ok(true)
+    }
+
+    /// Reads what Kafka no longer has: offsets must rise within the file's range, lines must be JSON objects.
+    pub(super) async fn read_alone_until(&mut self, end: KafkaOffset) -> Result<(), VerifyError> {
+        while self.files.front().is_some_and(|file| file.metadata.first < end) {
+            if !self.open_next().await? {
+                break;
+            }
+            let Some(file) = &mut self.open else { continue };
+            let until = end.min(file.metadata.next);
+            while let Some((offset, line)) = file.lines.next_before(until).await? {
+                file.count(&line);
+                self.walk.result.unconfirmed += 1;
+                if offset.is_none_or(|offset| offset < file.metadata.first) {
+                    self.walk.differs(format!("{}: a line that is not of the file's offsets", file.path));
+                }
+            }
+            if file.metadata.next > end {
+                break;
+            }
+            self.close().await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn finish(mut self) -> Result<(), VerifyError> {
+        loop {
+            self.close().await?;
+            if !self.open_next().await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Everything of the file has been read: does it agree with what its metadata says?
+    async fn close(&mut self) -> Result<(), VerifyError> {
+        let Some(mut file) = self.open.take() else { return Ok(()) };
+        while let Some((offset, line)) = file.lines.next_before(KafkaOffset::new(u64::MAX)).await? {
+            file.count(&line);
+            let at = offset.map_or_else(|| "no offset".to_owned(), |offset| format!("offset {offset}"));
+            self.walk.differs(format!("{}: a line with {at} that is no record of Kafka's", file.path));
+        }
+        let OpenFile { path, metadata, crc, rows, size, .. } = &file;
+        if *rows != metadata.rows {
+            self.walk.differs(format!("{path} has {rows} rows, its metadata says {}", metadata.rows));
+        }
+        if *size != metadata.original_size {
+            self.walk.differs(format!(
+                "{path} has {size} bytes of lines, its metadata says {}",
+                metadata.original_size
+            ));
+        }
+        let crc = crc.finish();
+        if crc != metadata.crc {
+            self.walk.differs(format!("{path} has checksum {crc}, its metadata says {}", metadata.crc));
+        }
+        if file.lines.ends_without_newline() {
+            self.walk.differs(format!("{path} does not end with a newline"));
+        }
+        Ok(())
+    }
+}
+
+impl OpenFile<'_> {
+    fn count(&mut self, line: &[u8]) {
+        self.rows += 1;
+        self.size += line.len() as u64;
+        self.crc.update(line);
+    }
+}
+
+/// Event id and source of a record, where it has both and is no snapshot row.
+fn event_id<'a>(message: &'a BorrowedMessage<'_>) -> Option<(&'a [u8], &'a [u8])> {
+    let headers = message.headers()?;
+    let (mut id, mut source) = (None, None);
+    for each in headers.iter() {
+        match each.key {
+            header::EVENT_ID => id = each.value,
+            header::SOURCE => source = each.value,
+            header::SNAPSHOT => return None,
+            _ => {}
+        }
+    }
+    Some((id?, source?))
+}

@@ -1,0 +1,129 @@
+//! What is published when, and how much may wait.
+
+use std::time::Instant;
+
+use shared::kafka_position::TopicPartition;
+
+use super::Loop;
+use crate::{buffer::SpareBuffer, jobs::Publishing, partition::PartitionState};
+
+/// A partition whose batch is on its way is paused when this many flushes' worth has gathered behind it: one slow
+/// collection does not take the memory of the others.
+const FLUSHES_BEHIND_MAX: usize = 4;
+
+impl Loop {
+    pub(super) fn flush_due(&mut self, now: Instant) {
+        let mut due = Vec::new();
+        for (index, state) in self.assignment.iter_mut().enumerate() {
+            let Some(chain) = state.idle_chain() else { continue };
+            let policy = self.io.flush;
+            let full = state.buffered_bytes() >= policy.bytes
+                || policy.rows.is_some_and(|rows| state.buffered_records() >= rows)
+                || state.buffered_since().is_some_and(|since| now.duration_since(since) >= policy.interval);
+            let file_due = chain.roll_is_due(&self.io.jobs.publisher().policy, now);
+            if full || file_due || state.stale_position(now) {
+                due.push(index);
+            }
+        }
+        if due.is_empty() {
+            return;
+        }
+        self.observe_positions(now);
+        let mut round = Vec::with_capacity(due.len());
+        for (index, state) in self.assignment.iter_mut().enumerate() {
+            if due.binary_search(&index).is_ok() {
+                let publish_position = state.stale_position(now);
+                round.extend(publishing_of(state, publish_position, &mut self.spares));
+            }
+        }
+        self.start(round);
+    }
+
+    pub(super) fn start(&self, round: Vec<Publishing>) {
+        if !round.is_empty() {
+            self.io.jobs.publish(round);
+        }
+    }
+
+    /// At 90 % of the limit the largest buffers are flushed early, at the limit everything is paused, below 80 % it goes
+    /// on. A partition that gathers too much behind its own batch is paused by itself.
+    pub(super) fn apply_memory_limit(&mut self, now: Instant) {
+        let limit = self.io.flush.memory_limit;
+        let used: usize = self.assignment.iter().map(PartitionState::memory).sum();
+        if used >= limit / 10 * 9 {
+            self.flush_largest(used - limit / 10 * 8, now);
+        }
+        self.memory_paused = used >= limit || (self.memory_paused && used >= limit / 10 * 8);
+        let behind_max = self.io.flush.bytes.saturating_mul(FLUSHES_BEHIND_MAX);
+        let mut pause = Vec::new();
+        let mut resume = Vec::new();
+        for state in self.assignment.iter_mut().filter(|state| !state.is_opening()) {
+            let wanted =
+                self.memory_paused || (state.is_publishing() && state.buffered_bytes() >= behind_max);
+            if wanted != state.paused() {
+                state.set_paused(wanted);
+                if wanted { &mut pause } else { &mut resume }.push(state.partition().clone());
+            }
+        }
+        let paused = self.assignment.iter().filter(|state| state.paused()).count();
+        self.io.metrics.memory(used, limit, paused);
+        for result in [
+            (!pause.is_empty()).then(|| self.io.consumer.pause(&pause)),
+            (!resume.is_empty()).then(|| self.io.consumer.resume(&resume)),
+        ] {
+            if let Some(Err(error)) = result {
+                self.io.metrics.error("consume", "pause");
+                tracing::warn!(%error, "cannot pause or resume partitions");
+            }
+        }
+    }
+
+    fn flush_largest(&mut self, bytes: usize, now: Instant) {
+        let mut sizes: Vec<(usize, TopicPartition)> = self
+            .assignment
+            .iter()
+            .filter(|state| state.idle_chain().is_some() && state.buffered_bytes() > 0)
+            .map(|state| (state.buffered_bytes(), state.partition().clone()))
+            .collect();
+        if sizes.is_empty() {
+            return;
+        }
+        sizes.sort_unstable_by(|a, b| b.cmp(a));
+        self.observe_positions(now);
+        let mut freed = 0;
+        let mut round = Vec::new();
+        for (size, partition) in sizes {
+            if freed >= bytes {
+                break;
+            }
+            freed += size;
+            round.extend(
+                self.assignment
+                    .get_mut(&partition)
+                    .and_then(|state| publishing_of(state, false, &mut self.spares)),
+            );
+        }
+        self.start(round);
+    }
+}
+
+/// Takes what is buffered out of a partition; `None` while a batch is on its way.
+pub(super) fn publishing_of(
+    state: &mut PartitionState,
+    publish_position: bool,
+    spares: &mut Vec<SpareBuffer>,
+) -> Option<Publishing> {
+    let (chain, batch, namespace) = state.freeze()?;
+    if let Some(spare) = spares.pop() {
+        state.reuse(spare);
+    }
+    Some(Publishing {
+        identity: state.identity().clone(),
+        epoch: state.epoch(),
+        chain,
+        batch,
+        namespace,
+        publish_position,
+        given_up: state.given_up(),
+    })
+}

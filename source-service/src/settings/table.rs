@@ -1,0 +1,191 @@
+//! The table of the source's settings: names, defaults, and what people read about them.
+
+use shared::{
+    kafka_client::{
+        KAFKA_BROKERS, KAFKA_OPTIONS, KAFKA_SASL_MECHANISM, KAFKA_SASL_PASSWORD, KAFKA_SASL_USERNAME,
+        KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CA, KAFKA_SSL_CERT, KAFKA_SSL_KEY,
+    },
+    settings::{
+        Answer, DLQ_TOPIC, LOG_FORMAT, LOG_LEVEL, OldName, SHUTDOWN_TIMEOUT, Secrecy, Setting, TOPIC_PREFIX,
+        Table, admin_addr,
+    },
+};
+
+const MONGODB: &str = "MongoDB";
+const SOURCE: &str = "Source";
+const TOPICS: &str = "Topics";
+
+pub(super) const MONGO_URI: Setting = Setting {
+    name: "MONGO_URI",
+    default: None,
+    secret: Secrecy::Uri,
+    expects: "mongodb://host:port/?replicaSet=name or mongodb+srv://host",
+    help: "MongoDB replica set or sharded cluster to read from.",
+    group: MONGODB,
+};
+pub(super) const MONGO_DATABASES: Setting = Setting::public(
+    "MONGO_DATABASES",
+    None,
+    "exact database names, separated by commas",
+    "Databases to read whole; the whole deployment if neither this nor MONGO_COLLECTIONS is set.",
+    MONGODB,
+);
+pub(super) const MONGO_COLLECTIONS: Setting = Setting::public(
+    "MONGO_COLLECTIONS",
+    None,
+    "exact names as database.collection, separated by commas",
+    "Collections to read, beside those of MONGO_DATABASES.",
+    MONGODB,
+);
+pub(super) const FULL_DOCUMENT: Setting = Setting::public(
+    "FULL_DOCUMENT",
+    Some("updateLookup"),
+    "default, updateLookup, whenAvailable or required",
+    "The document that an update event carries: none, as it is now, or its post-image.",
+    MONGODB,
+);
+pub(super) const FULL_DOCUMENT_BEFORE: Setting = Setting::public(
+    "FULL_DOCUMENT_BEFORE",
+    Some("whenAvailable"),
+    "off, whenAvailable or required",
+    "The document before the change, where its collection keeps pre-images; off for servers before 6.0.",
+    MONGODB,
+);
+pub(super) const SOURCE_ID: Setting = Setting::public(
+    "SOURCE_ID",
+    Some("default"),
+    "1 to 64 of a-z, 0-9 and '-'",
+    "Name of this source: its position and its transactions go by it. A second instance with the same name takes over.",
+    SOURCE,
+);
+pub(super) const KEY_FORMAT: Setting = Setting::public(
+    "KEY_FORMAT",
+    Some("json"),
+    "json or plain",
+    "The document's _id as record key: relaxed Extended JSON, or bare text. To be changed only after an orderly stop.",
+    SOURCE,
+);
+pub(super) const JSON_DIALECT: Setting = Setting::public(
+    "JSON_DIALECT",
+    Some("relaxed"),
+    "relaxed or canonical",
+    "Extended JSON v2 of documents in the value.",
+    SOURCE,
+);
+pub(super) const TOKEN_INTERVAL: Setting = Setting::public(
+    "TOKEN_INTERVAL",
+    Some("10s"),
+    "a duration between 100ms and 1h",
+    "How often the position is committed while nothing happens in scope.",
+    SOURCE,
+);
+pub(super) const TRANSACTION_TIMEOUT: Setting = Setting::public(
+    "TRANSACTION_TIMEOUT",
+    Some("30s"),
+    "a duration between 2s and 15m",
+    "How long Kafka leaves a transaction of ours open when we are gone; not above the brokers' transaction.max.timeout.ms.",
+    SOURCE,
+);
+pub(super) const BROKER_CHECK: Setting = Setting::public(
+    "BROKER_CHECK",
+    Some("on"),
+    "on or skip",
+    "Whether every broker is asked for transaction.partition.verification.enable, which exactly-once rests on.",
+    SOURCE,
+);
+pub(super) const TOPIC_PARTITIONS: Setting = Setting::public(
+    "TOPIC_PARTITIONS",
+    Some("3"),
+    "a number between 1 and 10000",
+    "Partitions of a new data topic.",
+    TOPICS,
+);
+pub(super) const TOPIC_REPLICATION: Setting = Setting::public(
+    "TOPIC_REPLICATION",
+    None,
+    "a number between 1 and 100",
+    "Replicas of a new topic; 3 if not set, 1 when all brokers are on this machine.",
+    TOPICS,
+);
+pub(super) const TOPIC_MIN_ISR: Setting = Setting::public(
+    "TOPIC_MIN_ISR",
+    None,
+    "a number between 1 and TOPIC_REPLICATION",
+    "Replicas that have to confirm a write; 2 if not set, 1 when all brokers are on this machine.",
+    TOPICS,
+);
+pub(super) const TOPIC_RETENTION: Setting = Setting::public(
+    "TOPIC_RETENTION",
+    Some("14d"),
+    "a duration between 1m and 10y",
+    "How long a new topic keeps events, by their time.",
+    TOPICS,
+);
+pub(super) const TOPIC_MAX_MESSAGE_BYTES: Setting = Setting::public(
+    "TOPIC_MAX_MESSAGE_BYTES",
+    Some("16MiB"),
+    "a size between 1MiB and 100MiB",
+    "Largest record of a topic after compression.",
+    TOPICS,
+);
+
+pub(super) const ADMIN_ADDR: Setting =
+    admin_addr("127.0.0.1:9464", "an IP address with a port, such as 127.0.0.1:9464");
+
+/// Everything that can be set.
+pub(super) const TABLE: Table = &[
+    &MONGO_URI,
+    &MONGO_DATABASES,
+    &MONGO_COLLECTIONS,
+    &FULL_DOCUMENT,
+    &FULL_DOCUMENT_BEFORE,
+    &SOURCE_ID,
+    &KEY_FORMAT,
+    &JSON_DIALECT,
+    &TOKEN_INTERVAL,
+    &TRANSACTION_TIMEOUT,
+    &BROKER_CHECK,
+    &KAFKA_BROKERS,
+    &TOPIC_PREFIX,
+    &DLQ_TOPIC,
+    &KAFKA_SECURITY_PROTOCOL,
+    &KAFKA_SASL_MECHANISM,
+    &KAFKA_SASL_USERNAME,
+    &KAFKA_SASL_PASSWORD,
+    &KAFKA_SSL_CA,
+    &KAFKA_SSL_CERT,
+    &KAFKA_SSL_KEY,
+    &KAFKA_OPTIONS,
+    &TOPIC_PARTITIONS,
+    &TOPIC_REPLICATION,
+    &TOPIC_MIN_ISR,
+    &TOPIC_RETENTION,
+    &TOPIC_MAX_MESSAGE_BYTES,
+    &ADMIN_ADDR,
+    &LOG_FORMAT,
+    &LOG_LEVEL,
+    &SHUTDOWN_TIMEOUT,
+];
+
+/// Names that users of similar scripts know, and those of later versions.
+pub(super) const OLD_NAMES: &[OldName] = &[
+    OldName { name: "MONGO_DB", answer: Answer::Means(&MONGO_DATABASES) },
+    OldName { name: "MONGO_COLL", answer: Answer::Refused("MONGO_COLLECTIONS=<database>.<collection>") },
+    OldName { name: "MONGO_FULL_DOC", answer: Answer::Means(&FULL_DOCUMENT) },
+    OldName {
+        name: "RESUME_TOKEN_PATH",
+        answer: Answer::Replaced("nothing: the position lies in Kafka, beside the events"),
+    },
+    OldName::not_yet("MONGO_EXCLUDE"),
+    OldName::not_yet("OPERATIONS"),
+    OldName::not_yet("PIPELINE_FILE"),
+    OldName::not_yet("START_FROM"),
+    OldName::not_yet("ON_POSITION_LOST"),
+    OldName::not_yet("COMMIT_INTERVAL"),
+    OldName::not_yet("VALUE_FORMAT"),
+    OldName::not_yet("EVENT_PROFILE"),
+    OldName::not_yet("TOMBSTONES"),
+    OldName::not_yet("FIELD_POLICY_FILE"),
+    OldName::not_yet("OVERSIZE"),
+    OldName::not_yet("DELIVERY"),
+];
