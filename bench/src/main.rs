@@ -3,8 +3,9 @@
 //! ```text
 //!   load N events ─▶ oplog ─┬─ raw drain of a cursor      ┐ in turn,
 //!                           └─ source-service, prefix k ──┘ k = 1 … repetitions
-//!   topic of prefix k ──────┬─ raw consume                ┐ in turn
-//!                           └─ sink-service, directory k ─┘
+//!   topic of prefix k ──────┬─ raw consume                ┐
+//!                           ├─ raw consume to a file      ├ in turn
+//!                           └─ sink-service, directory k ┘
 //!   then 1,000 events/s: how long until a read_committed consumer has them
 //! ```
 //!
@@ -40,7 +41,7 @@ const LATENCY_RATE: u64 = 1000;
 #[command(name = "bench")]
 struct Arguments {
     /// Events of 0.5 KB.
-    #[arg(long, default_value_t = 300_000)]
+    #[arg(long, default_value_t = 1_000_000)]
     events: u64,
     /// How often each measurement is repeated.
     #[arg(long, default_value_t = 3)]
@@ -100,7 +101,8 @@ async fn measure(arguments: Arguments) -> Result<Vec<Figure>> {
     eprintln!("loading {} events", arguments.events);
     load::insert_all(&client, arguments.events).await?;
 
-    let (mut drains, mut sources, mut consumes, mut sinks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut drains, mut sources) = (Vec::new(), Vec::new());
+    let (mut consumes, mut writes, mut sinks) = (Vec::new(), Vec::new(), Vec::new());
     for lane in &lanes {
         eprintln!("repetition {}: cursor, source", lane.number);
         drains.push(raw::drain_stream(&client, from, arguments.events).await?);
@@ -110,9 +112,14 @@ async fn measure(arguments: Arguments) -> Result<Vec<Figure>> {
     let records = arguments.events + 1;
     for lane in &lanes {
         eprintln!("repetition {}: consumer, sink", lane.number);
-        let (brokers, topic) = (brokers.clone(), lane.topic());
-        let consume = spawn_blocking(move || raw::drain_topic(&brokers, &topic, records)).await;
+        let (bootstrap, topic) = (brokers.clone(), lane.topic());
+        let consume = spawn_blocking(move || raw::drain_topic(&bootstrap, &topic, records)).await;
         consumes.push(consume.context("a consumer's thread")??);
+        let (bootstrap, topic) = (brokers.clone(), lane.topic());
+        let file = folder.path().join(format!("raw-{}.jsonl", lane.number));
+        let write =
+            spawn_blocking(move || raw::drain_topic_to_file(&bootstrap, &topic, records, &file)).await;
+        writes.push(write.context("a consumer's thread")??);
         sinks.push(lane.run_sink(records).await?);
     }
     eprintln!("latency at {LATENCY_RATE} events/s");
@@ -123,6 +130,7 @@ async fn measure(arguments: Arguments) -> Result<Vec<Figure>> {
     let drain_rate = median(drains.iter().map(|spent| events / spent.wall.as_secs_f64()));
     let source_rate = median(sources.iter().map(|run| run.per_second));
     let consume_rate = median(consumes.iter().map(|spent| events / spent.wall.as_secs_f64()));
+    let write_rate = median(writes.iter().map(|spent| events / spent.wall.as_secs_f64()));
     let sink_rate = median(sinks.iter().map(|run| run.per_second));
     let megabytes = |bytes: u64| count(bytes / 1024).map(|kilobytes| kilobytes / 1024.0);
     let peak = |runs: &[services::Run]| {
@@ -153,8 +161,16 @@ async fn measure(arguments: Arguments) -> Result<Vec<Figure>> {
             "s/million",
             Target::None,
         ),
+        Figure::new("raw consumer to a file", write_rate, "records/s", Target::None),
+        Figure::new(
+            "raw consumer to a file, CPU",
+            median(writes.iter().map(|spent| per_million(spent.cpu))),
+            "s/million",
+            Target::None,
+        ),
         Figure::new("sink", sink_rate, "rows/s", Target::None),
         Figure::new("sink / raw consumer", sink_rate / consume_rate, "ratio", Target::AtLeast(0.5)),
+        Figure::new("sink / raw consumer to a file", sink_rate / write_rate, "ratio", Target::None),
         Figure::new(
             "sink, CPU",
             median(sinks.iter().map(|run| per_million(run.cpu))),

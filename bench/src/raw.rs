@@ -1,6 +1,11 @@
 //! What the drivers alone can do: the yardstick for both services.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs::File,
+    io::Write as _,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use mongodb::{
@@ -16,6 +21,8 @@ use rdkafka::{
 use crate::{load::DATABASE, usage};
 
 const STALL_LIMIT: Duration = Duration::from_secs(60);
+/// The sink's FLUSH_BYTES.
+const SYNC_BYTES: usize = 8 * 1024 * 1024;
 
 /// How long the events took, and what the process spent on them.
 #[derive(Clone, Copy, Debug)]
@@ -63,21 +70,57 @@ pub(crate) async fn drain_stream(client: &Client, from: Timestamp, count: u64) -
 /// # Errors
 /// The broker's, or that they do not come.
 pub(crate) fn drain_topic(bootstrap: &str, topic: &str, count: u64) -> Result<Spent> {
+    let mut bytes = 0;
+    let spent = drain(bootstrap, topic, count, |value| {
+        bytes += value.len();
+        Ok(())
+    })?;
+    anyhow::ensure!(bytes > 0, "{topic} has only empty records");
+    Ok(spent)
+}
+
+/// As [`drain_topic`], and writes the values to a file that is synced after each [`SYNC_BYTES`], as the sink syncs after each
+/// flush: what reading and durable writing cost when nothing is checked and nothing else is kept.
+///
+/// # Errors
+/// The broker's, or the file system's.
+pub(crate) fn drain_topic_to_file(bootstrap: &str, topic: &str, count: u64, path: &Path) -> Result<Spent> {
+    let mut file = File::create(path).context("create a file")?;
+    let mut lines = Vec::with_capacity(SYNC_BYTES);
+    let mut write = |lines: &mut Vec<u8>| {
+        file.write_all(lines).and_then(|()| file.sync_data()).context("write lines")?;
+        lines.clear();
+        Ok(())
+    };
+    let spent = drain(bootstrap, topic, count, |value| {
+        lines.extend_from_slice(value);
+        lines.push(b'\n');
+        if lines.len() >= SYNC_BYTES { write(&mut lines) } else { Ok(()) }
+    })?;
+    write(&mut lines)?;
+    Ok(spent)
+}
+
+fn drain(
+    bootstrap: &str,
+    topic: &str,
+    count: u64,
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<Spent> {
     let consumer = consumer(bootstrap)?;
     assign(&consumer, topic, Offset::Beginning)?;
     let own = std::process::id();
     let (start, cpu) = (Instant::now(), usage::cpu_time(own)?);
-    let (mut seen, mut bytes) = (0_u64, 0);
+    let mut seen = 0_u64;
     while seen < count {
         if let Some(message) = consumer.poll(Duration::from_millis(100)) {
-            bytes += message.context("read the topic")?.payload_len();
+            take(message.context("read the topic")?.payload().unwrap_or_default())?;
             seen += 1;
         }
         if start.elapsed() > STALL_LIMIT * 2 {
             bail!("only {seen} of {count} records in {topic}");
         }
     }
-    anyhow::ensure!(bytes > 0, "{topic} has only empty records");
     Ok(Spent { wall: start.elapsed(), cpu: usage::cpu_time(own)?.saturating_sub(cpu) })
 }
 

@@ -161,8 +161,8 @@ struct Object<'a> {
 
 impl<'a> Object<'a> {
     fn validate(value: &'a [u8]) -> Result<Self, (DeadLetterReason, String)> {
-        let text =
-            std::str::from_utf8(value).map_err(|error| (DeadLetterReason::InvalidUtf8, error.to_string()))?;
+        let text = simdutf8::compat::from_utf8(value)
+            .map_err(|error| (DeadLetterReason::InvalidUtf8, error.to_string()))?;
         let invalid = |error: serde_json::Error| (DeadLetterReason::InvalidJson, position_of(&error));
         let mut json = serde_json::Deserializer::from_str(text);
         let is_object = text.trim_ascii_start().starts_with('{');

@@ -11,6 +11,7 @@ mod fenced;
 mod harness;
 mod idle;
 mod kill_nine;
+mod large_records;
 mod mongod_restart;
 mod poison;
 mod rebalance;
