@@ -1,19 +1,11 @@
 //! Azurite 3.37, Azure's own storage emulator: the blob endpoint, which is the one the lake is written through.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use tempfile::TempDir;
 
-use super::START_LIMIT;
-use crate::{
-    folders, http, paths,
-    ports::free_port,
-    process::{Process, Signal},
-};
+use super::{ServerProcess, is_a_server_process};
+use crate::{folders, http, paths, ports::free_port};
 
 /// Azurite's public, documented account; it exists in every Azurite and nowhere else.
 pub const ACCOUNT: &str = "devstoreaccount1";
@@ -26,19 +18,18 @@ pub const ACCOUNT_KEY: &str =
 pub enum AzuriteStorage {
     /// Gone with the process; the faster one.
     Memory,
-    /// In the server's folder: survives [`Azurite::restart`].
+    /// In the server's folder: survives [`Azurite::restart`] after a clean stop, which writes the index.
     Folder,
 }
 
 /// A running Azurite.
 #[derive(Debug)]
 pub struct Azurite {
-    process: Process,
+    server: ServerProcess,
     port: u16,
-    node: PathBuf,
-    arguments: Vec<String>,
-    folder: TempDir,
 }
+
+is_a_server_process!(Azurite);
 
 impl Azurite {
     /// Starts an empty one and waits until it answers.
@@ -65,8 +56,8 @@ impl Azurite {
             AzuriteStorage::Memory => arguments.push("--inMemoryPersistence".to_owned()),
             AzuriteStorage::Folder => arguments.extend(["-l".to_owned(), "blobs".to_owned()]),
         }
-        let process = spawn(&node, &arguments, folder.path())?;
-        let mut server = Self { process, port, node, arguments, folder };
+        let server = ServerProcess::start("azurite", node, arguments, folder)?;
+        let mut server = Self { server, port };
         server.wait_until_it_answers().await?;
         Ok(server)
     }
@@ -92,66 +83,22 @@ impl Azurite {
         .to_vec()
     }
 
-    pub fn log(&self) -> &Path {
-        self.process.log()
-    }
-
-    /// `kill -9`.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub fn kill9(&mut self) -> Result<()> {
-        self.process.kill_and_wait()
-    }
-
-    /// `SIGSTOP`: the server hangs, its sockets stay open.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub fn sigstop(&mut self) -> Result<()> {
-        self.process.signal(Signal::Stop)
-    }
-
-    /// `SIGCONT`.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub fn sigcont(&mut self) -> Result<()> {
-        self.process.signal(Signal::Cont)
-    }
-
-    /// A clean shutdown: Azurite writes its index to the folder only then.
-    ///
-    /// # Errors
-    /// If it has not ended within 30 s.
-    pub async fn stop(&mut self) -> Result<()> {
-        self.process.signal(Signal::Term)?;
-        self.process.wait_for_end(Duration::from_secs(30)).await.map(|_status| ())
-    }
-
     /// Starts again on the same port; blobs are still there with [`AzuriteStorage::Folder`] after a clean stop.
     ///
     /// # Errors
     /// As [`Azurite::start`].
     pub async fn restart(&mut self) -> Result<()> {
-        self.process.kill_and_wait()?;
-        self.process = spawn(&self.node, &self.arguments, self.folder.path())?;
+        self.server.start_again()?;
         self.wait_until_it_answers().await
     }
 
     async fn wait_until_it_answers(&mut self) -> Result<()> {
         let port = self.port;
         // Any answer will do: an unsigned request is refused, but by a server that serves.
-        self.process
-            .wait_until_ready(START_LIMIT, || async move {
-                http::get(port, &format!("/{ACCOUNT}?comp=list")).is_ok()
-            })
+        self.server
+            .wait_until_ready(|| async move { http::get(port, &format!("/{ACCOUNT}?comp=list")).is_ok() })
             .await
     }
-}
-
-fn spawn(node: &Path, arguments: &[String], folder: &Path) -> Result<Process> {
-    Process::start("azurite", node, arguments, &[], folder, &folder.join("azurite.log"))
 }
 
 fn find_node() -> Result<PathBuf> {

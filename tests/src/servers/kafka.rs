@@ -1,25 +1,15 @@
 //! A real Apache Kafka 4.1 broker, KRaft, broker and controller in one process.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fmt::Write as _, fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use rdkafka::{
     ClientConfig,
     consumer::{BaseConsumer, Consumer},
 };
-use tempfile::TempDir;
 
-use super::START_LIMIT;
-use crate::{
-    folders, paths,
-    ports::free_port,
-    process::{Process, Signal},
-};
+use super::{START_LIMIT, ServerProcess, is_a_server_process};
+use crate::{folders, paths, ports::free_port, process::Process};
 
 /// A fixed cluster id: folders are never shared, so nothing tells clusters apart by it.
 const CLUSTER_ID: &str = "YXRsYXMtbGFrZS10ZXN0cw";
@@ -42,12 +32,11 @@ impl Default for KafkaOptions {
 /// A running broker.
 #[derive(Debug)]
 pub struct Kafka {
-    process: Process,
+    server: ServerProcess,
     port: u16,
-    java: PathBuf,
-    arguments: Vec<String>,
-    folder: TempDir,
 }
+
+is_a_server_process!(Kafka);
 
 impl Kafka {
     /// Formats an empty log folder, starts the broker and waits until it answers a metadata request.
@@ -80,8 +69,8 @@ impl Kafka {
         format_storage(&java, &common, folder.path()).await?;
         let arguments: Vec<String> =
             common.into_iter().chain(["kafka.Kafka".to_owned(), "server.properties".to_owned()]).collect();
-        let process = spawn(&java, &arguments, folder.path())?;
-        let mut broker = Self { process, port, java, arguments, folder };
+        let server = ServerProcess::start("kafka", java, arguments, folder)?;
+        let mut broker = Self { server, port };
         broker.wait_until_it_answers().await?;
         Ok(broker)
     }
@@ -91,50 +80,12 @@ impl Kafka {
         format!("127.0.0.1:{}", self.port)
     }
 
-    pub fn log(&self) -> &Path {
-        self.process.log()
-    }
-
-    /// `kill -9`.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub fn kill9(&mut self) -> Result<()> {
-        self.process.kill_and_wait()
-    }
-
-    /// `SIGSTOP`: the broker hangs, its sockets stay open.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub fn sigstop(&mut self) -> Result<()> {
-        self.process.signal(Signal::Stop)
-    }
-
-    /// `SIGCONT`.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub fn sigcont(&mut self) -> Result<()> {
-        self.process.signal(Signal::Cont)
-    }
-
-    /// A clean shutdown.
-    ///
-    /// # Errors
-    /// If it has not ended within 60 s.
-    pub async fn stop(&mut self) -> Result<()> {
-        self.process.signal(Signal::Term)?;
-        self.process.wait_for_end(Duration::from_secs(60)).await.map(|_status| ())
-    }
-
     /// Starts again on the same port and data, after a kill or a stop, and waits until it answers.
     ///
     /// # Errors
     /// As [`Kafka::start`].
     pub async fn restart(&mut self) -> Result<()> {
-        self.process.kill_and_wait()?;
-        self.process = spawn(&self.java, &self.arguments, self.folder.path())?;
+        self.server.start_again()?;
         self.wait_until_it_answers().await
     }
 
@@ -148,8 +99,8 @@ impl Kafka {
             .create()
             .context("make a Kafka client")?;
         let client = std::sync::Arc::new(client);
-        self.process
-            .wait_until_ready(START_LIMIT, || {
+        self.server
+            .wait_until_ready(|| {
                 let client = client.clone();
                 async move {
                     let asked = tokio::task::spawn_blocking(move || {
@@ -162,10 +113,6 @@ impl Kafka {
             })
             .await
     }
-}
-
-fn spawn(java: &Path, arguments: &[String], folder: &Path) -> Result<Process> {
-    Process::start("kafka", java, arguments, &[], folder, &folder.join("kafka.log"))
 }
 
 async fn format_storage(java: &Path, common: &[String], folder: &Path) -> Result<()> {

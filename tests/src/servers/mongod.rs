@@ -1,9 +1,6 @@
 //! A real mongod 6.0.5: a replica set of one, which is what change streams and transactions need.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use mongodb::{
@@ -11,15 +8,9 @@ use mongodb::{
     bson::{Document, doc},
     options::ClientOptions,
 };
-use tempfile::TempDir;
 
-use super::START_LIMIT;
-use crate::{
-    folders, paths,
-    ports::free_port,
-    process::{Process, Signal},
-    wait,
-};
+use super::{ServerProcess, is_a_server_process};
+use crate::{folders, paths, ports::free_port, wait};
 
 /// How the server is started; the default suits most tests.
 #[derive(Clone, Debug)]
@@ -43,12 +34,11 @@ impl Default for MongodOptions {
 /// A running mongod.
 #[derive(Debug)]
 pub struct Mongod {
-    process: Process,
+    server: ServerProcess,
     port: u16,
-    program: PathBuf,
-    arguments: Vec<String>,
-    folder: TempDir,
 }
+
+is_a_server_process!(Mongod);
 
 impl Mongod {
     /// Starts with an empty data folder and waits until it is the writable primary.
@@ -76,8 +66,8 @@ impl Mongod {
         if options.test_commands {
             arguments.extend(["--setParameter".to_owned(), "enableTestCommands=1".to_owned()]);
         }
-        let process = spawn(&program, &arguments, folder.path())?;
-        let mut server = Self { process, port, program, arguments, folder };
+        let server = ServerProcess::start("mongod", program, arguments, folder)?;
+        let mut server = Self { server, port };
         server.initiate().await?;
         server.wait_until_writable().await?;
         Ok(server)
@@ -111,58 +101,20 @@ impl Mongod {
         reply.with_context(|| format!("run {text}"))
     }
 
-    pub fn log(&self) -> &Path {
-        self.process.log()
-    }
-
-    /// `kill -9`.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub fn kill9(&mut self) -> Result<()> {
-        self.process.kill_and_wait()
-    }
-
-    /// `SIGSTOP`: the server hangs, its sockets stay open.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub fn sigstop(&mut self) -> Result<()> {
-        self.process.signal(Signal::Stop)
-    }
-
-    /// `SIGCONT`.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub fn sigcont(&mut self) -> Result<()> {
-        self.process.signal(Signal::Cont)
-    }
-
-    /// A clean shutdown.
-    ///
-    /// # Errors
-    /// If it has not ended within 60 s.
-    pub async fn stop(&mut self) -> Result<()> {
-        self.process.signal(Signal::Term)?;
-        self.process.wait_for_end(Duration::from_secs(60)).await.map(|_status| ())
-    }
-
     /// Starts again on the same port and data, after a kill or a stop, and waits until it is writable.
     ///
     /// # Errors
     /// As [`Mongod::start`].
     pub async fn restart(&mut self) -> Result<()> {
-        self.process.kill_and_wait()?;
-        self.process = spawn(&self.program, &self.arguments, self.folder.path())?;
+        self.server.start_again()?;
         self.wait_until_writable().await
     }
 
     async fn initiate(&mut self) -> Result<()> {
         let port = self.port;
         let client = self.direct_client().await?;
-        self.process
-            .wait_until_ready(START_LIMIT, || {
+        self.server
+            .wait_until_ready(|| {
                 let client = client.clone();
                 async move {
                     let members = vec![doc! { "_id": 0, "host": format!("127.0.0.1:{port}") }];
@@ -175,8 +127,8 @@ impl Mongod {
 
     async fn wait_until_writable(&mut self) -> Result<()> {
         let client = self.direct_client().await?;
-        self.process
-            .wait_until_ready(START_LIMIT, || {
+        self.server
+            .wait_until_ready(|| {
                 let client = client.clone();
                 async move {
                     let hello = client.database("admin").run_command(doc! { "hello": 1 }).await;
@@ -194,10 +146,6 @@ impl Mongod {
         options.connect_timeout = Some(Duration::from_secs(1));
         Client::with_options(options).context("make a MongoDB client")
     }
-}
-
-fn spawn(program: &Path, arguments: &[String], folder: &Path) -> Result<Process> {
-    Process::start("mongod", program, arguments, &[], folder, &folder.join("mongod.log"))
 }
 
 /// Waits until the replica set acknowledges a majority write: what a workload needs after a restart.
