@@ -20,7 +20,7 @@ use crate::{
 /// `now`, `timestamp:…` or `token:…`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StartFrom {
-    /// What MongoDB has committed by the moment of asking is left out.
+    /// From the time that MongoDB is at when it is asked: its newest event may be the first.
     Now,
     /// Events at this time and after it.
     Time(ClusterTime),
