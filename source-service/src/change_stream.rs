@@ -12,6 +12,8 @@
 //! Replies are raw because typed events cost the client seven times more. `startAfter` is used always, never `resumeAfter`: it alone
 //! goes on behind an `invalidate`.
 
+mod oplog;
+mod probe;
 mod reader;
 
 use std::{thread, time::Duration};
@@ -29,12 +31,13 @@ use tokio::{
 };
 
 use self::reader::Reader;
+pub use self::{oplog::OplogStart, probe::Acceptance};
 use crate::{
     metrics::StreamMetrics,
     scope::Scope,
     status::Status,
     stream_error::{self, Phase, Verdict},
-    token_record::{Position, ResumeToken},
+    token_record::{Position, ResumeToken, fingerprint},
 };
 
 /// How long the first contact may take before the process ends with "dependency unreachable".
@@ -46,6 +49,17 @@ pub struct StreamOptions {
     pub scope: Scope,
     pub full_document: FullDocument,
     pub full_document_before: FullDocumentBefore,
+}
+
+impl StreamOptions {
+    /// Of all that decides which events the stream has, and in which form: a token of another stream may not resume this one.
+    pub fn fingerprint(&self) -> String {
+        fingerprint(&[
+            &self.scope.to_string(),
+            &format!("{:?}", self.full_document),
+            &format!("{:?}", self.full_document_before),
+        ])
+    }
 }
 
 /// `FULL_DOCUMENT`: what an update event carries beside the change itself.

@@ -25,6 +25,7 @@ pub mod pump;
 pub mod recovery;
 pub mod scope;
 pub mod settings;
+pub mod start_from;
 pub mod status;
 pub mod stream_error;
 pub mod token_record;

@@ -16,7 +16,7 @@ use shared::{
 
 use self::table::{
     ADMIN_ADDR, BROKER_CHECK, FULL_DOCUMENT, FULL_DOCUMENT_BEFORE, JSON_DIALECT, KEY_FORMAT,
-    MONGO_COLLECTIONS, MONGO_DATABASES, MONGO_URI, OLD_NAMES, SOURCE_ID, TABLE, TOKEN_INTERVAL,
+    MONGO_COLLECTIONS, MONGO_DATABASES, MONGO_URI, OLD_NAMES, SOURCE_ID, START_FROM, TABLE, TOKEN_INTERVAL,
     TOPIC_MAX_MESSAGE_BYTES, TOPIC_MIN_ISR, TOPIC_PARTITIONS, TOPIC_REPLICATION, TOPIC_RETENTION,
     TRANSACTION_TIMEOUT,
 };
@@ -24,6 +24,7 @@ use crate::{
     change_stream::{FullDocument, FullDocumentBefore, StreamOptions},
     envelope::{JsonDialect, KeyFormat},
     scope::{Scope, parse_collection, parse_database},
+    start_from::StartFrom,
     topics::TopicSettings,
 };
 
@@ -57,6 +58,7 @@ pub struct SourceSettings {
     pub mongo_uri: Secret,
     pub stream: StreamOptions,
     pub source_id: String,
+    pub start_from: StartFrom,
     pub key_format: KeyFormat,
     pub dialect: JsonDialect,
     pub token_interval: Duration,
@@ -99,6 +101,7 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
             text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
         if legal && text.len() <= 64 { Ok(text.to_owned()) } else { Err(Expected::AsDeclared) }
     });
+    let start_from = reader.parsed(&START_FROM, StartFrom::parse);
     let key_format = reader.choice(&KEY_FORMAT).map(|name| match name {
         KeyFormatName::Json => KeyFormat::ExtendedJson,
         KeyFormatName::Plain => KeyFormat::Plain,
@@ -128,6 +131,7 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
             full_document_before: full_document_before?,
         },
         source_id: source_id?,
+        start_from: start_from?,
         key_format: key_format?,
         dialect: dialect?,
         token_interval: token_interval?,

@@ -49,13 +49,15 @@ impl ResumeToken {
         ClusterTime::from_token_data(self.0.get_str("_data").ok()?)
     }
 
-    fn to_extended_json(&self) -> serde_json::Value {
+    /// Canonical: every type comes back as it was.
+    pub fn to_extended_json(&self) -> serde_json::Value {
         let document =
             Document::try_from(self.0.as_ref()).expect("a reply that the driver has walked is valid BSON");
         Bson::Document(document).into_canonical_extjson()
     }
 
-    fn from_extended_json(json: serde_json::Value) -> Option<Self> {
+    /// `None` if this is no token.
+    pub fn from_extended_json(json: serde_json::Value) -> Option<Self> {
         let Ok(Bson::Document(document)) = Bson::try_from(json) else { return None };
         Self::new(&RawDocumentBuf::try_from(&document).ok()?)
     }
@@ -151,6 +153,16 @@ pub enum UnusableRecord {
 }
 
 impl TokenRecord {
+    /// Where a stream with this fingerprint goes on. A token of another stream may not resume it; its time does, and the tails
+    /// keep what is committed from coming twice.
+    pub fn position_for(&self, fingerprint: &str) -> Position {
+        if self.fingerprint == fingerprint {
+            self.position.clone()
+        } else {
+            Position::Time(self.position.cluster_time())
+        }
+    }
+
     pub fn to_json(&self) -> Vec<u8> {
         let time = self.position.cluster_time();
         let json = TokenRecordJson {
@@ -323,6 +335,15 @@ mod tests {
         assert_eq!(json["token"], serde_json::Value::Null);
         assert_eq!(json["clusterTime"], serde_json::json!({"$timestamp": {"t": 7, "i": 2}}));
         assert_eq!(TokenRecord::from_json(&record.to_json()).unwrap(), record);
+    }
+
+    #[test]
+    fn a_token_of_another_stream_is_only_a_time() {
+        let token = ResumeToken::new(&rawdoc! { "_data": DATA }).unwrap();
+        let record = record(Position::After(token));
+        assert_eq!(record.position_for(&fingerprint(&["shop"])), record.position);
+        let time = Position::Time(ClusterTime::new(0x66C1_F3A4, 3));
+        assert_eq!(record.position_for(&fingerprint(&["crm"])), time);
     }
 
     #[test]

@@ -184,7 +184,7 @@ impl Reader {
         drop(self.events.send(StreamEvent { epoch, reply: Err(stop) }).await);
     }
 
-    async fn open_cursor(&self, position: &Position) -> mongodb::error::Result<RawBatchCursor> {
+    pub(super) async fn open_cursor(&self, position: &Position) -> mongodb::error::Result<RawBatchCursor> {
         let target = self.options.scope.target();
         let mut pipeline = vec![doc! { "$changeStream": stage(&self.options, &target, position)? }];
         pipeline.extend(self.options.scope.filter());

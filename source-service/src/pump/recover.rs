@@ -11,6 +11,7 @@ use crate::{
     publisher::Publisher,
     recovery::{self, OwnTopics, Remembered, Tails},
     settings::BrokerCheck,
+    start_from::{self, StartFrom},
     status::{Stage, rfc3339},
     token_record::{Position, TokenRecord, key_format_name},
 };
@@ -34,7 +35,14 @@ impl Pump {
         let topics = OwnTopics { names: self.topics.names(), dead_letters: &self.settings.dead_letters };
         let former = remembered.token.take();
         let (position, run, clean) = match &former {
-            Some(record) => (self.resumed(record)?, record.run, record.clean),
+            Some(record) => {
+                if !self.announced && self.settings.start_from != StartFrom::Now {
+                    tracing::info!(
+                        "the source has a position: START_FROM is for the very first start and has no effect"
+                    );
+                }
+                (self.resumed(record)?, record.run, record.clean)
+            }
             None => {
                 let (shown, stop) = (&self.shown, &self.stop);
                 let own = recovery::own_record_without_token(
@@ -52,7 +60,7 @@ impl Pump {
                 if let Some(place) = own {
                     return Err(Setback::Stop(self.without_token(&place.topic)));
                 }
-                (Position::Time(self.stream.server_time().map_err(Setback::Stop)?), 1, true)
+                (self.first_position()?, 1, true)
             }
         };
         let own = format!("{}/{run}", self.settings.source_id);
@@ -170,6 +178,17 @@ impl Pump {
         )
     }
 
+    /// Where the very first start begins: `START_FROM`.
+    fn first_position(&self) -> Result<Position, Setback> {
+        let settings = &self.settings;
+        let first = start_from::choose(&self.stream, &settings.stream, &settings.start_from);
+        let first = first.map_err(Setback::Stop)?;
+        for unchecked in &first.unchecked {
+            tracing::warn!(unchecked, "START_FROM could not be checked whole");
+        }
+        Ok(first.position)
+    }
+
     /// Where a former run ended, as far as this one may go on there.
     fn resumed(&self, record: &TokenRecord) -> Result<Position, Setback> {
         if record.key_format != self.settings.key_format && !record.clean {
@@ -184,10 +203,8 @@ impl Pump {
             )));
         }
         if record.fingerprint != self.fingerprint {
-            // A token of another stream may not resume this one; its time does, and the tails keep what is committed from coming twice.
             tracing::warn!(cluster_time = %record.position.cluster_time(), "scope or options have changed: the stream is opened at the token's time");
-            return Ok(Position::Time(record.position.cluster_time()));
         }
-        Ok(record.position.clone())
+        Ok(record.position_for(&self.fingerprint))
     }
 }

@@ -58,6 +58,13 @@ pub(super) const SOURCE_ID: Setting = Setting::public(
     "Name of this source: its position and its transactions go by it. A second instance with the same name takes over.",
     SOURCE,
 );
+pub(super) const START_FROM: Setting = Setting::public(
+    "START_FROM",
+    Some("now"),
+    "now, timestamp:<RFC 3339 or seconds> or token:<resume token>",
+    "Where the very first start begins; it has no effect once the source has a position, which `token set` moves.",
+    SOURCE,
+);
 pub(super) const KEY_FORMAT: Setting = Setting::public(
     "KEY_FORMAT",
     Some("json"),
@@ -140,6 +147,7 @@ pub(super) const TABLE: Table = &[
     &FULL_DOCUMENT,
     &FULL_DOCUMENT_BEFORE,
     &SOURCE_ID,
+    &START_FROM,
     &KEY_FORMAT,
     &JSON_DIALECT,
     &TOKEN_INTERVAL,
@@ -179,7 +187,6 @@ pub(super) const OLD_NAMES: &[OldName] = &[
     OldName::not_yet("MONGO_EXCLUDE"),
     OldName::not_yet("OPERATIONS"),
     OldName::not_yet("PIPELINE_FILE"),
-    OldName::not_yet("START_FROM"),
     OldName::not_yet("ON_POSITION_LOST"),
     OldName::not_yet("COMMIT_INTERVAL"),
     OldName::not_yet("VALUE_FORMAT"),

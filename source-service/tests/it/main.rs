@@ -6,5 +6,6 @@
 
 mod recovery;
 mod stage;
+mod start;
 mod stream;
 mod topics;

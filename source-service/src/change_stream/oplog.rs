@@ -1,0 +1,47 @@
+//! How far back MongoDB's oplog reaches: what lies before its first entry can never be read again.
+//!
+//! That a server opens a stream at an old time proves nothing: it does so as long as its oplog still holds the entry with which the
+//! replica set was initiated, whatever the time (seen on 6.0.5). The first entry itself is the answer; not everybody may read it,
+//! and behind `mongos` nobody can.
+
+use std::time::Duration;
+
+use bson::{Document, RawDocumentBuf, doc};
+use mongodb::Client;
+use shared::cluster_time::ClusterTime;
+
+use super::ChangeStream;
+use crate::stream_error;
+
+/// It is one look-up at the start of a collection.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// The oldest change that can still be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OplogStart {
+    At(ClusterTime),
+    /// Why it cannot be told, for people.
+    Unreadable(String),
+}
+
+impl ChangeStream {
+    /// Asks for the first entry of the oplog, in one attempt.
+    pub fn oplog_start(&self) -> OplogStart {
+        let client = self.client.clone();
+        self.runtime.block_on(async move {
+            match tokio::time::timeout(LIMIT, first_entry(&client)).await {
+                Ok(Ok(Some(time))) => OplogStart::At(time),
+                Ok(Ok(None)) => OplogStart::Unreadable("local.oplog.rs has no entry to be seen".to_owned()),
+                Ok(Err(error)) => OplogStart::Unreadable(stream_error::short(&error)),
+                Err(_elapsed) => OplogStart::Unreadable("MongoDB did not answer in time".to_owned()),
+            }
+        })
+    }
+}
+
+async fn first_entry(client: &Client) -> mongodb::error::Result<Option<ClusterTime>> {
+    let oplog = client.database("local").collection::<RawDocumentBuf>("oplog.rs");
+    let first = oplog.find_one(Document::new()).sort(doc! { "$natural": 1 }).projection(doc! { "ts": 1 });
+    let Some(first) = first.await? else { return Ok(None) };
+    Ok(first.get_timestamp("ts").ok().map(|ts| ClusterTime::new(ts.time, ts.increment)))
+}

@@ -1,0 +1,69 @@
+//! Asks MongoDB whether it would open this very stream at a position, without reading on from there.
+
+use std::time::Duration;
+
+use shared::{backoff::Backoff, exit::Stop};
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{ChangeStream, FIRST_CONTACT_LIMIT, StreamOptions, reader::Reader, unreachable_at_start};
+use crate::{
+    metrics::StreamMetrics,
+    status::Status,
+    stream_error::{self, Phase, Verdict},
+    token_record::Position,
+};
+
+/// A server that refuses a position does so at once; one that took it may search long for the first event in scope.
+const SEARCH_LIMIT: Duration = Duration::from_secs(20);
+
+/// The server takes the position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acceptance {
+    /// The stream was open.
+    Opened,
+    /// It did not refuse, and was still looking for the first event when the limit was reached.
+    Searching,
+}
+
+impl ChangeStream {
+    /// Opens the stream at `position` with exactly the stages and options that the reader would use, and closes it again.
+    ///
+    /// # Errors
+    /// The stop that a start from there would end with.
+    pub fn probe(&self, options: &StreamOptions, position: &Position) -> Result<Acceptance, Stop> {
+        // A reader that is never run: what it would ask is asked once.
+        let reader = Reader {
+            client: self.client.clone(),
+            options: options.clone(),
+            status: Status::default(),
+            metrics: StreamMetrics::default(),
+            events: mpsc::channel(1).0,
+            reached: true,
+        };
+        self.runtime.block_on(async {
+            let mut backoff = Backoff::default();
+            let deadline = Instant::now() + FIRST_CONTACT_LIMIT;
+            loop {
+                let opened = tokio::time::timeout(SEARCH_LIMIT, reader.open_cursor(position)).await;
+                let error = match opened {
+                    Ok(Ok(_closed_when_dropped)) => return Ok(Acceptance::Opened),
+                    Ok(Err(error)) => error,
+                    Err(_elapsed) => return Ok(Acceptance::Searching),
+                };
+                match stream_error::classify(&error, Phase::Opening) {
+                    Verdict::Stop(code, advice) => {
+                        let at = format!("cluster time {}", position.cluster_time());
+                        return Err(Stop::new(code, stream_error::stop_text(advice, &error, &at)));
+                    }
+                    Verdict::Reopen(_) => {
+                        let delay = backoff.next_delay();
+                        if Instant::now() + delay > deadline {
+                            return Err(unreachable_at_start(&stream_error::short(&error)));
+                        }
+                        tokio::time::sleep(delay).await;
+                    }
+                }
+            }
+        })
+    }
+}
