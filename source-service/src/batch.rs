@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use chrono::{SecondsFormat, Utc};
 use rdkafka::message::OwnedHeaders;
 use shared::{
+    cluster_time::ClusterTime,
     exit::{ExitCode, Stop},
     namespace::Namespace,
     seeded_bug::{self, SeededBug},
@@ -22,6 +23,8 @@ use crate::{
     partitioner::partition_for_key,
     publisher::{Outgoing, PublishError, Publisher, with_header},
     recovery::Tails,
+    row_event::RowEvent,
+    snapshot::{Chunk, RowIds},
     status::rfc3339,
     topics::{Topic, TopicError, TopicIndex, Topics},
 };
@@ -90,91 +93,140 @@ impl BatchWriter {
     ///
     /// # Errors
     /// See [`BatchError`]; the transaction is in doubt then.
-    pub fn write(
-        &mut self,
-        reply: &Reply,
-        tails: Option<&Tails>,
-        topics: &mut Topics,
-        log: &KafkaLog,
-        publisher: &mut Publisher,
-    ) -> Result<BatchFigures, BatchError> {
-        let now_ms = now_ms();
-        let context = EventContext { processed_at_ms: now_ms, snapshot: false };
-        let mut figures = BatchFigures::default();
-        let mut oldest_wall_ms: Option<i64> = None;
-        let unreadable = |error: &dyn std::fmt::Display| {
-            Stop::new(ExitCode::Defect, format!("a reply of MongoDB cannot be read: {error}"))
-        };
-
+    pub fn write(&mut self, reply: &Reply, to: &mut Destination<'_>) -> Result<BatchFigures, BatchError> {
+        let mut batch = Batch::new(reply.token.cluster_time(), false);
         for element in reply.batch.doc_slices().map_err(|error| unreadable(&error))? {
             let element = element.map_err(|error| unreadable(&error))?;
             let event = element.as_document().ok_or_else(|| unreadable(&"an event is no document"))?;
-            let record = match self.transcoder.transcode(event.as_bytes(), &context) {
-                Ok(record) => record,
-                Err(error) => {
-                    let letter =
-                        DeadLetter::of(event.as_bytes(), &error).ok_or_else(|| refused(&error, reply))?;
-                    let to = DeadLetterPlace { topics, tails, publisher, common: &self.common };
-                    if to.send(&letter, event.as_bytes(), reply)? {
-                        figures.dead_letters.push(letter.reason);
-                    } else {
-                        figures.skipped += 1;
-                    }
-                    continue;
-                }
-            };
-            let index = topic_of(&record, topics, log)?;
-            let topic = topics.get(index);
-            let partition = partition_for_key(record.key, topic.partitions);
-            if tails.is_some_and(|tails| tails.holds(&topic.name, partition, record.event_id)) {
-                figures.skipped += 1;
-                continue;
-            }
-            self.seen += 1;
-            if seeded_bug::planted(SeededBug::DroppedRecord) && self.seen.is_multiple_of(DROPPED_ONE_IN) {
-                continue;
-            }
-            let headroom_ms = headroom(&record, topic, now_ms)?;
-            if figures.headroom_seconds.is_none() {
-                figures.headroom_seconds = headroom_ms.map(seconds);
-            }
-            oldest_wall_ms = oldest_wall_ms.into_iter().chain(record.wall_time_ms).min();
-            figures.bytes += u64::try_from(record.key.len() + record.value.len()).unwrap_or(0);
-            figures.repaired += u64::from(record.repaired_texts);
-            topic.events.count(record.operation);
-
-            let headers = event_headers(&self.common, &mut self.cluster_time, &record);
-            publisher.send(Outgoing {
-                topic: &topic.name,
-                partition,
-                key: record.key,
-                value: record.value,
-                timestamp_ms: record.cluster_time.to_millis(),
-                headers,
-            })?;
+            self.write_event(event.as_bytes(), &mut batch, to)?;
         }
-        figures.age_seconds = oldest_wall_ms.map(|wall_ms| seconds((now_ms - wall_ms).max(0)));
-        Ok(figures)
+        Ok(batch.figures())
+    }
+
+    /// Sends every row of a chunk that is not committed already, as an insert of the chunk's time.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn write_rows(
+        &mut self,
+        chunk: &Chunk,
+        ids: &RowIds,
+        namespace: &Namespace,
+        to: &mut Destination<'_>,
+    ) -> Result<BatchFigures, BatchError> {
+        let mut batch = Batch::new(ids.time, true);
+        let mut event = RowEvent::new(namespace, ids);
+        let rows = chunk.batch.doc_slices().map_err(|error| unreadable(&error))?;
+        for (number, element) in rows.into_iter().skip(chunk.copied_before).enumerate() {
+            let element = element.map_err(|error| unreadable(&error))?;
+            let row = element.as_document().ok_or_else(|| unreadable(&"a row is no document"))?;
+            let event = event.of(row, number).map_err(|error| unreadable(&error))?;
+            self.write_event(event, &mut batch, to)?;
+        }
+        Ok(batch.figures())
+    }
+
+    fn write_event(
+        &mut self,
+        event: &[u8],
+        batch: &mut Batch,
+        to: &mut Destination<'_>,
+    ) -> Result<(), BatchError> {
+        let figures = &mut batch.figures;
+        let record = match self.transcoder.transcode(event, &batch.context) {
+            Ok(record) => record,
+            Err(error) => {
+                let letter = DeadLetter::of(event, &error).ok_or_else(|| refused(&error, batch.until))?;
+                if to.send_letter(&letter, event, batch.until, &self.common)? {
+                    figures.dead_letters.push(letter.reason);
+                } else {
+                    figures.skipped += 1;
+                }
+                return Ok(());
+            }
+        };
+        let index = topic_of(&record, to.topics, to.log)?;
+        let topic = to.topics.get(index);
+        let partition = partition_for_key(record.key, topic.partitions);
+        if to.tails.is_some_and(|tails| tails.holds(&topic.name, partition, record.event_id)) {
+            figures.skipped += 1;
+            return Ok(());
+        }
+        self.seen += 1;
+        if seeded_bug::planted(SeededBug::DroppedRecord) && self.seen.is_multiple_of(DROPPED_ONE_IN) {
+            return Ok(());
+        }
+        let headroom_ms = headroom(&record, topic, batch.context.processed_at_ms)?;
+        if figures.headroom_seconds.is_none() {
+            figures.headroom_seconds = headroom_ms.map(seconds);
+        }
+        batch.oldest_wall_ms = batch.oldest_wall_ms.into_iter().chain(record.wall_time_ms).min();
+        figures.bytes += u64::try_from(record.key.len() + record.value.len()).unwrap_or(0);
+        figures.repaired += u64::from(record.repaired_texts);
+        topic.events.count(record.operation, record.snapshot);
+
+        let headers = event_headers(&self.common, &mut self.cluster_time, &record);
+        to.publisher.send(Outgoing {
+            topic: &topic.name,
+            partition,
+            key: record.key,
+            value: record.value,
+            timestamp_ms: record.cluster_time.to_millis(),
+            headers,
+        })?;
+        Ok(())
     }
 }
 
-/// The way into the dead-letter topic, inside the open transaction.
-struct DeadLetterPlace<'a> {
-    topics: &'a Topics,
-    tails: Option<&'a Tails>,
-    publisher: &'a mut Publisher,
-    common: &'a OwnedHeaders,
+/// Where the events of an open transaction go.
+pub struct Destination<'a> {
+    pub tails: Option<&'a Tails>,
+    pub topics: &'a mut Topics,
+    pub log: &'a KafkaLog,
+    pub publisher: &'a mut Publisher,
 }
 
-impl DeadLetterPlace<'_> {
-    /// Returns whether it had to be sent: after a doubt it may be committed already.
-    fn send(self, letter: &DeadLetter, event: &[u8], reply: &Reply) -> Result<bool, PublishError> {
+/// What is known of a transaction's events while they are written.
+struct Batch {
+    context: EventContext,
+    /// None of its events is of a later time.
+    until: ClusterTime,
+    oldest_wall_ms: Option<i64>,
+    figures: BatchFigures,
+}
+
+impl Batch {
+    fn new(until: ClusterTime, snapshot: bool) -> Self {
+        let context = EventContext { processed_at_ms: now_ms(), snapshot };
+        Self { context, until, oldest_wall_ms: None, figures: BatchFigures::default() }
+    }
+
+    fn figures(mut self) -> BatchFigures {
+        let age = |wall_ms: i64| seconds((self.context.processed_at_ms - wall_ms).max(0));
+        self.figures.age_seconds = self.oldest_wall_ms.map(age);
+        self.figures
+    }
+}
+
+fn unreadable(error: &dyn std::fmt::Display) -> Stop {
+    Stop::new(ExitCode::Defect, format!("a reply of MongoDB cannot be read: {error}"))
+}
+
+impl Destination<'_> {
+    /// Puts a dead letter into the transaction. Returns whether it had to be sent: after a doubt it may be committed already.
+    fn send_letter(
+        &mut self,
+        letter: &DeadLetter,
+        event: &[u8],
+        until: ClusterTime,
+        common: &OwnedHeaders,
+    ) -> Result<bool, PublishError> {
         let (topic, partitions) = self.topics.dead_letters();
         let partition = partition_for_key(letter.event_id.as_bytes(), partitions);
         if self.tails.is_some_and(|tails| tails.holds(topic, partition, &letter.event_id)) {
             return Ok(false);
         }
-        let time = letter.cluster_time.unwrap_or_else(|| reply.token.cluster_time());
+        let time = letter.cluster_time.unwrap_or(until);
         tracing::warn!(event_id = letter.event_id, reason = letter.reason.as_str(), "dead letter");
         self.publisher.send(Outgoing {
             topic,
@@ -182,7 +234,7 @@ impl DeadLetterPlace<'_> {
             key: letter.event_id.as_bytes(),
             value: event,
             timestamp_ms: time.to_millis(),
-            headers: letter.headers(self.common, &Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)),
+            headers: letter.headers(common, &Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)),
         })?;
         Ok(true)
     }
@@ -238,12 +290,12 @@ fn headroom(record: &EventRecord<'_>, topic: &Topic, now_ms: i64) -> Result<Opti
 }
 
 /// An event that is neither record nor dead letter stops the source: skipping it would be silent.
-fn refused(error: &EventError, reply: &Reply) -> Stop {
+fn refused(error: &EventError, until: ClusterTime) -> Stop {
     let code = match error {
         EventError::Unreadable(_) => ExitCode::Defect,
         EventError::Incomplete { .. } | EventError::NameClash { .. } => ExitCode::Configuration,
     };
-    Stop::new(code, format!("{error}. It lies before cluster time {}", reply.token.cluster_time()))
+    Stop::new(code, format!("{error}. It lies before cluster time {until}"))
 }
 
 fn common_headers(source: &str) -> OwnedHeaders {
@@ -263,6 +315,9 @@ fn event_headers(common: &OwnedHeaders, cluster_time: &mut String, record: &Even
         if let Some(coll) = namespace.coll {
             headers = with_header(headers, header::COLLECTION, coll.as_bytes());
         }
+    }
+    if record.snapshot {
+        headers = with_header(headers, header::SNAPSHOT, b"true");
     }
     headers = with_header(headers, header::CLUSTER_TIME, cluster_time.as_bytes());
     with_header(headers, header::EVENT_ID, record.event_id.as_bytes())

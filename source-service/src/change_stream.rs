@@ -15,6 +15,7 @@
 mod oplog;
 mod probe;
 mod reader;
+mod snapshot_side;
 
 use std::{thread, time::Duration};
 

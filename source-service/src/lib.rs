@@ -7,6 +7,8 @@
 //!                                  └── recovery (kafka_log, token_record): what is really there
 //! ```
 //!
+//! [`snapshot`] copies what was there before, between the events of the stream.
+//!
 //! Two threads of ours: the reader, and the pump, which owns the producer and the position and is the only one that decides. One
 //! server reply and the resume token that covers it are one Kafka transaction. [`settings`], [`cli`], [`status`] and [`metrics`]
 //! are what the outside sees.
@@ -23,8 +25,10 @@ pub mod partitioner;
 pub mod publisher;
 pub mod pump;
 pub mod recovery;
+pub mod row_event;
 pub mod scope;
 pub mod settings;
+pub mod snapshot;
 pub mod start_from;
 pub mod status;
 pub mod stream_error;

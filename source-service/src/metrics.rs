@@ -1,5 +1,7 @@
 //! Every metric of the source, by name and meaning. Handles are cached: nothing is looked up per event.
 
+use std::time::Duration;
+
 use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
     histogram,
@@ -7,7 +9,7 @@ use metrics::{
 
 use shared::dead_letter::DeadLetterReason;
 
-use crate::envelope::Operation;
+use crate::{envelope::Operation, snapshot::plan::Progress};
 
 const EVENTS: &str = "cdc_source_events_total";
 const EVENT_BYTES: &str = "cdc_source_event_bytes_total";
@@ -24,6 +26,10 @@ const REPAIRED: &str = "cdc_source_repaired_texts_total";
 const BROKER_CHECK_SKIPPED: &str = "cdc_source_broker_check_skipped";
 const DEAD_LETTERS: &str = "cdc_dlq_records_total";
 const ERRORS: &str = "cdc_errors_total";
+const SNAPSHOT_ROWS: &str = "cdc_source_snapshot_rows";
+const SNAPSHOT_ESTIMATE: &str = "cdc_source_snapshot_rows_estimate";
+const SNAPSHOT_LEFT: &str = "cdc_source_snapshot_collections_left";
+const SNAPSHOT_ETA: &str = "cdc_source_snapshot_eta_seconds";
 
 /// Collections with series of their own; further ones share `db="other", coll="other"`.
 pub const NAMESPACES_MAX: usize = 500;
@@ -83,6 +89,22 @@ pub fn describe() {
     for reason in [DeadLetterReason::UnreadableEvent, DeadLetterReason::IncompleteEvent] {
         counter!(DEAD_LETTERS, "reason" => reason.as_str()).absolute(0);
     }
+    describe_gauge!(SNAPSHOT_ROWS, Unit::Count, "Rows that the snapshot has copied, over all runs.");
+    describe_gauge!(
+        SNAPSHOT_ESTIMATE,
+        Unit::Count,
+        "Rows that the snapshot will have copied in the end, as MongoDB estimates."
+    );
+    describe_gauge!(
+        SNAPSHOT_LEFT,
+        Unit::Count,
+        "Collections that the snapshot has not copied whole yet; 0 if there is nothing to copy."
+    );
+    describe_gauge!(
+        SNAPSHOT_ETA,
+        Unit::Seconds,
+        "How long the snapshot will still take at the pace of this run; 0 if nothing is left or not known."
+    );
     describe_counter!(ERRORS, Unit::Count, "Errors, by stage and type.");
     // A series that first appears with an error has no increase to be seen.
     counter!(ERRORS, "stage" => "stream", "type" => "stop").absolute(0);
@@ -185,6 +207,15 @@ impl PumpMetrics {
         self.token_time.set(f64::from(seconds));
     }
 
+    pub fn snapshot(&self, progress: Progress, eta: Option<Duration>) {
+        #[expect(clippy::cast_precision_loss, reason = "a metric; exact up to 2^53 rows")]
+        let number = |count: u64| count as f64;
+        gauge!(SNAPSHOT_ROWS).set(number(progress.rows));
+        gauge!(SNAPSHOT_ESTIMATE).set(number(progress.estimate));
+        gauge!(SNAPSHOT_LEFT).set(number((progress.collections - progress.collections_done) as u64));
+        gauge!(SNAPSHOT_ETA).set(eta.map_or(0.0, |eta| eta.as_secs_f64()));
+    }
+
     pub fn doubt(&self, reason: &'static str) {
         self.doubts.increment(1);
         counter!(PRODUCERS, "reason" => reason).increment(1);
@@ -192,7 +223,7 @@ impl PumpMetrics {
 }
 
 /// Operations with a series of their own; what a later server invents is counted as `other`.
-const OPERATIONS: [&str; 5] = ["insert", "update", "replace", "delete", "other"];
+const OPERATIONS: [&str; 6] = ["insert", "update", "replace", "delete", "other", "snapshot"];
 
 /// Counts one collection's events of the open transaction; they become visible with its commit.
 pub struct EventCounters {
@@ -207,8 +238,9 @@ impl EventCounters {
         Self { pending: [0; OPERATIONS.len()], counters }
     }
 
-    pub fn count(&mut self, operation: Operation<'_>) {
+    pub fn count(&mut self, operation: Operation<'_>, snapshot: bool) {
         let index = match operation {
+            _ if snapshot => 5,
             Operation::Insert => 0,
             Operation::Update => 1,
             Operation::Replace => 2,

@@ -12,6 +12,7 @@
 //! Invariants: a reply's events and the token that covers them are one transaction; nothing is published between a doubt and the end
 //! of the recovery that follows it; the position in memory is never ahead of a committed one, but for an idle stream's.
 
+mod copy;
 mod recover;
 mod setback;
 
@@ -32,9 +33,10 @@ use shared::{
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use self::setback::Setback;
+pub use self::copy::SnapshotSettings;
+use self::{copy::Copying, setback::Setback};
 use crate::{
-    batch::{self, BatchWriter},
+    batch::{self, BatchWriter, Destination},
     change_stream::{ChangeStream, Epoch, Reply},
     envelope::EventTranscoder,
     kafka_log::KafkaLog,
@@ -50,6 +52,9 @@ use crate::{
 /// The loop turns at least this often, so that `/livez` and `/readyz` are young.
 const TURN: Duration = Duration::from_secs(1);
 
+/// How long a reply is waited for while there is something to copy.
+const COPY_TURN: Duration = Duration::from_millis(5);
+
 /// From a recovery to the next doubt.
 struct Session {
     publisher: Publisher,
@@ -60,6 +65,8 @@ struct Session {
     pending: Position,
     committed_at: Instant,
     run: u32,
+    /// The stream had nothing more when it was last looked at.
+    caught_up: bool,
 }
 
 /// What is shown to the outside.
@@ -112,8 +119,10 @@ pub struct Pump {
     stop: CancellationToken,
     epoch: Epoch,
     brokers_checked: Option<Instant>,
+    copying: Copying,
     /// With `--until-end`: where the stream was when this process started.
     end: Option<ClusterTime>,
+    end_reached: bool,
     /// The last producer was fenced: by another instance, or because its own transaction timed out.
     fenced: bool,
     /// Whether a token record of this instance is committed: from then on another instance's is a takeover.
@@ -166,6 +175,8 @@ impl Pump {
             announced: false,
             fenced: false,
             end: None,
+            end_reached: false,
+            copying: Copying::default(),
             settings,
             stream,
             log,
@@ -266,11 +277,20 @@ impl Pump {
                 return Setback::Disturbed;
             }
             self.shown.turn();
+            if let Err(setback) = self.copy(session) {
+                return setback;
+            }
+            if self.end_reached && self.copying.is_done() {
+                tracing::info!(cluster_time = %session.pending.cluster_time(), "the end is reached");
+                self.stop.cancel();
+                continue;
+            }
+            let turn = if self.copying.is_done() { TURN } else { COPY_TURN };
             let limit = self
                 .settings
                 .token_interval
                 .saturating_sub(session.committed_at.elapsed())
-                .clamp(Duration::from_millis(1), TURN);
+                .clamp(Duration::from_millis(1), turn);
             let next = self.runtime.block_on(async {
                 tokio::select! {
                     // A reply that is there is finished first; then the signal is seen above.
@@ -299,12 +319,10 @@ impl Pump {
         if !empty {
             self.publish_reply(session, reply)?;
         }
+        session.caught_up = empty;
         let time = reply.token.cluster_time();
         // Events of one transaction share a time: only an empty reply says that there are no more of it.
-        if self.end.is_some_and(|end| time > end || (empty && time == end)) {
-            tracing::info!(cluster_time = %time, "the end is reached");
-            self.stop.cancel();
-        }
+        self.end_reached |= self.end.is_some_and(|end| time > end || (empty && time == end));
         Ok(())
     }
 
@@ -336,10 +354,12 @@ impl Pump {
         }
         let mut figures = self.writer.write(
             reply,
-            session.tails.as_ref(),
-            &mut self.topics,
-            &self.log,
-            &mut session.publisher,
+            &mut Destination {
+                tails: session.tails.as_ref(),
+                topics: &mut self.topics,
+                log: &self.log,
+                publisher: &mut session.publisher,
+            },
         )?;
         if !seeded_bug::planted(SeededBug::TokenOutsideTransaction) {
             batch::send_state(&mut session.publisher, &self.token_topic, &self.settings.source_id, &token)?;
@@ -376,11 +396,24 @@ impl Pump {
     }
 
     fn commit_token(&mut self, session: &mut Session, clean: bool) -> Result<(), Setback> {
+        self.commit_states(session, clean, &[])
+    }
+
+    /// The position, and further records of the token topic with it.
+    fn commit_states(
+        &mut self,
+        session: &mut Session,
+        clean: bool,
+        states: &[(String, Vec<u8>)],
+    ) -> Result<(), Setback> {
         if session.publisher.disturbed() {
             return Err(Setback::Disturbed);
         }
         let token = self.token_record(session, clean).to_json();
         session.publisher.begin()?;
+        for (key, state) in states {
+            batch::send_state(&mut session.publisher, &self.token_topic, key, state)?;
+        }
         batch::send_state(&mut session.publisher, &self.token_topic, &self.settings.source_id, &token)?;
         session.publisher.commit()?;
         self.committed(session);

@@ -24,6 +24,10 @@ use shared::{
 
 use crate::{
     kafka_log::{KafkaLog, LogError, Partition, Range},
+    snapshot::{
+        plan::{CollectionCopy, SnapshotPlan},
+        record::{COPY_KEY_PREFIX, REQUEST_KEY_PREFIX, SnapshotRequest},
+    },
     token_record::{TOPIC_KEY_PREFIX, TokenRecord, TopicRecord},
 };
 
@@ -38,6 +42,8 @@ pub struct Remembered {
     /// `None` at the very first start.
     pub token: Option<TokenRecord>,
     pub topics: BTreeMap<String, TopicRecord>,
+    pub snapshot: SnapshotPlan,
+    pub requests: BTreeMap<String, SnapshotRequest>,
 }
 
 /// Reads the token topic whole.
@@ -83,6 +89,24 @@ fn remember(
         match value {
             Some(value) => remembered.topics.insert(topic.to_owned(), TopicRecord::from_json(value)?),
             None => remembered.topics.remove(topic),
+        };
+    } else if key.starts_with(COPY_KEY_PREFIX.as_bytes()) {
+        if let Some(value) = value {
+            let copy = CollectionCopy::from_json(value)?;
+            let collections = &mut remembered.snapshot.collections;
+            match collections.iter_mut().find(|known| known.namespace == copy.namespace) {
+                Some(known) => *known = copy,
+                None => collections.push(copy),
+            }
+        }
+    } else if let Some(collection) =
+        std::str::from_utf8(key).ok().and_then(|key| key.strip_prefix(REQUEST_KEY_PREFIX))
+    {
+        match value {
+            Some(value) => {
+                remembered.requests.insert(collection.to_owned(), SnapshotRequest::from_json(value)?)
+            }
+            None => remembered.requests.remove(collection),
         };
     }
     // Other keys are a newer version's business.

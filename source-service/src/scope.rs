@@ -66,6 +66,24 @@ impl Scope {
         Some(doc! { "$match": { "$or": branches } })
     }
 
+    /// Whether events of this collection are in scope.
+    pub fn contains(&self, db: &str, coll: &str) -> bool {
+        let whole = self.databases.is_empty() && self.collections.is_empty();
+        !INTERNAL_DATABASES.contains(&db)
+            && (whole
+                || self.databases.iter().any(|database| database == db)
+                || self.collections.iter().any(|collection| collection.db == db && collection.coll == coll))
+    }
+
+    /// Whether anything of this database is in scope.
+    pub fn touches(&self, db: &str) -> bool {
+        let whole = self.databases.is_empty() && self.collections.is_empty();
+        !INTERNAL_DATABASES.contains(&db)
+            && (whole
+                || self.databases.iter().any(|database| database == db)
+                || self.collections.iter().any(|collection| collection.db == db))
+    }
+
     /// In clear, for the token record.
     pub fn record(&self) -> ScopeRecord {
         ScopeRecord {

@@ -2,8 +2,9 @@
 
 mod table;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
+use bson::{Bson, Document};
 use bytesize::ByteSize;
 use shared::{
     kafka_client::KafkaSettings,
@@ -16,13 +17,14 @@ use shared::{
 
 use self::table::{
     ADMIN_ADDR, BROKER_CHECK, FULL_DOCUMENT, FULL_DOCUMENT_BEFORE, JSON_DIALECT, KEY_FORMAT,
-    MONGO_COLLECTIONS, MONGO_DATABASES, MONGO_URI, OLD_NAMES, SOURCE_ID, START_FROM, TABLE, TOKEN_INTERVAL,
-    TOPIC_MAX_MESSAGE_BYTES, TOPIC_MIN_ISR, TOPIC_PARTITIONS, TOPIC_REPLICATION, TOPIC_RETENTION,
-    TRANSACTION_TIMEOUT,
+    MONGO_COLLECTIONS, MONGO_DATABASES, MONGO_URI, OLD_NAMES, SNAPSHOT_FILTER_FILE, SNAPSHOT_PARALLELISM,
+    SNAPSHOT_RATE, SOURCE_ID, START_FROM, TABLE, TOKEN_INTERVAL, TOPIC_MAX_MESSAGE_BYTES, TOPIC_MIN_ISR,
+    TOPIC_PARTITIONS, TOPIC_REPLICATION, TOPIC_RETENTION, TRANSACTION_TIMEOUT,
 };
 use crate::{
     change_stream::{FullDocument, FullDocumentBefore, StreamOptions},
     envelope::{JsonDialect, KeyFormat},
+    pump::SnapshotSettings,
     scope::{Scope, parse_collection, parse_database},
     start_from::StartFrom,
     topics::TopicSettings,
@@ -59,6 +61,7 @@ pub struct SourceSettings {
     pub stream: StreamOptions,
     pub source_id: String,
     pub start_from: StartFrom,
+    pub snapshot: SnapshotSettings,
     pub key_format: KeyFormat,
     pub dialect: JsonDialect,
     pub token_interval: Duration,
@@ -102,6 +105,7 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
         if legal && text.len() <= 64 { Ok(text.to_owned()) } else { Err(Expected::AsDeclared) }
     });
     let start_from = reader.parsed(&START_FROM, StartFrom::parse);
+    let snapshot = read_snapshot(reader);
     let key_format = reader.choice(&KEY_FORMAT).map(|name| match name {
         KeyFormatName::Json => KeyFormat::ExtendedJson,
         KeyFormatName::Plain => KeyFormat::Plain,
@@ -132,6 +136,7 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
         },
         source_id: source_id?,
         start_from: start_from?,
+        snapshot: snapshot?,
         key_format: key_format?,
         dialect: dialect?,
         token_interval: token_interval?,
@@ -141,6 +146,33 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
         names,
         topics: topics?,
     })
+}
+
+fn read_snapshot(reader: &mut Reader) -> Option<SnapshotSettings> {
+    let parallelism = reader.bounded(&SNAPSHOT_PARALLELISM, 1..=16);
+    let rate = reader.optional_bounded(&SNAPSHOT_RATE, 1..=10_000_000);
+    let filters = if reader.is_given(&SNAPSHOT_FILTER_FILE) {
+        reader.parsed(&SNAPSHOT_FILTER_FILE, read_filters)
+    } else {
+        Some(BTreeMap::new())
+    };
+    Some(SnapshotSettings { parallelism: parallelism?, rate: rate?, filters: filters? })
+}
+
+fn read_filters(path: &str) -> Result<BTreeMap<String, Document>, Expected> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Expected::exactly(format!("the path of a readable file; {error}")))?;
+    let json: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).map_err(|error| {
+        Expected::exactly(format!("a file with one JSON object; at line {} it is not", error.line()))
+    })?;
+    let filters = json.into_iter().map(|(name, filter)| {
+        let collection = parse_collection(&name)?;
+        match Bson::try_from(filter) {
+            Ok(Bson::Document(filter)) => Ok((collection.to_string(), filter)),
+            _ => Err(Expected::exactly(format!("a query in Extended JSON for {name}, which is an object"))),
+        }
+    });
+    filters.collect()
 }
 
 fn read_topics(reader: &mut Reader, loopback: bool) -> Option<TopicSettings> {

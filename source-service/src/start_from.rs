@@ -17,11 +17,13 @@ use crate::{
     token_record::{Position, ResumeToken},
 };
 
-/// `now`, `timestamp:…` or `token:…`.
+/// `now`, `snapshot`, `timestamp:…` or `token:…`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StartFrom {
     /// From the time that MongoDB is at when it is asked: its newest event may be the first.
     Now,
+    /// As `now`; and what is there already is copied.
+    Snapshot,
     /// Events at this time and after it.
     Time(ClusterTime),
     /// Events after this token.
@@ -34,9 +36,7 @@ impl StartFrom {
     pub fn parse(text: &str) -> Result<Self, Expected> {
         match text.split_once(':') {
             None if text == "now" => Ok(Self::Now),
-            None if text == "snapshot" => {
-                Err(Expected::exactly("now, timestamp:… or token:…; this version does not have snapshot yet"))
-            }
+            None if text == "snapshot" => Ok(Self::Snapshot),
             Some(("timestamp", time)) => parse_time(time).map(Self::Time),
             Some(("token", token)) => parse_token(token).map(Self::Token),
             _ => Err(Expected::AsDeclared),
@@ -111,7 +111,9 @@ pub struct Chosen {
 pub fn choose(stream: &ChangeStream, options: &StreamOptions, from: &StartFrom) -> Result<Chosen, Stop> {
     let now = stream.server_time()?;
     let position = match from {
-        StartFrom::Now => return Ok(Chosen { position: Position::Time(now), unchecked: Vec::new() }),
+        StartFrom::Now | StartFrom::Snapshot => {
+            return Ok(Chosen { position: Position::Time(now), unchecked: Vec::new() });
+        }
         StartFrom::Time(time) => Position::Time(*time),
         StartFrom::Token(token) => Position::After(token.clone()),
     };
@@ -221,8 +223,7 @@ mod tests {
         ] {
             assert!(StartFrom::parse(text).is_err(), "{text}");
         }
-        let Err(Expected::Exactly(text)) = StartFrom::parse("snapshot") else { panic!("snapshot is taken") };
-        assert!(text.contains("not have snapshot yet"), "{text}");
+        assert_eq!(StartFrom::parse("snapshot"), Ok(StartFrom::Snapshot));
     }
 
     #[test]

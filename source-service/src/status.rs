@@ -2,10 +2,14 @@
 //!
 //! The pump and the reader say what changed; whoever asks takes the newest view. Nothing here decides anything.
 
+use std::time::Duration;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
 use shared::cluster_time::ClusterTime;
 use tokio::sync::watch;
+
+use crate::snapshot::plan::Progress;
 
 /// How far the pump is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub struct Totals {
     /// Events that a recovery found to be committed already.
     pub skipped: u64,
     pub recoveries: u64,
+    /// Rows of snapshots.
+    pub rows: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -36,6 +42,7 @@ struct View {
     totals: Totals,
     last_error: Option<String>,
     last_commit: Option<DateTime<Utc>>,
+    snapshot: Option<(Progress, Option<Duration>)>,
 }
 
 /// A handle on the one view; cheap to clone.
@@ -54,6 +61,7 @@ impl Default for Status {
             totals: Totals::default(),
             last_error: None,
             last_commit: None,
+            snapshot: None,
         };
         Self { view: watch::Sender::new(view) }
     }
@@ -86,6 +94,10 @@ impl Status {
             view.totals = totals;
             view.last_commit = Some(Utc::now());
         });
+    }
+
+    pub fn snapshot(&self, progress: Progress, eta: Option<Duration>) {
+        self.view.send_modify(|view| view.snapshot = Some((progress, eta)));
     }
 
     /// Why no events flow; empty when they do.
@@ -129,6 +141,14 @@ impl Status {
             "transactions": view.totals.transactions,
             "skippedAfterRecovery": view.totals.skipped,
             "recoveries": view.totals.recoveries,
+            "snapshot": view.snapshot.map(|(progress, eta)| json!({
+                "done": progress.collections == progress.collections_done,
+                "collections": progress.collections,
+                "collectionsDone": progress.collections_done,
+                "rows": progress.rows,
+                "estimate": progress.estimate,
+                "etaSeconds": eta.map(|eta| eta.as_secs()),
+            })),
             "lastError": view.last_error,
         })
     }

@@ -73,6 +73,14 @@ pub enum Position {
 }
 
 impl Position {
+    /// Sorts behind the id of every event before the position, and before those behind it.
+    pub fn event_id(&self) -> &str {
+        match self {
+            Self::Time(_) => "00",
+            Self::After(token) => token.as_raw().get_str("_data").unwrap_or("00"),
+        }
+    }
+
     pub fn cluster_time(&self) -> ClusterTime {
         match self {
             Self::Time(time) => *time,

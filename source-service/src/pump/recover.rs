@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use chrono::Utc;
+
 use shared::exit::{ExitCode, Stop};
 
 use super::{Pump, Session, setback::Setback};
@@ -11,6 +13,7 @@ use crate::{
     publisher::Publisher,
     recovery::{self, OwnTopics, Remembered, Tails},
     settings::BrokerCheck,
+    snapshot::plan::CollectionCopy,
     start_from::{self, StartFrom},
     status::{Stage, rfc3339},
     token_record::{Position, TokenRecord, key_format_name},
@@ -36,7 +39,9 @@ impl Pump {
         let former = remembered.token.take();
         let (position, run, clean) = match &former {
             Some(record) => {
-                if !self.announced && self.settings.start_from != StartFrom::Now {
+                if !self.announced
+                    && !matches!(self.settings.start_from, StartFrom::Now | StartFrom::Snapshot)
+                {
                     tracing::info!(
                         "the source has a position: START_FROM is for the very first start and has no effect"
                     );
@@ -63,6 +68,7 @@ impl Pump {
                 (self.first_position()?, 1, true)
             }
         };
+        let first_snapshot = former.is_none() && self.settings.start_from == StartFrom::Snapshot;
         let own = format!("{}/{run}", self.settings.source_id);
         let (shown, stop) = (&self.shown, &self.stop);
         let tails =
@@ -73,7 +79,13 @@ impl Pump {
                 )));
                 !stop.is_cancelled()
             })?;
-        self.topics.recovered(remembered.topics, clean && !self.announced);
+        self.copying.recovered(&mut remembered);
+        if first_snapshot {
+            for namespace in self.stream.collections(&self.settings.stream.scope).map_err(Setback::Stop)? {
+                self.copying.add(CollectionCopy::new(namespace, None, Utc::now()));
+            }
+        }
+        self.topics.recovered(std::mem::take(&mut remembered.topics), clean && !self.announced);
         self.writer.set_source(&own);
 
         let mut session = Session {
@@ -83,8 +95,9 @@ impl Pump {
             pending: position,
             committed_at: Instant::now(),
             run,
+            caught_up: false,
         };
-        self.commit_token(&mut session, false)?;
+        self.commit_start(&mut session, first_snapshot)?;
         self.announced = true;
         let from = session.committed.cluster_time();
         tracing::info!(
@@ -100,6 +113,12 @@ impl Pump {
         self.stream.open(self.epoch, session.committed.clone());
         self.shown.stage(Stage::Publishing);
         Ok(session)
+    }
+
+    /// The own token record, and with it what the first start's snapshot has to copy: both are wanted from here on, or neither.
+    fn commit_start(&mut self, session: &mut Session, first_snapshot: bool) -> Result<(), Setback> {
+        let copies: Vec<_> = if first_snapshot { self.copying.records().collect() } else { Vec::new() };
+        self.commit_states(session, false, &copies)
     }
 
     pub(super) fn check_brokers(&mut self) -> Result<(), Setback> {

@@ -61,8 +61,29 @@ pub(super) const SOURCE_ID: Setting = Setting::public(
 pub(super) const START_FROM: Setting = Setting::public(
     "START_FROM",
     Some("now"),
-    "now, timestamp:<RFC 3339 or seconds> or token:<resume token>",
-    "Where the very first start begins; it has no effect once the source has a position, which `token set` moves.",
+    "now, snapshot, timestamp:<RFC 3339 or seconds> or token:<resume token>",
+    "Where the very first start begins; snapshot copies what is there already. It has no effect once the source has a position, which `token set` moves.",
+    SOURCE,
+);
+pub(super) const SNAPSHOT_PARALLELISM: Setting = Setting::public(
+    "SNAPSHOT_PARALLELISM",
+    Some("4"),
+    "a number between 1 and 16",
+    "Ranges of _id that a snapshot reads at the same time; each may hold a reply of up to 16 MB.",
+    SOURCE,
+);
+pub(super) const SNAPSHOT_RATE: Setting = Setting::public(
+    "SNAPSHOT_RATE",
+    None,
+    "rows per second, a number between 1 and 10000000",
+    "How fast a snapshot may copy at most; as fast as it goes if not set.",
+    SOURCE,
+);
+pub(super) const SNAPSHOT_FILTER_FILE: Setting = Setting::public(
+    "SNAPSHOT_FILTER_FILE",
+    None,
+    "the path of a file with one JSON object: {\"db.coll\": {a query in Extended JSON}, …}",
+    "Which documents of a collection a snapshot copies; all if the collection is not in it.",
     SOURCE,
 );
 pub(super) const KEY_FORMAT: Setting = Setting::public(
@@ -148,6 +169,9 @@ pub(super) const TABLE: Table = &[
     &FULL_DOCUMENT_BEFORE,
     &SOURCE_ID,
     &START_FROM,
+    &SNAPSHOT_PARALLELISM,
+    &SNAPSHOT_RATE,
+    &SNAPSHOT_FILTER_FILE,
     &KEY_FORMAT,
     &JSON_DIALECT,
     &TOKEN_INTERVAL,

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod recovery;
+mod snapshot;
 mod stage;
 mod start;
 mod stream;

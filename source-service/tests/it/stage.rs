@@ -1,6 +1,6 @@
 //! One mongod, one broker, one source under test.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::Result;
 use mongodb::{
@@ -49,6 +49,19 @@ impl Stage {
 
     pub(crate) fn start(&self, environment: Environment) -> Result<Service> {
         Service::start(Binary::Source, "source", environment, self.folder.path())
+    }
+
+    /// With further arguments of `run`.
+    pub(crate) fn start_with(&self, environment: Environment, arguments: &[&str]) -> Result<Service> {
+        let arguments = [&["run"], arguments].concat();
+        Service::start_with(Binary::Source, "source", &arguments, environment, self.folder.path())
+    }
+
+    /// A file of the test's.
+    pub(crate) fn file(&self, name: &str, content: &[u8]) -> Result<PathBuf> {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, content)?;
+        Ok(path)
     }
 
     pub(crate) async fn started(&self, environment: Environment) -> Result<Service> {

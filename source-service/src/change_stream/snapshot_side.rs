@@ -1,0 +1,89 @@
+//! The snapshot's questions, asked over the same client and on the same thread as the stream.
+
+use shared::{
+    backoff::Backoff,
+    exit::{ExitCode, Stop},
+    namespace::Namespace,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{ChangeStream, FIRST_CONTACT_LIMIT, unreachable_at_start};
+use crate::{
+    scope::Scope,
+    snapshot::{
+        catalog::{self, Cuts},
+        reader::{RangeRead, ReadReport, read_range},
+    },
+    stream_error::{self, Phase, Verdict},
+};
+
+/// Replies that are read ahead of the one being published.
+const REPLIES_AHEAD: usize = 1;
+
+impl ChangeStream {
+    /// The collections in scope, as they are now; waits for MongoDB as long as a start may.
+    ///
+    /// # Errors
+    /// What no waiting heals, or [`ExitCode::Unreachable`].
+    pub fn collections(&self, scope: &Scope) -> Result<Vec<Namespace>, Stop> {
+        let (client, scope) = (self.client.clone(), scope.clone());
+        self.runtime.block_on(async move {
+            let attempts = async {
+                let mut backoff = Backoff::default();
+                loop {
+                    match catalog::collections(&client, &scope).await {
+                        Ok(collections) => return Ok(collections),
+                        Err(error) => match stream_error::classify(&error, Phase::Opening) {
+                            Verdict::Stop(ExitCode::NotAllowed, _) => return Err(may_not_list(&error)),
+                            Verdict::Stop(code, advice) => {
+                                return Err(Stop::new(
+                                    code,
+                                    stream_error::stop_text(advice, &error, "none yet"),
+                                ));
+                            }
+                            Verdict::Reopen(_) => tokio::time::sleep(backoff.next_delay()).await,
+                        },
+                    }
+                }
+            };
+            let listed = tokio::time::timeout(FIRST_CONTACT_LIMIT, attempts).await;
+            listed.unwrap_or_else(|_| Err(unreachable_at_start("it did not answer")))
+        })
+    }
+
+    /// Where a collection can be cut into at most `ranges` ranges, in one attempt.
+    ///
+    /// # Errors
+    /// MongoDB's, in words.
+    pub fn cuts(&self, namespace: &Namespace, ranges: u64) -> Result<Cuts, String> {
+        let (client, namespace) = (self.client.clone(), namespace.clone());
+        self.runtime.block_on(async move {
+            catalog::cuts(&client, &namespace, ranges).await.map_err(|error| stream_error::short(&error))
+        })
+    }
+
+    /// Begins to read ranges, each on its own, until `enough`. The reports end when all of them have ended.
+    pub fn read_ranges(
+        &self,
+        reads: Vec<RangeRead>,
+        enough: &CancellationToken,
+    ) -> mpsc::Receiver<ReadReport> {
+        let (sender, reports) = mpsc::channel(REPLIES_AHEAD);
+        for read in reads {
+            self.runtime.spawn(read_range(self.client.clone(), read, sender.clone(), enough.clone()));
+        }
+        reports
+    }
+}
+
+fn may_not_list(error: &mongodb::error::Error) -> Stop {
+    Stop::new(
+        ExitCode::NotAllowed,
+        format!(
+            "MongoDB does not let this user list what there is to copy: the snapshot needs listDatabases, and listCollections and find on \
+             everything in scope. MongoDB says: {}",
+            stream_error::short(error)
+        ),
+    )
+}

@@ -1,0 +1,81 @@
+//! What there is to copy, and where a collection can be cut into ranges of about the same size.
+
+use bson::{RawDocumentBuf, doc, raw::RawBson};
+use futures::TryStreamExt as _;
+use mongodb::{Client, results::CollectionType};
+use shared::namespace::Namespace;
+
+use crate::scope::Scope;
+
+/// A collection below this size is one range.
+const RANGE_ROWS_MIN: u64 = 20_000;
+/// Documents looked at for each cut: the ranges then differ by some ten percent in size.
+const SAMPLES_PER_RANGE: u64 = 50;
+
+/// A collection's size as MongoDB estimates it, and the cuts.
+#[derive(Clone, Debug, Default)]
+pub struct Cuts {
+    pub estimate: u64,
+    /// In the order of `_id`.
+    pub bounds: Vec<RawBson>,
+}
+
+/// The collections in scope that hold documents of their own, as they are now. What is created later is in the stream whole.
+///
+/// # Errors
+/// MongoDB's.
+pub async fn collections(client: &Client, scope: &Scope) -> mongodb::error::Result<Vec<Namespace>> {
+    let mut found = Vec::new();
+    for db in client.list_database_names().await? {
+        if !scope.touches(&db) {
+            continue;
+        }
+        let mut collections = client.database(&db).list_collections().await?;
+        while let Some(collection) = collections.try_next().await? {
+            let namespace = Namespace::new(db.as_str(), collection.name.as_str());
+            if collection.name.starts_with("system.") || !scope.contains(&db, &collection.name) {
+                continue;
+            }
+            if collection.collection_type == CollectionType::Collection {
+                found.push(namespace);
+            } else {
+                tracing::info!(%namespace, kind = ?collection.collection_type, "not copied: change streams have no events of it either");
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Where to cut a collection into at most `ranges` ranges.
+///
+/// # Errors
+/// MongoDB's.
+pub async fn cuts(client: &Client, namespace: &Namespace, ranges: u64) -> mongodb::error::Result<Cuts> {
+    let collection = client.database(&namespace.db).collection::<RawDocumentBuf>(&namespace.coll);
+    let estimate = collection.estimated_document_count().await?;
+    let ranges = (estimate / RANGE_ROWS_MIN).clamp(1, ranges.max(1));
+    if ranges == 1 {
+        return Ok(Cuts { estimate, bounds: Vec::new() });
+    }
+    let size = i64::try_from(ranges * SAMPLES_PER_RANGE).unwrap_or(i64::MAX);
+    // The server sorts: it knows BSON's order over all types, and the collection's own collation.
+    let stages = [
+        doc! { "$sample": { "size": size } },
+        doc! { "$project": { "_id": 1 } },
+        doc! { "$sort": { "_id": 1 } },
+    ];
+    let mut samples: Vec<RawBson> = Vec::new();
+    let mut cursor = collection.aggregate(stages).with_type::<RawDocumentBuf>().await?;
+    while let Some(sample) = cursor.try_next().await? {
+        if let Ok(Some(id)) = sample.get("_id") {
+            samples.push(id.into());
+        }
+    }
+    samples.dedup();
+    let ranges = usize::try_from(ranges).expect("a few ranges");
+    let bounds = (1..ranges).filter_map(|cut| samples.get(cut * samples.len() / ranges).cloned());
+    let mut bounds: Vec<RawBson> = bounds.collect();
+    bounds.dedup();
+    Ok(Cuts { estimate, bounds })
+}
