@@ -310,6 +310,13 @@ impl PartitionState {
         self.buffer.reuse(spare);
     }
 
+    /// Gives back the memory of a buffer that holds nothing.
+    pub fn release_unused(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer.discard();
+        }
+    }
+
     /// Takes notice of where the consumer is. While the chain is read again the client still stands where it was, behind
     /// records that were dropped: that says nothing.
     pub fn consumer_is_at(&mut self, position: KafkaOffset, now: Instant) {

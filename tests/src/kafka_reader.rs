@@ -180,6 +180,23 @@ impl KafkaReader {
         .await
     }
 
+    /// The ids of a consumer group's members; whoever leaves and comes back has another one.
+    ///
+    /// # Errors
+    /// If the broker does not answer.
+    pub async fn group_members(&self, group: &str) -> Result<Vec<String>> {
+        let (reader, group) = (self.clone(), group.to_owned());
+        blocking(move || {
+            let consumer = reader.consumer("read_uncommitted")?;
+            let groups = consumer.fetch_group_list(Some(&group), REQUEST_LIMIT).context("ask for a group")?;
+            let members = groups.groups().iter().flat_map(|group| group.members());
+            let mut ids: Vec<String> = members.map(|member| member.id().to_owned()).collect();
+            ids.sort_unstable();
+            Ok(ids)
+        })
+        .await
+    }
+
     fn consumer(&self, isolation: &str) -> Result<BaseConsumer> {
         self.consumer_in("atlas-tests-reader", isolation)
     }

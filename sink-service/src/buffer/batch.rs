@@ -131,6 +131,13 @@ pub struct SpareBuffer {
     pub(super) names: Vec<u8>,
 }
 
+impl SpareBuffer {
+    /// Memory that it takes: the memory limit counts it.
+    pub fn memory(&self) -> usize {
+        self.lines.capacity() + self.names.capacity() + self.entries.capacity() * size_of::<Entry>()
+    }
+}
+
 /// What one append adds to a file.
 #[derive(Debug, Default)]
 pub struct Piece {

@@ -49,7 +49,14 @@ impl Loop {
     /// on. A partition that gathers too much behind its own batch is paused by itself.
     pub(super) fn apply_memory_limit(&mut self, now: Instant) {
         let limit = self.io.flush.memory_limit;
-        let used: usize = self.assignment.iter().map(PartitionState::memory).sum();
+        let mut used = self.memory();
+        if self.memory_paused || used >= limit / 10 * 9 {
+            // Memory that is only kept to be used again goes first. While everything is paused nothing else would ever free
+            // it, and the pause would not end.
+            self.spares.clear();
+            self.assignment.iter_mut().for_each(PartitionState::release_unused);
+            used = self.memory();
+        }
         if used >= limit / 10 * 9 {
             self.flush_largest(used - limit / 10 * 8, now);
         }
@@ -76,6 +83,11 @@ impl Loop {
                 tracing::warn!(%error, "cannot pause or resume partitions");
             }
         }
+    }
+
+    fn memory(&self) -> usize {
+        let partitions: usize = self.assignment.iter().map(PartitionState::memory).sum();
+        partitions + self.spares.iter().map(SpareBuffer::memory).sum::<usize>()
     }
 
     fn flush_largest(&mut self, bytes: usize, now: Instant) {

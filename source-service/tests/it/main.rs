@@ -1,9 +1,11 @@
-//! What only the source knows, on real servers: recovery from a torn commit, lost and refused positions, topics, invalidates.
+//! What only the source knows, on real servers: recovery from a torn commit, lost and refused positions, idle scopes, topics,
+//! invalidates.
 //!
 //! Whether *every* change arrives exactly once is judged by the end-to-end tests, with a ledger of their own.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod idle;
 mod recovery;
 mod snapshot;
 mod stage;
