@@ -26,7 +26,7 @@ use crate::{
     kafka_log::{KafkaLog, LogError, Partition, Range},
     snapshot::{
         plan::{CollectionCopy, SnapshotPlan},
-        record::{COPY_KEY_PREFIX, REQUEST_KEY_PREFIX, SnapshotRequest},
+        record::COPY_KEY_PREFIX,
     },
     token_record::{TOPIC_KEY_PREFIX, TokenRecord, TopicRecord},
 };
@@ -43,7 +43,6 @@ pub struct Remembered {
     pub token: Option<TokenRecord>,
     pub topics: BTreeMap<String, TopicRecord>,
     pub snapshot: SnapshotPlan,
-    pub requests: BTreeMap<String, SnapshotRequest>,
 }
 
 /// Reads the token topic whole.
@@ -90,24 +89,13 @@ fn remember(
             Some(value) => remembered.topics.insert(topic.to_owned(), TopicRecord::from_json(value)?),
             None => remembered.topics.remove(topic),
         };
-    } else if key.starts_with(COPY_KEY_PREFIX.as_bytes()) {
-        if let Some(value) = value {
-            let copy = CollectionCopy::from_json(value)?;
-            let collections = &mut remembered.snapshot.collections;
-            match collections.iter_mut().find(|known| known.namespace == copy.namespace) {
-                Some(known) => *known = copy,
-                None => collections.push(copy),
-            }
+    } else if let Some(value) = value.filter(|_| key.starts_with(COPY_KEY_PREFIX.as_bytes())) {
+        let copy = CollectionCopy::from_json(value)?;
+        let collections = &mut remembered.snapshot.collections;
+        match collections.iter_mut().find(|known| known.namespace == copy.namespace) {
+            Some(known) => *known = copy,
+            None => collections.push(copy),
         }
-    } else if let Some(collection) =
-        std::str::from_utf8(key).ok().and_then(|key| key.strip_prefix(REQUEST_KEY_PREFIX))
-    {
-        match value {
-            Some(value) => {
-                remembered.requests.insert(collection.to_owned(), SnapshotRequest::from_json(value)?)
-            }
-            None => remembered.requests.remove(collection),
-        };
     }
     // Other keys are a newer version's business.
     Ok(())

@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use super::{Pump, Session, TURN, setback::Setback};
 use crate::{
     batch::{self, Destination},
-    recovery::Remembered,
     snapshot::{
         Chunk, RangeId, RowIds,
         plan::{CollectionCopy, SnapshotPlan},
@@ -85,21 +84,16 @@ impl Default for Copying {
 }
 
 impl Copying {
-    /// What is committed, and what was asked for since.
-    pub(super) fn recovered(&mut self, remembered: &mut Remembered) {
-        self.plan = std::mem::take(&mut remembered.snapshot);
-        for request in std::mem::take(&mut remembered.requests).into_values() {
-            let namespace = Namespace::new(request.db, request.coll);
-            let copy = CollectionCopy::new(namespace, Some(request.request), request.requested_at);
-            self.add(copy);
-        }
+    /// What is committed.
+    pub(super) fn recovered(&mut self, plan: SnapshotPlan) {
+        self.plan = plan;
     }
 
-    pub(super) fn add(&mut self, copy: CollectionCopy) {
-        let namespace = copy.namespace.clone();
-        if self.plan.add(copy) {
-            tracing::info!(%namespace, "to be copied");
-        }
+    /// A first start's plan.
+    pub(super) fn plan_copies(&mut self, collections: Vec<Namespace>) {
+        tracing::info!(collections = collections.len(), "a snapshot is to be copied");
+        let copies = collections.into_iter().map(|namespace| CollectionCopy::new(namespace, Utc::now()));
+        self.plan = SnapshotPlan { collections: copies.collect() };
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -214,7 +208,8 @@ impl Pump {
     fn range_read(&self, id: RangeId, at: ClusterTime) -> RangeRead {
         let (collection, range) = self.copying.plan.range(id);
         let filters = &self.settings.snapshot.filters;
-        let limit = self.settings.snapshot.rate.unwrap_or(u32::MAX).max(2);
+        // A chunk is a quarter of a second's worth at most: some are on their way when an episode ends.
+        let limit = self.settings.snapshot.rate.map_or(BATCH_ROWS_MAX, |rate| (rate / 4).max(2));
         RangeRead {
             id,
             namespace: collection.namespace.clone(),

@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use chrono::Utc;
-
 use shared::exit::{ExitCode, Stop};
 
 use super::{Pump, Session, setback::Setback};
@@ -13,7 +11,6 @@ use crate::{
     publisher::Publisher,
     recovery::{self, OwnTopics, Remembered, Tails},
     settings::BrokerCheck,
-    snapshot::plan::CollectionCopy,
     start_from::{self, StartFrom},
     status::{Stage, rfc3339},
     token_record::{Position, TokenRecord, key_format_name},
@@ -79,11 +76,10 @@ impl Pump {
                 )));
                 !stop.is_cancelled()
             })?;
-        self.copying.recovered(&mut remembered);
+        self.copying.recovered(std::mem::take(&mut remembered.snapshot));
         if first_snapshot {
-            for namespace in self.stream.collections(&self.settings.stream.scope).map_err(Setback::Stop)? {
-                self.copying.add(CollectionCopy::new(namespace, None, Utc::now()));
-            }
+            let collections = self.stream.collections(&self.settings.stream.scope).map_err(Setback::Stop)?;
+            self.copying.plan_copies(collections);
         }
         self.topics.recovered(std::mem::take(&mut remembered.topics), clean && !self.announced);
         self.writer.set_source(&own);
@@ -99,6 +95,7 @@ impl Pump {
         };
         self.commit_start(&mut session, first_snapshot)?;
         self.announced = true;
+        self.tell_snapshot(false);
         let from = session.committed.cluster_time();
         tracing::info!(
             mode = if former.is_some() { "resuming" } else { "fresh" },

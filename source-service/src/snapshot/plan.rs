@@ -16,8 +16,6 @@ pub struct SnapshotPlan {
 #[derive(Clone, Debug, PartialEq)]
 pub struct CollectionCopy {
     pub namespace: Namespace,
-    /// Who asked for it; `None` for the first start's snapshot.
-    pub request: Option<String>,
     pub requested_at: DateTime<Utc>,
     pub finished_at: Option<DateTime<Utc>>,
     /// Documents in it when the copy began, as MongoDB estimated.
@@ -50,10 +48,9 @@ pub struct Progress {
 }
 
 impl CollectionCopy {
-    pub fn new(namespace: Namespace, request: Option<String>, now: DateTime<Utc>) -> Self {
+    pub fn new(namespace: Namespace, now: DateTime<Utc>) -> Self {
         Self {
             namespace,
-            request,
             requested_at: now,
             finished_at: None,
             estimate: 0,
@@ -127,22 +124,6 @@ impl SnapshotPlan {
         (collection, &ranges[id.range])
     }
 
-    /// Adds a copy, or begins one again that is done. `false` if this very request is known already.
-    pub fn add(&mut self, copy: CollectionCopy) -> bool {
-        match self.collections.iter_mut().find(|known| known.namespace == copy.namespace) {
-            Some(known) if copy.request.is_some() && known.request == copy.request => false,
-            Some(known) => {
-                // Numbers go on: a row's id must not come twice.
-                *known = CollectionCopy { next_chunk: known.next_chunk, ..copy };
-                true
-            }
-            None => {
-                self.collections.push(copy);
-                true
-            }
-        }
-    }
-
     pub fn progress(&self) -> Progress {
         let mut progress = Progress { collections: self.collections.len(), ..Progress::default() };
         for collection in &self.collections {
@@ -162,7 +143,7 @@ mod tests {
     use super::*;
 
     fn plan(bounds: Vec<RawBson>) -> SnapshotPlan {
-        let mut copy = CollectionCopy::new(Namespace::new("shop", "orders"), None, DateTime::UNIX_EPOCH);
+        let mut copy = CollectionCopy::new(Namespace::new("shop", "orders"), DateTime::UNIX_EPOCH);
         copy.cut(100, bounds);
         SnapshotPlan { collections: vec![copy] }
     }
@@ -176,17 +157,5 @@ mod tests {
         assert_eq!(ends, [(None, five.clone()), (five, m.clone()), (m, None)]);
         assert_eq!(plan.open_ranges().count(), 3);
         assert_eq!(plan.progress(), Progress { collections: 1, collections_done: 0, rows: 0, estimate: 100 });
-    }
-
-    #[test]
-    fn a_second_request_begins_again_and_numbers_go_on() {
-        let mut plan = plan(Vec::new());
-        plan.collections[0].next_chunk = 7;
-        let namespace = Namespace::new("shop", "orders");
-        let copy = CollectionCopy::new(namespace, Some("a".to_owned()), DateTime::UNIX_EPOCH);
-        assert!(plan.add(copy.clone()));
-        assert!(!plan.add(copy));
-        assert_eq!(plan.collections.len(), 1);
-        assert_eq!((plan.collections[0].next_chunk, plan.to_be_cut(4)), (7, Some(0)));
     }
 }

@@ -56,7 +56,9 @@ pub async fn read_range(
     enough: CancellationToken,
 ) {
     let mut copied = read.from_is_copied.then(|| read.from.clone()).flatten();
-    let mut cursor = match open(&client, &read).await {
+    // With `min` and without `max` the server ends before MaxKey itself (seen on 6.0.5): that one `_id` is asked for at the end.
+    let mut asks_for_max_key = read.from.is_some() && read.to.is_none();
+    let mut cursor = match open(&client, &read, &bounds(&read)).await {
         Ok(cursor) => cursor,
         Err(error) => return report(&reports, judge(&error, &read)).await,
     };
@@ -74,6 +76,9 @@ pub async fn read_range(
                 return report(&reports, ReadReport::Stopped(Stop::new(ExitCode::Defect, text))).await;
             }
         };
+        let mut chunk = chunk;
+        let ended = chunk.is_last;
+        chunk.is_last &= !asks_for_max_key;
         let is_last = chunk.is_last;
         // A reply can be so large that it has only the row which was copied before.
         if chunk.rows() > 0 || is_last {
@@ -85,6 +90,13 @@ pub async fn read_range(
         if is_last || enough.is_cancelled() {
             return;
         }
+        if ended {
+            asks_for_max_key = false;
+            cursor = match open(&client, &read, &doc! { "filter": with_max_key(&read.filter) }).await {
+                Ok(cursor) => cursor,
+                Err(error) => return report(&reports, judge(&error, &read)).await,
+            };
+        }
     }
 }
 
@@ -93,24 +105,42 @@ async fn report(reports: &mpsc::Sender<ReadReport>, what: ReadReport) {
     drop(reports.send(what).await);
 }
 
-async fn open(client: &Client, read: &RangeRead) -> mongodb::error::Result<RawBatchCursor> {
+/// Where a range begins and ends, as options of `find`.
+fn bounds(read: &RangeRead) -> Document {
+    let mut options = doc! { "filter": &read.filter };
+    for (name, bound) in [("min", &read.from), ("max", &read.to)] {
+        let bound = bound
+            .clone()
+            .map(|bound| bson::Bson::try_from(bound).expect("an _id was valid BSON when it was read"));
+        if let Some(bound) = bound {
+            options.insert(name, doc! { "_id": bound });
+        }
+    }
+    options
+}
+
+fn with_max_key(filter: &Document) -> Document {
+    doc! { "$and": [{ "_id": bson::Bson::MaxKey }, filter] }
+}
+
+async fn open(
+    client: &Client,
+    read: &RangeRead,
+    options: &Document,
+) -> mongodb::error::Result<RawBatchCursor> {
     let limit_ms = i64::try_from(REPLY_LIMIT.as_millis()).unwrap_or(i64::MAX);
     let at = bson::Timestamp { time: read.at.seconds, increment: read.at.increment };
     let mut find = doc! {
         "find": &read.namespace.coll,
-        "filter": &read.filter,
         "sort": { "_id": 1 },
         "hint": { "_id": 1 },
         "batchSize": read.batch_rows,
         "maxTimeMS": limit_ms,
         "readConcern": { "level": "snapshot", "atClusterTime": at },
     };
-    for (name, bound) in [("min", &read.from), ("max", &read.to)] {
-        if let Some(bound) = bound {
-            find.insert(name, doc! { "_id": bson::Bson::try_from(bound.clone())? });
-        }
-    }
-    client.database(&read.namespace.db).run_cursor_command(find).batch().await
+    find.extend(options.clone());
+    let database = client.database(&read.namespace.db);
+    database.run_cursor_command(find).batch_size(read.batch_rows).batch().await
 }
 
 fn chunk_of(read: &RangeRead, batch: RawBatch, copied: Option<&RawBson>) -> Result<Chunk, String> {

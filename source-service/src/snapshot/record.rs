@@ -1,5 +1,5 @@
 //! How far a collection's copy is, as a record of the token topic: key `snapshot/<db>.<coll>`, written in the transaction of each
-//! chunk's rows. A request for a copy has the key `snapshot-request/<db>.<coll>`, and is written by whoever asks.
+//! chunk's rows.
 
 use bson::{Bson, raw::RawBson};
 use chrono::{DateTime, Utc};
@@ -11,8 +11,6 @@ use crate::token_record::UnusableRecord;
 
 /// Before a collection's name, in the key of its copy.
 pub const COPY_KEY_PREFIX: &str = "snapshot/";
-/// Before a collection's name, in the key of a request.
-pub const REQUEST_KEY_PREFIX: &str = "snapshot-request/";
 
 /// The key of a collection's copy.
 pub fn copy_key(namespace: &Namespace) -> String {
@@ -25,7 +23,6 @@ pub fn copy_key(namespace: &Namespace) -> String {
 struct CopyJson {
     db: String,
     coll: String,
-    request: Option<String>,
     requested_at: DateTime<Utc>,
     finished_at: Option<DateTime<Utc>>,
     estimate: u64,
@@ -55,7 +52,6 @@ impl CollectionCopy {
         let json = CopyJson {
             db: self.namespace.db.clone(),
             coll: self.namespace.coll.clone(),
-            request: self.request.clone(),
             requested_at: self.requested_at,
             finished_at: self.finished_at,
             estimate: self.estimate,
@@ -75,7 +71,6 @@ impl CollectionCopy {
             json.ranges.map(|ranges| ranges.into_iter().map(range_of).collect::<Result<Vec<_>, _>>());
         Ok(Self {
             namespace: Namespace::new(json.db, json.coll),
-            request: json.request,
             requested_at: json.requested_at,
             finished_at: json.finished_at,
             estimate: json.estimate,
@@ -108,33 +103,6 @@ fn from_json(json: serde_json::Value) -> Result<RawBson, UnusableRecord> {
     RawBson::try_from(id).map_err(|error| unreadable(&error))
 }
 
-/// A request for a copy, as `source-service snapshot` writes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SnapshotRequest {
-    /// Random: the same collection may be asked for again.
-    pub request: String,
-    pub db: String,
-    pub coll: String,
-    pub requested_at: DateTime<Utc>,
-}
-
-impl SnapshotRequest {
-    pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("the record has only strings as keys")
-    }
-
-    /// # Errors
-    /// [`UnusableRecord::Unreadable`].
-    pub fn from_json(bytes: &[u8]) -> Result<Self, UnusableRecord> {
-        serde_json::from_slice(bytes).map_err(|error| UnusableRecord::Unreadable(error.to_string()))
-    }
-
-    pub fn key(&self) -> String {
-        format!("{REQUEST_KEY_PREFIX}{}.{}", self.db, self.coll)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
@@ -158,7 +126,7 @@ mod tests {
             RawBson::DateTime(bson::DateTime::from_millis(-5)),
             RawBson::Timestamp(bson::Timestamp { time: 7, increment: 1 }),
         ];
-        let mut copy = CollectionCopy::new(Namespace::new("shop", "a.b"), Some("r".to_owned()), Utc::now());
+        let mut copy = CollectionCopy::new(Namespace::new("shop", "a.b"), Utc::now());
         copy.cut(11, ids);
         copy.next_chunk = 3;
         assert_eq!(CollectionCopy::from_json(&copy.to_json()).unwrap(), copy);
