@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use rdkafka::message::{Headers as _, Message};
 use shared::{
+    dead_letter,
     exit::{ExitCode, Stop},
     topic_name::TopicNames,
     wire::header,
@@ -201,8 +202,7 @@ pub fn own_record_without_token(
         while let Some(step) = search {
             let mut found = false;
             log.read(topic, &[step.range()], |message| {
-                found |= header_of(message, header::SOURCE)
-                    .is_some_and(|source| source.starts_with(own.as_bytes()));
+                found |= source_of(message).is_some_and(|source| source.starts_with(own.as_bytes()));
             })?;
             if found {
                 return Ok(Some(place));
@@ -248,7 +248,7 @@ fn last_own(
         let ranges: Vec<Range> = backwards.iter().map(Backwards::range).collect();
         let mut found: HashMap<i32, String> = HashMap::new();
         log.read(topic, &ranges, |message| {
-            if header_of(message, header::SOURCE) != Some(own.as_bytes()) {
+            if source_of(message) != Some(own.as_bytes()) {
                 return;
             }
             if let Some(id) = header_of(message, header::EVENT_ID).and_then(|id| std::str::from_utf8(id).ok())
@@ -272,6 +272,15 @@ fn by_topic(found: Vec<(Partition, i64)>) -> BTreeMap<String, Vec<(i32, i64)>> {
         topics.entry(topic).or_default().push((partition, offset));
     }
     topics
+}
+
+/// Which source and run wrote the record. A dead letter of a sink carries the headers of the record that it keeps, `source` and `event-id`
+/// among them, but was written by the sink, in an order of its own: it is nobody's last record.
+fn source_of(message: &impl Message) -> Option<&[u8]> {
+    if header_of(message, dead_letter::header::ORIGINAL_TOPIC).is_some() {
+        return None;
+    }
+    header_of(message, header::SOURCE)
 }
 
 fn header_of<'m>(message: &'m impl Message, name: &str) -> Option<&'m [u8]> {

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod recovery;
+mod recovery_reads;
 mod stage;
 mod start;
 mod stream;
