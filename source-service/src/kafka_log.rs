@@ -58,6 +58,9 @@ pub struct Partition {
 pub enum LogError {
     #[error("{doing}: {cause}")]
     Kafka { doing: String, cause: KafkaError },
+    /// Asking again gives no right.
+    #[error("{doing}: {cause}. The source needs {right}")]
+    NotAllowed { doing: String, cause: KafkaError, right: &'static str },
     #[error("{0}: Kafka is silent")]
     Silent(String),
     /// The process was asked to stop.
@@ -66,7 +69,21 @@ pub enum LogError {
 }
 
 fn while_doing(doing: impl Into<String>) -> impl FnOnce(KafkaError) -> LogError {
-    |cause| LogError::Kafka { doing: doing.into(), cause }
+    |cause| match missing_right(&cause) {
+        Some(right) => LogError::NotAllowed { doing: doing.into(), cause, right },
+        None => LogError::Kafka { doing: doing.into(), cause },
+    }
+}
+
+/// What has to be granted before it is tried again, if a right is what is missing.
+fn missing_right(error: &KafkaError) -> Option<&'static str> {
+    match error.rdkafka_error_code()? {
+        RDKafkaErrorCode::TopicAuthorizationFailed => Some("READ and DESCRIBE on the topic"),
+        RDKafkaErrorCode::GroupAuthorizationFailed => Some("READ on group atlas-source-recovery-<SOURCE_ID>"),
+        RDKafkaErrorCode::ClusterAuthorizationFailed => Some("DESCRIBE on the cluster"),
+        RDKafkaErrorCode::SaslAuthenticationFailed => Some("a user and password that the brokers know"),
+        _ => None,
+    }
 }
 
 /// The two views. Cheap to keep: an idle consumer without assignment fetches nothing.
@@ -151,7 +168,11 @@ impl KafkaLog {
         let answer = self.all.offsets_for_times(question, TIMEOUT).map_err(while_doing(doing))?;
         let mut found = Vec::new();
         for element in answer.elements() {
-            element.error().map_err(while_doing(doing))?;
+            element.error().map_err(while_doing(format!(
+                "search {}/{} by time",
+                element.topic(),
+                element.partition()
+            )))?;
             if let Offset::Offset(offset) = element.offset() {
                 found.push((
                     Partition { topic: element.topic().to_owned(), partition: element.partition() },
@@ -248,9 +269,7 @@ impl KafkaLog {
                 }
                 Some(Err(
                     cause @ (KafkaError::MessageConsumptionFatal(_) | KafkaError::MessageConsumption(_)),
-                )) if !is_passing(&cause) => {
-                    return Err(LogError::Kafka { doing: format!("read {topic}"), cause });
-                }
+                )) if !is_passing(&cause) => return Err(while_doing(format!("read {topic}"))(cause)),
                 // The client reports lost connections and heals them itself; silence has its limit.
                 Some(Err(error)) => tracing::debug!(%error, topic, "while reading"),
             }
@@ -272,4 +291,28 @@ fn is_passing(error: &KafkaError) -> bool {
                 | Code::CoordinatorNotAvailable
         )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_right_is_told_from_what_passes() {
+        let judged = |code| while_doing("read atlas.shop.orders")(KafkaError::MessageConsumption(code));
+        for (code, right) in [
+            (RDKafkaErrorCode::TopicAuthorizationFailed, "READ and DESCRIBE on the topic"),
+            (RDKafkaErrorCode::GroupAuthorizationFailed, "READ on group"),
+            (RDKafkaErrorCode::ClusterAuthorizationFailed, "DESCRIBE on the cluster"),
+            (RDKafkaErrorCode::SaslAuthenticationFailed, "user and password"),
+        ] {
+            let error = judged(code);
+            let text = error.to_string();
+            assert!(matches!(error, LogError::NotAllowed { .. }), "{text}");
+            assert!(text.contains(right) && text.contains("atlas.shop.orders"), "{text}");
+        }
+        for code in [RDKafkaErrorCode::NotLeaderForPartition, RDKafkaErrorCode::OperationTimedOut] {
+            assert!(matches!(judged(code), LogError::Kafka { .. }));
+        }
+    }
 }

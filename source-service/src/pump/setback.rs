@@ -65,6 +65,9 @@ impl From<LogError> for Setback {
     fn from(error: LogError) -> Self {
         match error {
             LogError::Interrupted => Self::Asked,
+            error @ LogError::NotAllowed { .. } => {
+                Self::Stop(Stop::new(ExitCode::NotAllowed, error.to_string()))
+            }
             error => Self::Doubt("recovery", error.to_string()),
         }
     }

@@ -6,6 +6,7 @@
 
 mod recovery;
 mod recovery_reads;
+mod rights;
 mod stage;
 mod start;
 mod stream;

@@ -51,8 +51,7 @@ async fn a_dead_letter_of_a_sink_is_no_own_record() -> Result<()> {
     broker.writer.create_topic(DEAD_LETTERS, 1, &[]).await?;
     let kept = |event_id: &str| record(OWN, event_id).header("dlq-original-topic", DATA);
     broker.writer.send(DEAD_LETTERS, 0, vec![kept("82C")]).await?;
-    let found =
-        recovery::own_record_without_token(&broker.log, &broker.topics(), "default", |_| true)?;
+    let found = recovery::own_record_without_token(&broker.log, &broker.topics(), "default", |_| true)?;
     assert_eq!(found, None);
 
     // An own letter before one of the sink's that is about a later event.
@@ -60,8 +59,7 @@ async fn a_dead_letter_of_a_sink_is_no_own_record() -> Result<()> {
     broker.writer.send(DEAD_LETTERS, 0, vec![kept("82D")]).await?;
     let tails = recovery::read_tails(&broker.log, &broker.topics(), OWN, 0, |_| true)?;
     assert!(tails.holds(DEAD_LETTERS, 0, "82A") && !tails.holds(DEAD_LETTERS, 0, "82B"), "{tails:?}");
-    let found =
-        recovery::own_record_without_token(&broker.log, &broker.topics(), "default", |_| true)?;
+    let found = recovery::own_record_without_token(&broker.log, &broker.topics(), "default", |_| true)?;
     assert_eq!(found.map(|place| place.topic).as_deref(), Some(DEAD_LETTERS));
     Ok(())
 }
