@@ -19,6 +19,8 @@ use shared::kafka_client;
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two looks at a partition that another producer's open transaction holds back.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Who reads is asked whether to go on after so long or so many records, whichever comes first.
+const ASK_AFTER: (Duration, u32) = (Duration::from_secs(1), 10_000);
 
 /// Forwards the client's log, but for the ends of partitions, which are reported as errors and are none.
 #[derive(Clone, Copy, Debug)]
@@ -211,7 +213,7 @@ impl KafkaLog {
     }
 
     /// Hands every committed record of these ranges of **one** topic to `take`, in order within a partition. All below the ends has to be
-    /// decided already.
+    /// decided already. `going_on` is told from time to time how many offsets are left, and says whether to go on.
     ///
     /// # Errors
     /// See [`LogError`].
@@ -220,6 +222,7 @@ impl KafkaLog {
         topic: &str,
         ranges: &[Range],
         mut take: impl FnMut(&BorrowedMessage<'_>),
+        mut going_on: impl FnMut(i64) -> bool,
     ) -> Result<(), LogError> {
         let doing = || format!("read {topic}");
         let mut open: Vec<Range> = ranges.iter().copied().filter(|range| range.from < range.to).collect();
@@ -233,7 +236,7 @@ impl KafkaLog {
                 .map_err(while_doing(doing()))?;
         }
         self.committed.assign(&assignment).map_err(while_doing(doing()))?;
-        let result = self.drain(topic, &mut open, &mut take);
+        let result = self.drain(topic, &mut open, &mut take, &mut going_on);
         self.committed.unassign().map_err(while_doing(doing()))?;
         result
     }
@@ -243,14 +246,26 @@ impl KafkaLog {
         topic: &str,
         open: &mut Vec<Range>,
         take: &mut impl FnMut(&BorrowedMessage<'_>),
+        going_on: &mut impl FnMut(i64) -> bool,
     ) -> Result<(), LogError> {
         let mut heard = Instant::now();
+        let (mut asked, mut unasked) = (heard, 0);
         while !open.is_empty() {
-            match self.committed.poll(Duration::from_millis(200)) {
-                None if heard.elapsed() > TIMEOUT => return Err(LogError::Silent(format!("read {topic}"))),
+            let polled = self.committed.poll(Duration::from_millis(200));
+            let now = Instant::now();
+            if now.duration_since(asked) >= ASK_AFTER.0 || unasked >= ASK_AFTER.1 {
+                (asked, unasked) = (now, 0);
+                if !going_on(open.iter().map(|range| range.to - range.from).sum()) {
+                    return Err(LogError::Interrupted);
+                }
+            }
+            match polled {
+                None if now.duration_since(heard) > TIMEOUT => {
+                    return Err(LogError::Silent(format!("read {topic}")));
+                }
                 None => {}
                 Some(Ok(message)) => {
-                    heard = Instant::now();
+                    (heard, unasked) = (now, unasked + 1);
                     let Some(index) = open.iter().position(|range| range.partition == message.partition())
                     else {
                         continue;
@@ -258,13 +273,14 @@ impl KafkaLog {
                     if message.offset() < open[index].to {
                         take(&message);
                     }
-                    if message.offset() + 1 >= open[index].to {
+                    open[index].from = message.offset() + 1;
+                    if open[index].from >= open[index].to {
                         open.swap_remove(index);
                     }
                 }
                 // One topic at a time, so the partition's number says it all. What is left are markers and aborted records.
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    heard = Instant::now();
+                    heard = now;
                     open.retain(|range| range.partition != partition);
                 }
                 Some(Err(
