@@ -42,6 +42,8 @@ use crate::{
 
 /// How long the first contact may take before the process ends with "dependency unreachable".
 pub const FIRST_CONTACT_LIMIT: Duration = Duration::from_secs(60);
+/// While an answer is waited for, the outside is looked at so often.
+const LOOK_AROUND: Duration = Duration::from_millis(200);
 
 /// What the stream carries.
 #[derive(Clone, Debug)]
@@ -137,7 +139,10 @@ struct Open {
 /// The pump's end of the reader. Dropping it ends the reader's thread.
 pub struct ChangeStream {
     client: Client,
+    status: Status,
     runtime: Handle,
+    /// Says whether to go on waiting for an answer.
+    while_waiting: Box<dyn Fn() -> bool>,
     commands: watch::Sender<Option<Open>>,
     events: mpsc::Receiver<StreamEvent>,
 }
@@ -157,7 +162,7 @@ impl ChangeStream {
         let (command_sender, commands) = watch::channel(None);
         let (event_sender, events) = mpsc::channel(1);
         let (ready_sender, ready) = oneshot::channel();
-        let uri = uri.to_owned();
+        let (uri, reader_status) = (uri.to_owned(), status.clone());
         thread::Builder::new()
             .name("change-stream".into())
             .spawn(move || {
@@ -181,6 +186,7 @@ impl ChangeStream {
                     }
                 };
                 drop(ready_sender.send(Ok((client.clone(), runtime.handle().clone()))));
+                let status = reader_status;
                 let reader =
                     Reader { client, options, status, metrics, events: event_sender, reached: false };
                 runtime.block_on(reader.run(commands));
@@ -191,7 +197,36 @@ impl ChangeStream {
         let (client, runtime) = ready
             .blocking_recv()
             .map_err(|_| Stop::new(ExitCode::Defect, "the change stream's thread ended at its start"))??;
-        Ok(Self { client, runtime, commands: command_sender, events })
+        Ok(Self {
+            client,
+            status,
+            runtime,
+            while_waiting: Box::new(|| true),
+            commands: command_sender,
+            events,
+        })
+    }
+
+    /// Has this called several times a second while a question waits for MongoDB's answer: it says whether to go on waiting.
+    pub fn while_waiting(&mut self, go_on: impl Fn() -> bool + 'static) {
+        self.while_waiting = Box::new(go_on);
+    }
+
+    /// Blocks until the answer is there. [`ExitCode::Drained`] if nobody wants it any more.
+    fn ask<T>(&self, question: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
+        self.runtime.block_on(async {
+            tokio::pin!(question);
+            loop {
+                match tokio::time::timeout(LOOK_AROUND, &mut question).await {
+                    Ok(answer) => return answer,
+                    Err(_elapsed) if (self.while_waiting)() => {}
+                    Err(_elapsed) => {
+                        let text = "asked to stop while MongoDB was asked where to begin";
+                        return Err(Stop::new(ExitCode::Drained, text));
+                    }
+                }
+            }
+        })
     }
 
     /// Opens the stream at this position, instead of where it is.
@@ -221,12 +256,11 @@ impl ChangeStream {
     /// # Errors
     /// What no waiting heals, or [`ExitCode::Unreachable`].
     pub fn server_time(&self) -> Result<ClusterTime, Stop> {
-        let client = self.client.clone();
-        self.runtime.block_on(async move {
+        self.ask(async {
             let attempts = async {
                 let mut backoff = Backoff::default();
                 loop {
-                    match client.database("admin").run_command(doc! { "ping": 1 }).await {
+                    match self.client.database("admin").run_command(doc! { "ping": 1 }).await {
                         Ok(reply) => return operation_time(&reply),
                         Err(error) => match stream_error::classify(&error, Phase::Opening) {
                             Verdict::Stop(code, advice) => {
@@ -237,10 +271,12 @@ impl ChangeStream {
                             }
                             Verdict::Reopen(_) => {
                                 let delay = backoff.next_delay();
+                                let cause = stream_error::short(&error);
+                                self.status.stream_down(&cause);
                                 tracing::warn!(
                                     attempt = backoff.attempts(),
                                     ?delay,
-                                    cause = stream_error::short(&error),
+                                    cause,
                                     "MongoDB does not answer yet"
                                 );
                                 tokio::time::sleep(delay).await;

@@ -169,8 +169,8 @@ impl Pump {
     /// Where the very first start begins: `START_FROM`.
     fn first_position(&self) -> Result<Position, Setback> {
         let settings = &self.settings;
-        let first = start_from::choose(&self.stream, &settings.stream, &settings.start_from);
-        let first = first.map_err(Setback::Stop)?;
+        self.shown.stage(Stage::FirstPosition);
+        let first = start_from::choose(&self.stream, &settings.stream, &settings.start_from)?;
         for unchecked in &first.unchecked {
             tracing::warn!(unchecked, "START_FROM could not be checked whole");
         }

@@ -19,6 +19,13 @@ pub(super) enum Setback {
     Asked,
 }
 
+impl From<Stop> for Setback {
+    /// A question to MongoDB is given up with [`ExitCode::Drained`] when a signal asks for a stop.
+    fn from(stop: Stop) -> Self {
+        if stop.code == ExitCode::Drained { Self::Asked } else { Self::Stop(stop) }
+    }
+}
+
 impl From<PublishError> for Setback {
     fn from(error: PublishError) -> Self {
         match error {
