@@ -65,6 +65,8 @@ pub enum LogError {
     NotAllowed { doing: String, cause: KafkaError, right: &'static str },
     #[error("{0}: Kafka is silent")]
     Silent(String),
+    #[error("list topics: {0} is missing there, although it exists")]
+    Unlisted(String),
     /// The process was asked to stop.
     #[error("asked to stop")]
     Interrupted,
@@ -121,20 +123,36 @@ impl KafkaLog {
         &self.all
     }
 
-    /// All partitions of the topics that `wanted` says.
+    /// All partitions of the topics that `wanted` says. A topic of which the broker cannot tell them now is an error, and not one without
+    /// partitions.
     ///
     /// # Errors
     /// See [`LogError`].
     pub fn partitions(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Partition>, LogError> {
         let metadata = self.all.fetch_metadata(None, TIMEOUT).map_err(while_doing("list topics"))?;
-        let topics = metadata.topics().iter().filter(|topic| wanted(topic.name()));
-        let partitions = topics.flat_map(|topic| {
-            topic
-                .partitions()
-                .iter()
-                .map(|partition| Partition { topic: topic.name().to_owned(), partition: partition.id() })
-        });
-        Ok(partitions.collect())
+        let mut partitions = Vec::new();
+        for topic in metadata.topics().iter().filter(|topic| wanted(topic.name())) {
+            if is_there(topic.name(), topic.error().map(Into::into))? {
+                partitions.extend(topic.partitions().iter().map(|partition| Partition {
+                    topic: topic.name().to_owned(),
+                    partition: partition.id(),
+                }));
+            }
+        }
+        Ok(partitions)
+    }
+
+    /// Whether there is this topic. Asked by its name, a broker also says that it may not tell.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub fn exists(&self, name: &str) -> Result<bool, LogError> {
+        let answer = self.all.fetch_metadata(Some(name), TIMEOUT);
+        let metadata = answer.map_err(while_doing(format!("ask for topic {name}")))?;
+        match metadata.topics().iter().find(|topic| topic.name() == name) {
+            Some(topic) => is_there(name, topic.error().map(Into::into)),
+            None => Ok(false),
+        }
     }
 
     /// The start of the log and its **high** watermark.
@@ -294,6 +312,15 @@ impl KafkaLog {
     }
 }
 
+/// What the error in a topic's metadata says.
+fn is_there(topic: &str, error: Option<RDKafkaErrorCode>) -> Result<bool, LogError> {
+    match error {
+        None => Ok(true),
+        Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition) => Ok(false),
+        Some(code) => Err(while_doing(format!("ask for topic {topic}"))(KafkaError::MetadataFetch(code))),
+    }
+}
+
 fn is_passing(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
@@ -330,5 +357,14 @@ mod tests {
         for code in [RDKafkaErrorCode::NotLeaderForPartition, RDKafkaErrorCode::OperationTimedOut] {
             assert!(matches!(judged(code), LogError::Kafka { .. }));
         }
+    }
+    #[test]
+    fn only_an_unknown_topic_is_not_there() {
+        let judged = |code| is_there("atlas.shop.orders", code);
+        assert!(matches!(judged(None), Ok(true)));
+        assert!(matches!(judged(Some(RDKafkaErrorCode::UnknownTopicOrPartition)), Ok(false)));
+        assert!(matches!(judged(Some(RDKafkaErrorCode::LeaderNotAvailable)), Err(LogError::Kafka { .. })));
+        let denied = judged(Some(RDKafkaErrorCode::TopicAuthorizationFailed));
+        assert!(matches!(denied, Err(LogError::NotAllowed { .. })), "{denied:?}");
     }
 }

@@ -15,8 +15,9 @@
 //! every second whether to go on: other sources may have written any amount.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
+    time::{Duration, Instant},
 };
 
 use rdkafka::message::{BorrowedMessage, Headers as _, Message};
@@ -38,6 +39,9 @@ const FIRST_WINDOW: i64 = 16;
 const WINDOW_MAX: i64 = 1 << 18;
 /// Without a token everything is read, so the first window may be large.
 const FIRST_WINDOW_WITHOUT_TOKEN: i64 = 4096;
+
+/// A broker that serves knows of a topic within moments. A start beside a deleted topic takes so much longer.
+const HEARD_OF_WITHIN: Duration = Duration::from_millis(500);
 
 /// What the token topic holds.
 #[derive(Clone, Debug, Default)]
@@ -206,7 +210,7 @@ pub fn read_tails(
     token_time_ms: i64,
     mut going_on: impl FnMut(Busy<'_>) -> bool,
 ) -> Result<Tails, LogError> {
-    let partitions = log.partitions(|topic| topics.may_have_tail(topic, recorded))?;
+    let partitions = partitions_with_tails(log, topics, recorded)?;
     let found = log.offsets_at(&partitions, token_time_ms)?;
     let mut tails = Tails::default();
     for (topic, partitions) in by_topic(found) {
@@ -220,6 +224,39 @@ pub fn read_tails(
         last_own(log, &topic, own, backwards, &mut tails, &mut going_on)?;
     }
     Ok(tails)
+}
+
+/// A recorded topic was there once. If the broker does not list it now, it was deleted, or this broker has not heard of it yet, or may not tell
+/// of it: only the first is a topic without a tail.
+fn partitions_with_tails(
+    log: &KafkaLog,
+    topics: &OwnTopics<'_>,
+    recorded: &BTreeMap<String, TopicRecord>,
+) -> Result<Vec<Partition>, LogError> {
+    let begun = Instant::now();
+    loop {
+        let partitions = log.partitions(|topic| topics.may_have_tail(topic, recorded))?;
+        let listed: HashSet<&str> = partitions.iter().map(|place| place.topic.as_str()).collect();
+        let missing: Vec<&str> =
+            recorded.keys().map(String::as_str).filter(|topic| !listed.contains(topic)).collect();
+        if missing.is_empty() {
+            return Ok(partitions);
+        }
+        if begun.elapsed() >= HEARD_OF_WITHIN {
+            for topic in missing {
+                if log.exists(topic)? {
+                    return Err(LogError::Unlisted(topic.to_owned()));
+                }
+                tracing::info!(
+                    topic,
+                    "was deleted since it was recorded: it has no records that matter any more"
+                );
+            }
+            return Ok(partitions);
+        }
+        // Polling a condition of another machine; there is nothing to be woken by.
+        std::thread::sleep(HEARD_OF_WITHIN / 5);
+    }
 }
 
 /// Whether there are records of this source, of any run, although it has no token.
