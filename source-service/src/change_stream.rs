@@ -20,7 +20,7 @@ mod snapshot_side;
 use std::{thread, time::Duration};
 
 use bson::{Bson, Document, doc};
-use mongodb::{Client, options::ClientOptions, raw_batch_cursor::RawBatch};
+use mongodb::{Client, error::ErrorKind, options::ClientOptions, raw_batch_cursor::RawBatch};
 use shared::{
     backoff::Backoff,
     cluster_time::ClusterTime,
@@ -43,6 +43,8 @@ use crate::{
 
 /// How long the first contact may take before the process ends with "dependency unreachable".
 pub const FIRST_CONTACT_LIMIT: Duration = Duration::from_secs(60);
+/// While an answer is waited for, the outside is looked at so often.
+const LOOK_AROUND: Duration = Duration::from_millis(200);
 
 /// What the stream carries.
 #[derive(Clone, Debug)]
@@ -138,16 +140,20 @@ struct Open {
 /// The pump's end of the reader. Dropping it ends the reader's thread.
 pub struct ChangeStream {
     client: Client,
+    status: Status,
     runtime: Handle,
+    /// Says whether to go on waiting for an answer.
+    while_waiting: Box<dyn Fn() -> bool>,
     commands: watch::Sender<Option<Open>>,
     events: mpsc::Receiver<StreamEvent>,
 }
 
 impl ChangeStream {
-    /// Starts the reader's thread; no server is contacted yet.
+    /// Starts the reader's thread; no server is contacted yet, but for DNS.
     ///
     /// # Errors
-    /// [`ExitCode::Configuration`] if the URI cannot be used; [`ExitCode::Temporary`] without threads.
+    /// [`ExitCode::Configuration`] if the URI cannot be used; [`ExitCode::Unreachable`] if its host is not found as long as a start
+    /// waits; [`ExitCode::Temporary`] without threads.
     pub fn start(
         uri: &str,
         options: StreamOptions,
@@ -157,7 +163,7 @@ impl ChangeStream {
         let (command_sender, commands) = watch::channel(None);
         let (event_sender, events) = mpsc::channel(1);
         let (ready_sender, ready) = oneshot::channel();
-        let uri = uri.to_owned();
+        let (uri, reader_status) = (uri.to_owned(), status.clone());
         thread::Builder::new()
             .name("change-stream".into())
             .spawn(move || {
@@ -173,7 +179,7 @@ impl ChangeStream {
                         return;
                     }
                 };
-                let client = match connect(&runtime, &uri) {
+                let client = match connect(&runtime, &uri, FIRST_CONTACT_LIMIT) {
                     Ok(client) => client,
                     Err(stop) => {
                         drop(ready_sender.send(Err(stop)));
@@ -181,6 +187,7 @@ impl ChangeStream {
                     }
                 };
                 drop(ready_sender.send(Ok((client.clone(), runtime.handle().clone()))));
+                let status = reader_status;
                 let reader =
                     Reader { client, options, status, metrics, events: event_sender, reached: false };
                 runtime.block_on(reader.run(commands));
@@ -191,7 +198,36 @@ impl ChangeStream {
         let (client, runtime) = ready
             .blocking_recv()
             .map_err(|_| Stop::new(ExitCode::Defect, "the change stream's thread ended at its start"))??;
-        Ok(Self { client, runtime, commands: command_sender, events })
+        Ok(Self {
+            client,
+            status,
+            runtime,
+            while_waiting: Box::new(|| true),
+            commands: command_sender,
+            events,
+        })
+    }
+
+    /// Has this called several times a second while a question waits for MongoDB's answer: it says whether to go on waiting.
+    pub fn while_waiting(&mut self, go_on: impl Fn() -> bool + 'static) {
+        self.while_waiting = Box::new(go_on);
+    }
+
+    /// Blocks until the answer is there. [`ExitCode::Drained`] if nobody wants it any more.
+    fn ask<T>(&self, question: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
+        self.runtime.block_on(async {
+            tokio::pin!(question);
+            loop {
+                match tokio::time::timeout(LOOK_AROUND, &mut question).await {
+                    Ok(answer) => return answer,
+                    Err(_elapsed) if (self.while_waiting)() => {}
+                    Err(_elapsed) => {
+                        let text = "asked to stop while MongoDB was asked where to begin";
+                        return Err(Stop::new(ExitCode::Drained, text));
+                    }
+                }
+            }
+        })
     }
 
     /// Opens the stream at this position, instead of where it is.
@@ -221,12 +257,11 @@ impl ChangeStream {
     /// # Errors
     /// What no waiting heals, or [`ExitCode::Unreachable`].
     pub fn server_time(&self) -> Result<ClusterTime, Stop> {
-        let client = self.client.clone();
-        self.runtime.block_on(async move {
+        self.ask(async {
             let attempts = async {
                 let mut backoff = Backoff::default();
                 loop {
-                    match client.database("admin").run_command(doc! { "ping": 1 }).await {
+                    match self.client.database("admin").run_command(doc! { "ping": 1 }).await {
                         Ok(reply) => return operation_time(&reply),
                         Err(error) => match stream_error::classify(&error, Phase::Opening) {
                             Verdict::Stop(code, advice) => {
@@ -237,10 +272,12 @@ impl ChangeStream {
                             }
                             Verdict::Reopen(_) => {
                                 let delay = backoff.next_delay();
+                                let cause = stream_error::short(&error);
+                                self.status.stream_down(&cause);
                                 tracing::warn!(
                                     attempt = backoff.attempts(),
                                     ?delay,
-                                    cause = stream_error::short(&error),
+                                    cause,
                                     "MongoDB does not answer yet"
                                 );
                                 tokio::time::sleep(delay).await;
@@ -277,15 +314,78 @@ fn unreachable_at_start(cause: &str) -> Stop {
     )
 }
 
-fn connect(runtime: &Runtime, uri: &str) -> Result<Client, Stop> {
+/// The driver's own words are not repeated: they may quote the URI, and with it a password.
+fn connect(runtime: &Runtime, uri: &str, limit: Duration) -> Result<Client, Stop> {
     runtime.block_on(async {
-        // The driver's own text may quote the URI, and with it a password.
-        let unusable = |_| Stop::new(ExitCode::Configuration, "MONGO_URI cannot be used: expected mongodb://host:port/?replicaSet=name or mongodb+srv://host");
-        let mut options = ClientOptions::parse(uri).await.map_err(unusable)?;
+        let resolved = tokio::time::timeout(limit, resolve(uri)).await;
+        let mut options =
+            resolved.unwrap_or_else(|_elapsed| Err(unreachable_at_start("DNS does not know its address")))?;
         options.app_name.get_or_insert_with(|| "atlas-lake-source".to_owned());
         // An election must be waited out by our back-off, which is seen, rather than silently by the driver for half a minute.
         options.server_selection_timeout.get_or_insert(Duration::from_secs(5));
         options.connect_timeout.get_or_insert(Duration::from_secs(5));
-        Client::with_options(options).map_err(unusable)
+        Client::with_options(options).map_err(|_| unusable_uri())
     })
+}
+
+/// Parses the URI. One that begins with `mongodb+srv` is looked up in DNS for it, which is waited for as for any server.
+async fn resolve(uri: &str) -> Result<ClientOptions, Stop> {
+    let mut backoff = Backoff::default();
+    loop {
+        let cause = match ClientOptions::parse(uri).await {
+            Ok(options) => return Ok(options),
+            Err(error) => match error.kind.as_ref() {
+                ErrorKind::DnsResolve { .. } => "DNS does not know its address".to_owned(),
+                ErrorKind::Io(error) => format!("DNS cannot be asked: {}", error.kind()),
+                _ => return Err(unusable_uri()),
+            },
+        };
+        let delay = backoff.next_delay();
+        tracing::warn!(attempt = backoff.attempts(), ?delay, cause, "MongoDB is not found yet");
+        tokio::time::sleep(delay).await;
+    }
+}
+
+fn unusable_uri() -> Stop {
+    Stop::new(
+        ExitCode::Configuration,
+        "MONGO_URI cannot be used: expected mongodb://host:port/?replicaSet=name or mongodb+srv://host",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn stop_of(uri: &str) -> Stop {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        connect(&runtime, uri, Duration::from_millis(1500)).unwrap_err()
+    }
+
+    /// `.invalid` is in no DNS (RFC 6761), whether or not there is one to be asked.
+    #[test]
+    fn an_address_that_dns_does_not_know_is_waited_for() {
+        let begun = std::time::Instant::now();
+        let stop = stop_of("mongodb+srv://ada:planted-secret@cluster.atlas-lake.invalid/?retryReads=true");
+        assert_eq!(stop.code, ExitCode::Unreachable, "{stop}");
+        assert!(begun.elapsed() >= Duration::from_millis(1500), "given up at once");
+        assert!(!stop.message.contains("planted-secret") && stop.message.contains("DNS"), "{stop}");
+    }
+
+    #[test]
+    fn a_malformed_uri_is_a_mistake_at_once() {
+        for uri in [
+            "localhost:27017",
+            "mongodb://",
+            "mongodb://ada:planted-secret@host:port",
+            "mongodb+srv://ada:planted-secret@cluster.example.net:27017",
+            "mongodb://ada:planted-secret@host/?tls=true&tlsCAFile=/planted/no/such/file",
+        ] {
+            let stop = stop_of(uri);
+            assert_eq!(stop.code, ExitCode::Configuration, "{uri}: {stop}");
+            assert!(!stop.message.contains("planted"), "{stop}");
+        }
+    }
 }

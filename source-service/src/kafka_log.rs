@@ -19,6 +19,8 @@ use shared::kafka_client;
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two looks at a partition that another producer's open transaction holds back.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Who reads is asked whether to go on after so long or so many records, whichever comes first.
+const ASK_AFTER: (Duration, u32) = (Duration::from_secs(1), 10_000);
 
 /// Forwards the client's log, but for the ends of partitions, which are reported as errors and are none.
 #[derive(Clone, Copy, Debug)]
@@ -58,15 +60,34 @@ pub struct Partition {
 pub enum LogError {
     #[error("{doing}: {cause}")]
     Kafka { doing: String, cause: KafkaError },
+    /// Asking again gives no right.
+    #[error("{doing}: {cause}. The source needs {right}")]
+    NotAllowed { doing: String, cause: KafkaError, right: &'static str },
     #[error("{0}: Kafka is silent")]
     Silent(String),
+    #[error("list topics: {0} is missing there, although it exists")]
+    Unlisted(String),
     /// The process was asked to stop.
     #[error("asked to stop")]
     Interrupted,
 }
 
 fn while_doing(doing: impl Into<String>) -> impl FnOnce(KafkaError) -> LogError {
-    |cause| LogError::Kafka { doing: doing.into(), cause }
+    |cause| match missing_right(&cause) {
+        Some(right) => LogError::NotAllowed { doing: doing.into(), cause, right },
+        None => LogError::Kafka { doing: doing.into(), cause },
+    }
+}
+
+/// What has to be granted before it is tried again, if a right is what is missing.
+fn missing_right(error: &KafkaError) -> Option<&'static str> {
+    match error.rdkafka_error_code()? {
+        RDKafkaErrorCode::TopicAuthorizationFailed => Some("READ and DESCRIBE on the topic"),
+        RDKafkaErrorCode::GroupAuthorizationFailed => Some("READ on group atlas-source-recovery-<SOURCE_ID>"),
+        RDKafkaErrorCode::ClusterAuthorizationFailed => Some("DESCRIBE on the cluster"),
+        RDKafkaErrorCode::SaslAuthenticationFailed => Some("a user and password that the brokers know"),
+        _ => None,
+    }
 }
 
 /// The two views. Cheap to keep: an idle consumer without assignment fetches nothing.
@@ -102,20 +123,36 @@ impl KafkaLog {
         &self.all
     }
 
-    /// All partitions of the topics that `wanted` says.
+    /// All partitions of the topics that `wanted` says. A topic of which the broker cannot tell them now is an error, and not one without
+    /// partitions.
     ///
     /// # Errors
     /// See [`LogError`].
     pub fn partitions(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Partition>, LogError> {
         let metadata = self.all.fetch_metadata(None, TIMEOUT).map_err(while_doing("list topics"))?;
-        let topics = metadata.topics().iter().filter(|topic| wanted(topic.name()));
-        let partitions = topics.flat_map(|topic| {
-            topic
-                .partitions()
-                .iter()
-                .map(|partition| Partition { topic: topic.name().to_owned(), partition: partition.id() })
-        });
-        Ok(partitions.collect())
+        let mut partitions = Vec::new();
+        for topic in metadata.topics().iter().filter(|topic| wanted(topic.name())) {
+            if is_there(topic.name(), topic.error().map(Into::into))? {
+                partitions.extend(topic.partitions().iter().map(|partition| Partition {
+                    topic: topic.name().to_owned(),
+                    partition: partition.id(),
+                }));
+            }
+        }
+        Ok(partitions)
+    }
+
+    /// Whether there is this topic. Asked by its name, a broker also says that it may not tell.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub fn exists(&self, name: &str) -> Result<bool, LogError> {
+        let answer = self.all.fetch_metadata(Some(name), TIMEOUT);
+        let metadata = answer.map_err(while_doing(format!("ask for topic {name}")))?;
+        match metadata.topics().iter().find(|topic| topic.name() == name) {
+            Some(topic) => is_there(name, topic.error().map(Into::into)),
+            None => Ok(false),
+        }
     }
 
     /// The start of the log and its **high** watermark.
@@ -151,7 +188,11 @@ impl KafkaLog {
         let answer = self.all.offsets_for_times(question, TIMEOUT).map_err(while_doing(doing))?;
         let mut found = Vec::new();
         for element in answer.elements() {
-            element.error().map_err(while_doing(doing))?;
+            element.error().map_err(while_doing(format!(
+                "search {}/{} by time",
+                element.topic(),
+                element.partition()
+            )))?;
             if let Offset::Offset(offset) = element.offset() {
                 found.push((
                     Partition { topic: element.topic().to_owned(), partition: element.partition() },
@@ -190,7 +231,7 @@ impl KafkaLog {
     }
 
     /// Hands every committed record of these ranges of **one** topic to `take`, in order within a partition. All below the ends has to be
-    /// decided already.
+    /// decided already. `going_on` is told from time to time how many offsets are left, and says whether to go on.
     ///
     /// # Errors
     /// See [`LogError`].
@@ -199,6 +240,7 @@ impl KafkaLog {
         topic: &str,
         ranges: &[Range],
         mut take: impl FnMut(&BorrowedMessage<'_>),
+        mut going_on: impl FnMut(i64) -> bool,
     ) -> Result<(), LogError> {
         let doing = || format!("read {topic}");
         let mut open: Vec<Range> = ranges.iter().copied().filter(|range| range.from < range.to).collect();
@@ -212,7 +254,7 @@ impl KafkaLog {
                 .map_err(while_doing(doing()))?;
         }
         self.committed.assign(&assignment).map_err(while_doing(doing()))?;
-        let result = self.drain(topic, &mut open, &mut take);
+        let result = self.drain(topic, &mut open, &mut take, &mut going_on);
         self.committed.unassign().map_err(while_doing(doing()))?;
         result
     }
@@ -222,14 +264,26 @@ impl KafkaLog {
         topic: &str,
         open: &mut Vec<Range>,
         take: &mut impl FnMut(&BorrowedMessage<'_>),
+        going_on: &mut impl FnMut(i64) -> bool,
     ) -> Result<(), LogError> {
         let mut heard = Instant::now();
+        let (mut asked, mut unasked) = (heard, 0);
         while !open.is_empty() {
-            match self.committed.poll(Duration::from_millis(200)) {
-                None if heard.elapsed() > TIMEOUT => return Err(LogError::Silent(format!("read {topic}"))),
+            let polled = self.committed.poll(Duration::from_millis(200));
+            let now = Instant::now();
+            if now.duration_since(asked) >= ASK_AFTER.0 || unasked >= ASK_AFTER.1 {
+                (asked, unasked) = (now, 0);
+                if !going_on(open.iter().map(|range| range.to - range.from).sum()) {
+                    return Err(LogError::Interrupted);
+                }
+            }
+            match polled {
+                None if now.duration_since(heard) > TIMEOUT => {
+                    return Err(LogError::Silent(format!("read {topic}")));
+                }
                 None => {}
                 Some(Ok(message)) => {
-                    heard = Instant::now();
+                    (heard, unasked) = (now, unasked + 1);
                     let Some(index) = open.iter().position(|range| range.partition == message.partition())
                     else {
                         continue;
@@ -237,25 +291,33 @@ impl KafkaLog {
                     if message.offset() < open[index].to {
                         take(&message);
                     }
-                    if message.offset() + 1 >= open[index].to {
+                    open[index].from = message.offset() + 1;
+                    if open[index].from >= open[index].to {
                         open.swap_remove(index);
                     }
                 }
                 // One topic at a time, so the partition's number says it all. What is left are markers and aborted records.
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    heard = Instant::now();
+                    heard = now;
                     open.retain(|range| range.partition != partition);
                 }
                 Some(Err(
                     cause @ (KafkaError::MessageConsumptionFatal(_) | KafkaError::MessageConsumption(_)),
-                )) if !is_passing(&cause) => {
-                    return Err(LogError::Kafka { doing: format!("read {topic}"), cause });
-                }
+                )) if !is_passing(&cause) => return Err(while_doing(format!("read {topic}"))(cause)),
                 // The client reports lost connections and heals them itself; silence has its limit.
                 Some(Err(error)) => tracing::debug!(%error, topic, "while reading"),
             }
         }
         Ok(())
+    }
+}
+
+/// What the error in a topic's metadata says.
+fn is_there(topic: &str, error: Option<RDKafkaErrorCode>) -> Result<bool, LogError> {
+    match error {
+        None => Ok(true),
+        Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition) => Ok(false),
+        Some(code) => Err(while_doing(format!("ask for topic {topic}"))(KafkaError::MetadataFetch(code))),
     }
 }
 
@@ -272,4 +334,37 @@ fn is_passing(error: &KafkaError) -> bool {
                 | Code::CoordinatorNotAvailable
         )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_right_is_told_from_what_passes() {
+        let judged = |code| while_doing("read atlas.shop.orders")(KafkaError::MessageConsumption(code));
+        for (code, right) in [
+            (RDKafkaErrorCode::TopicAuthorizationFailed, "READ and DESCRIBE on the topic"),
+            (RDKafkaErrorCode::GroupAuthorizationFailed, "READ on group"),
+            (RDKafkaErrorCode::ClusterAuthorizationFailed, "DESCRIBE on the cluster"),
+            (RDKafkaErrorCode::SaslAuthenticationFailed, "user and password"),
+        ] {
+            let error = judged(code);
+            let text = error.to_string();
+            assert!(matches!(error, LogError::NotAllowed { .. }), "{text}");
+            assert!(text.contains(right) && text.contains("atlas.shop.orders"), "{text}");
+        }
+        for code in [RDKafkaErrorCode::NotLeaderForPartition, RDKafkaErrorCode::OperationTimedOut] {
+            assert!(matches!(judged(code), LogError::Kafka { .. }));
+        }
+    }
+    #[test]
+    fn only_an_unknown_topic_is_not_there() {
+        let judged = |code| is_there("atlas.shop.orders", code);
+        assert!(matches!(judged(None), Ok(true)));
+        assert!(matches!(judged(Some(RDKafkaErrorCode::UnknownTopicOrPartition)), Ok(false)));
+        assert!(matches!(judged(Some(RDKafkaErrorCode::LeaderNotAvailable)), Err(LogError::Kafka { .. })));
+        let denied = judged(Some(RDKafkaErrorCode::TopicAuthorizationFailed));
+        assert!(matches!(denied, Err(LogError::NotAllowed { .. })), "{denied:?}");
+    }
 }

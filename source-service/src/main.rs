@@ -109,7 +109,7 @@ fn serve(
         "starting"
     );
     kafka_client::first_contact(&settings.kafka, FIRST_CONTACT_LIMIT, &mut |text| health.not_ready(text))?;
-    health.not_ready("starting");
+    health.not_ready("mongodb: waiting for the first contact");
     let status = Status::default();
     let stream = ChangeStream::start(
         settings.mongo_uri.expose(),

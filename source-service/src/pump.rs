@@ -16,7 +16,10 @@ mod copy;
 mod recover;
 mod setback;
 
-use std::time::{Duration, Instant};
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     ClientConfig,
@@ -104,7 +107,7 @@ impl Shown {
 /// The owner of everything that moves.
 pub struct Pump {
     settings: SourceSettings,
-    shown: Shown,
+    shown: Rc<Shown>,
     stream: ChangeStream,
     log: KafkaLog,
     admin: TopicAdmin,
@@ -137,7 +140,7 @@ impl Pump {
     pub fn new(
         settings: SourceSettings,
         identity: Identity,
-        stream: ChangeStream,
+        mut stream: ChangeStream,
         status: Status,
         health: HealthReporter,
         stop: CancellationToken,
@@ -162,8 +165,14 @@ impl Pump {
         let topics = Topics::new(settings.names.clone(), settings.topics, admin.clone(), runtime()?);
         let transcoder = EventTranscoder::new(&settings.source_id, settings.dialect, settings.key_format);
         let fingerprint = settings.stream.fingerprint();
+        let shown = Rc::new(Shown { status, health, identity, told: std::cell::Cell::new(Instant::now()) });
+        let (showing, asked_to_stop) = (Rc::clone(&shown), stop.clone());
+        stream.while_waiting(move || {
+            showing.turn();
+            !asked_to_stop.is_cancelled()
+        });
         Ok(Self {
-            shown: Shown { status, health, identity, told: std::cell::Cell::new(Instant::now()) },
+            shown,
             writer: BatchWriter::new(transcoder, ""),
             producer_config: producer_config(connection, &settings.source_id, settings.transaction_timeout),
             token_topic: settings.names.resume_tokens(&settings.source_id),

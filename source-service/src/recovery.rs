@@ -3,7 +3,7 @@
 //! ```text
 //!  init_transactions        ends and fences what an earlier producer of this id left open
 //!    └▶ token topic          read_committed, up to the HIGH watermark taken after it
-//!         └▶ tails           the last committed own record of every partition under the prefix
+//!         └▶ tails           the last committed own record of every partition that may have one
 //! ```
 //!
 //! A commit that returned OK can have been torn by a late EndTxn: events committed, their token not. The token alone would then read
@@ -11,12 +11,18 @@
 //! and run rise within a partition, so one id per partition says it all.
 //!
 //! Reading stays cheap, because it does not depend on how much the topics hold: a search by the token's time rules out every
-//! partition without newer records, and the others are read backwards in windows that double.
+//! partition without newer records, and the others are read backwards in windows that double up to a bound. While it reads, it is asked
+//! every second whether to go on: other sources may have written any amount.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt,
+    time::{Duration, Instant},
+};
 
-use rdkafka::message::{Headers as _, Message};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message};
 use shared::{
+    dead_letter,
     exit::{ExitCode, Stop},
     topic_name::TopicNames,
     wire::header,
@@ -31,10 +37,15 @@ use crate::{
     token_record::{TOPIC_KEY_PREFIX, TokenRecord, TopicRecord},
 };
 
-/// Offsets in the first window; each further one is twice as large.
+/// Offsets in the first window; each further one is twice as large, up to [`WINDOW_MAX`].
 const FIRST_WINDOW: i64 = 16;
+/// A window is read forwards and whole, so an own record near its end costs all of it: at most about a second.
+const WINDOW_MAX: i64 = 1 << 18;
 /// Without a token everything is read, so the first window may be large.
 const FIRST_WINDOW_WITHOUT_TOKEN: i64 = 4096;
+
+/// A broker that serves knows of a topic within moments. A start beside a deleted topic takes so much longer.
+const HEARD_OF_WITHIN: Duration = Duration::from_millis(500);
 
 /// What the token topic holds.
 #[derive(Clone, Debug, Default)]
@@ -45,7 +56,27 @@ pub struct Remembered {
     pub snapshot: SnapshotPlan,
 }
 
-/// Reads the token topic whole.
+/// What recovery is at, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busy<'a> {
+    /// Another producer's open transaction has to end first.
+    HeldBack { topic: &'a str, partition: i32 },
+    /// So many offsets of the topic are left, at most.
+    Reading { topic: &'a str, left: i64 },
+}
+
+impl fmt::Display for Busy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HeldBack { topic, partition } => {
+                write!(f, "waiting for another producer's open transaction in {topic}/{partition}")
+            }
+            Self::Reading { topic, left } => write!(f, "reading {topic}, at most {left} offsets left"),
+        }
+    }
+}
+
+/// Reads the token topic whole. `going_on` is told what it is at, and says whether to go on.
 ///
 /// # Errors
 /// [`ReadError::Stop`] if a record cannot be used.
@@ -53,18 +84,20 @@ pub fn read_tokens(
     log: &KafkaLog,
     topic: &str,
     source_id: &str,
-    waiting: impl FnMut() -> bool,
+    mut going_on: impl FnMut(Busy<'_>) -> bool,
 ) -> Result<Remembered, ReadError> {
     let (start, end) = log.ends(topic, 0)?;
-    log.wait_until_decided(topic, 0, end, waiting)?;
+    log.wait_until_decided(topic, 0, end, || going_on(Busy::HeldBack { topic, partition: 0 }))?;
     let mut remembered = Remembered::default();
     let mut unusable = None;
-    log.read(topic, &[Range { partition: 0, from: start, to: end }], |message| {
+    let whole = Range { partition: 0, from: start, to: end };
+    let take = |message: &BorrowedMessage<'_>| {
         let (Some(key), offset) = (message.key(), message.offset()) else { return };
         if let Err(error) = remember(&mut remembered, source_id, key, message.payload()) {
             unusable = Some(format!("record {offset} of topic {topic} cannot be used: {error}"));
         }
-    })?;
+    };
+    log.read(topic, &[whole], take, |left| going_on(Busy::Reading { topic, left }))?;
     match unusable {
         Some(text) => Err(ReadError::Stop(Stop::new(
             ExitCode::Configuration,
@@ -154,45 +187,95 @@ pub struct OwnTopics<'a> {
 
 impl OwnTopics<'_> {
     fn holds(&self, topic: &str) -> bool {
-        self.names.decode(topic).is_some() || topic == self.names.control() || topic == self.dead_letters
+        self.names.decode(topic).is_some() || self.is_common(topic)
+    }
+
+    /// A token without any recorded topic is that of a source that has written nothing yet, or one that somebody put back by hand: then
+    /// nothing is known, and all topics are looked at.
+    fn may_have_tail(&self, topic: &str, recorded: &BTreeMap<String, TopicRecord>) -> bool {
+        if recorded.is_empty() {
+            self.holds(topic)
+        } else {
+            recorded.contains_key(topic) || self.is_common(topic)
+        }
+    }
+
+    /// Every source writes there, without recording it.
+    fn is_common(&self, topic: &str) -> bool {
+        topic == self.names.control() || topic == self.dead_letters
     }
 }
 
-/// The tails of all partitions under the prefix, those of topics that this process does not know included.
+/// The tails of all partitions under the prefix that may have one, those of topics that this process does not know included.
 ///
-/// `own` is the `source` header of this source and run. `waiting` is told which partition is held back by an open
-/// transaction, and says whether to go on.
+/// `recorded` are the topics in the token topic: their records are committed before their first event, so no other data topic has an own
+/// record (`docs/decisions/0008-tails-of-recorded-topics.md`). `own` is the `source` header of this source and run. `going_on` is told
+/// what it is at, and says whether to go on.
 ///
 /// # Errors
 /// See [`LogError`].
 pub fn read_tails(
     log: &KafkaLog,
     topics: &OwnTopics<'_>,
+    recorded: &BTreeMap<String, TopicRecord>,
     own: &str,
     token_time_ms: i64,
-    mut waiting: impl FnMut(&Partition) -> bool,
+    mut going_on: impl FnMut(Busy<'_>) -> bool,
 ) -> Result<Tails, LogError> {
-    let partitions = log.partitions(|topic| topics.holds(topic))?;
+    let partitions = partitions_with_tails(log, topics, recorded)?;
     let found = log.offsets_at(&partitions, token_time_ms)?;
     let mut tails = Tails::default();
     for (topic, partitions) in by_topic(found) {
         let mut backwards = Vec::with_capacity(partitions.len());
         for (partition, floor) in partitions {
             let (start, end) = log.ends(&topic, partition)?;
-            let place = Partition { topic: topic.clone(), partition };
-            log.wait_until_decided(&topic, partition, end, || waiting(&place))?;
+            let held_back = Busy::HeldBack { topic: &topic, partition };
+            log.wait_until_decided(&topic, partition, end, || going_on(held_back))?;
             backwards.push(Backwards { partition, floor: floor.max(start), end, window: FIRST_WINDOW });
         }
-        last_own(log, &topic, own, backwards, &mut tails)?;
+        last_own(log, &topic, own, backwards, &mut tails, &mut going_on)?;
     }
     Ok(tails)
+}
+
+/// A recorded topic was there once. If the broker does not list it now, it was deleted, or this broker has not heard of it yet, or may not tell
+/// of it: only the first is a topic without a tail.
+fn partitions_with_tails(
+    log: &KafkaLog,
+    topics: &OwnTopics<'_>,
+    recorded: &BTreeMap<String, TopicRecord>,
+) -> Result<Vec<Partition>, LogError> {
+    let begun = Instant::now();
+    loop {
+        let partitions = log.partitions(|topic| topics.may_have_tail(topic, recorded))?;
+        let listed: HashSet<&str> = partitions.iter().map(|place| place.topic.as_str()).collect();
+        let missing: Vec<&str> =
+            recorded.keys().map(String::as_str).filter(|topic| !listed.contains(topic)).collect();
+        if missing.is_empty() {
+            return Ok(partitions);
+        }
+        if begun.elapsed() >= HEARD_OF_WITHIN {
+            for topic in missing {
+                if log.exists(topic)? {
+                    return Err(LogError::Unlisted(topic.to_owned()));
+                }
+                tracing::info!(
+                    topic,
+                    "was deleted since it was recorded: it has no records that matter any more"
+                );
+            }
+            return Ok(partitions);
+        }
+        // Polling a condition of another machine; there is nothing to be woken by.
+        std::thread::sleep(HEARD_OF_WITHIN / 5);
+    }
 }
 
 /// Whether there are records of this source, of any run, although it has no token.
 ///
 /// Reads every partition under the prefix from its end to its start, until it finds one: without a token nothing tells how
-/// far back own records may lie. It happens once in a source's life, and only beside topics that others have filled.
-/// `waiting` is told which partition is being read or is held back, and says whether to go on.
+/// far back own records may lie, nor in which topics. It happens once in a source's life, and only beside topics that others have filled.
+/// `going_on` is told what it is at, and says whether to go on.
 ///
 /// # Errors
 /// See [`LogError`].
@@ -200,27 +283,31 @@ pub fn own_record_without_token(
     log: &KafkaLog,
     topics: &OwnTopics<'_>,
     source_id: &str,
-    mut waiting: impl FnMut(&Partition) -> bool,
+    mut going_on: impl FnMut(Busy<'_>) -> bool,
 ) -> Result<Option<Partition>, LogError> {
     let own = format!("{source_id}/");
     for place in log.partitions(|topic| topics.holds(topic))? {
         let Partition { topic, partition } = &place;
         let (start, end) = log.ends(topic, *partition)?;
-        log.wait_until_decided(topic, *partition, end, || waiting(&place))?;
+        let held_back = Busy::HeldBack { topic, partition: *partition };
+        log.wait_until_decided(topic, *partition, end, || going_on(held_back))?;
         let first =
             Backwards { partition: *partition, floor: start, end, window: FIRST_WINDOW_WITHOUT_TOKEN };
         let mut search = (start < end).then_some(first);
         while let Some(step) = search {
+            if !going_on(Busy::Reading { topic, left: step.end - step.floor }) {
+                return Err(LogError::Interrupted);
+            }
             let mut found = false;
-            log.read(topic, &[step.range()], |message| {
-                found |= header_of(message, header::SOURCE)
-                    .is_some_and(|source| source.starts_with(own.as_bytes()));
+            let take = |message: &BorrowedMessage<'_>| {
+                found |= source_of(message).is_some_and(|source| source.starts_with(own.as_bytes()));
+            };
+            let below = step.below();
+            log.read(topic, &[step.range()], take, |left| {
+                going_on(Busy::Reading { topic, left: below + left })
             })?;
             if found {
                 return Ok(Some(place));
-            }
-            if !waiting(&place) {
-                return Err(LogError::Interrupted);
             }
             search = step.step();
         }
@@ -244,7 +331,12 @@ impl Backwards {
     /// `None` when there is nothing below.
     fn step(self) -> Option<Self> {
         let end = self.range().from;
-        (end > self.floor).then_some(Self { end, window: self.window * 2, ..self })
+        (end > self.floor).then_some(Self { end, window: WINDOW_MAX.min(self.window * 2), ..self })
+    }
+
+    /// Offsets that further windows may have to look at.
+    fn below(&self) -> i64 {
+        self.range().from - self.floor
     }
 }
 
@@ -254,13 +346,19 @@ fn last_own(
     own: &str,
     mut backwards: Vec<Backwards>,
     tails: &mut Tails,
+    going_on: &mut impl FnMut(Busy<'_>) -> bool,
 ) -> Result<(), LogError> {
     backwards.retain(|search| search.floor < search.end);
     while !backwards.is_empty() {
+        let left = backwards.iter().map(|search| search.end - search.floor).sum();
+        if !going_on(Busy::Reading { topic, left }) {
+            return Err(LogError::Interrupted);
+        }
         let ranges: Vec<Range> = backwards.iter().map(Backwards::range).collect();
+        let below: i64 = backwards.iter().map(Backwards::below).sum();
         let mut found: HashMap<i32, String> = HashMap::new();
-        log.read(topic, &ranges, |message| {
-            if header_of(message, header::SOURCE) != Some(own.as_bytes()) {
+        let take = |message: &BorrowedMessage<'_>| {
+            if source_of(message) != Some(own.as_bytes()) {
                 return;
             }
             if let Some(id) = header_of(message, header::EVENT_ID).and_then(|id| std::str::from_utf8(id).ok())
@@ -268,7 +366,8 @@ fn last_own(
                 // In order of offsets, so the last one stays.
                 found.insert(message.partition(), id.to_owned());
             }
-        })?;
+        };
+        log.read(topic, &ranges, take, |left| going_on(Busy::Reading { topic, left: below + left }))?;
         backwards.retain(|search| !found.contains_key(&search.partition));
         for (partition, event_id) in found {
             tails.insert(topic, partition, event_id);
@@ -284,6 +383,15 @@ fn by_topic(found: Vec<(Partition, i64)>) -> BTreeMap<String, Vec<(i32, i64)>> {
         topics.entry(topic).or_default().push((partition, offset));
     }
     topics
+}
+
+/// Which source and run wrote the record. A dead letter of a sink carries the headers of the record that it keeps, `source` and `event-id`
+/// among them, but was written by the sink, in an order of its own: it is nobody's last record.
+fn source_of(message: &impl Message) -> Option<&[u8]> {
+    if header_of(message, dead_letter::header::ORIGINAL_TOPIC).is_some() {
+        return None;
+    }
+    header_of(message, header::SOURCE)
 }
 
 fn header_of<'m>(message: &'m impl Message, name: &str) -> Option<&'m [u8]> {
@@ -306,6 +414,20 @@ mod tests {
             search = step.step();
         }
         assert_eq!(ranges, [(84, 100), (52, 84), (10, 52)]);
+    }
+
+    #[test]
+    fn windows_have_a_bound() {
+        let mut search = Some(Backwards { partition: 0, floor: 0, end: 50_000_000, window: FIRST_WINDOW });
+        let mut read = 0;
+        while let Some(step) = search {
+            let range = step.range();
+            assert!(range.to - range.from <= WINDOW_MAX);
+            assert_eq!(step.below(), range.from);
+            read += range.to - range.from;
+            search = step.step();
+        }
+        assert_eq!(read, 50_000_000);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! The stream stands still at a position X while an *episode* lasts: every event up to X is published, none behind it. All chunks
 //! of the episode are read as of X, and their rows get the time X. So a row never hides a newer change, record time never goes
 //! back, and nothing has to be held back in memory but one reply. Then the stream goes on, at least for as long as the episode
-//! took: its position never ages (decision 0008).
+//! took: its position never ages (decision 0009).
 //!
 //! A chunk is one reply of the server; its rows and the record of how far the copy is are one Kafka transaction. Ranges are bounds on
 //! the index of `_id` (`min`, `max`): those follow BSON's order over all types, where `$gt` and `$lte` see one type only.

@@ -16,6 +16,8 @@ use crate::snapshot::plan::Progress;
 pub enum Stage {
     /// In words for `/readyz`: what is waited for.
     Recovering(String),
+    /// MongoDB is asked where the very first start begins.
+    FirstPosition,
     Publishing,
     Stopping,
 }
@@ -106,6 +108,7 @@ impl Status {
         let mut reasons = Vec::new();
         match &view.stage {
             Stage::Recovering(what) => reasons.push(format!("kafka: {what}")),
+            Stage::FirstPosition => reasons.push("mongodb: asked where to begin".to_owned()),
             Stage::Stopping => reasons.push("stopping".to_owned()),
             Stage::Publishing => {}
         }
@@ -130,7 +133,7 @@ impl Status {
             "run": view.run,
             "scope": identity.scope,
             "stage": match &view.stage {
-                Stage::Recovering(_) => "recovering",
+                Stage::Recovering(_) | Stage::FirstPosition => "recovering",
                 Stage::Publishing => "publishing",
                 Stage::Stopping => "stopping",
             },
@@ -177,6 +180,8 @@ mod tests {
     fn ready_when_kafka_and_stream_are() {
         let status = Status::default();
         assert_eq!(status.not_ready(), ["kafka: starting", "mongodb: not opened yet"]);
+        status.stage(Stage::FirstPosition);
+        assert_eq!(status.not_ready(), ["mongodb: asked where to begin", "mongodb: not opened yet"]);
         status.stage(Stage::Publishing);
         status.stream_up();
         assert!(status.not_ready().is_empty());

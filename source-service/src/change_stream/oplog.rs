@@ -27,15 +27,15 @@ pub enum OplogStart {
 impl ChangeStream {
     /// Asks for the first entry of the oplog, in one attempt.
     pub fn oplog_start(&self) -> OplogStart {
-        let client = self.client.clone();
-        self.runtime.block_on(async move {
-            match tokio::time::timeout(LIMIT, first_entry(&client)).await {
+        let answer = self.ask(async {
+            Ok(match tokio::time::timeout(LIMIT, first_entry(&self.client)).await {
                 Ok(Ok(Some(time))) => OplogStart::At(time),
                 Ok(Ok(None)) => OplogStart::Unreadable("local.oplog.rs has no entry to be seen".to_owned()),
                 Ok(Err(error)) => OplogStart::Unreadable(stream_error::short(&error)),
                 Err(_elapsed) => OplogStart::Unreadable("MongoDB did not answer in time".to_owned()),
-            }
-        })
+            })
+        });
+        answer.unwrap_or_else(|stop| OplogStart::Unreadable(stop.message))
     }
 }
 

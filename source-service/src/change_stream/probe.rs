@@ -40,7 +40,7 @@ impl ChangeStream {
             events: mpsc::channel(1).0,
             reached: true,
         };
-        self.runtime.block_on(async {
+        self.ask(async {
             let mut backoff = Backoff::default();
             let deadline = Instant::now() + FIRST_CONTACT_LIMIT;
             loop {
@@ -56,10 +56,11 @@ impl ChangeStream {
                         return Err(Stop::new(code, stream_error::stop_text(advice, &error, &at)));
                     }
                     Verdict::Reopen(_) => {
-                        let delay = backoff.next_delay();
+                        let (delay, cause) = (backoff.next_delay(), stream_error::short(&error));
                         if Instant::now() + delay > deadline {
-                            return Err(unreachable_at_start(&stream_error::short(&error)));
+                            return Err(unreachable_at_start(&cause));
                         }
+                        self.status.stream_down(&cause);
                         tokio::time::sleep(delay).await;
                     }
                 }

@@ -9,7 +9,7 @@ use crate::{
     broker_check::{self, BrokerReport},
     metrics,
     publisher::Publisher,
-    recovery::{self, OwnTopics, Remembered, Tails},
+    recovery::{self, Busy, OwnTopics, Remembered, Tails},
     settings::BrokerCheck,
     start_from::{self, StartFrom},
     status::{Stage, rfc3339},
@@ -46,19 +46,10 @@ impl Pump {
                 (self.resumed(record)?, record.run, record.clean)
             }
             None => {
-                let (shown, stop) = (&self.shown, &self.stop);
-                let own = recovery::own_record_without_token(
-                    &self.log,
-                    &topics,
-                    &self.settings.source_id,
-                    |place| {
-                        shown.stage(Stage::Recovering(format!(
-                            "first start: looking for own records in {}/{}",
-                            place.topic, place.partition
-                        )));
-                        !stop.is_cancelled()
-                    },
-                )?;
+                let source_id = &self.settings.source_id;
+                let own = recovery::own_record_without_token(&self.log, &topics, source_id, |busy| {
+                    self.going_on(busy)
+                })?;
                 if let Some(place) = own {
                     return Err(Setback::Stop(self.without_token(&place.topic)));
                 }
@@ -67,21 +58,16 @@ impl Pump {
         };
         let first_snapshot = former.is_none() && self.settings.start_from == StartFrom::Snapshot;
         let own = format!("{}/{run}", self.settings.source_id);
-        let (shown, stop) = (&self.shown, &self.stop);
-        let tails =
-            recovery::read_tails(&self.log, &topics, &own, position.cluster_time().to_millis(), |place| {
-                shown.stage(Stage::Recovering(format!(
-                    "waiting for another producer's open transaction in {}/{}",
-                    place.topic, place.partition
-                )));
-                !stop.is_cancelled()
-            })?;
+        let since = position.cluster_time().to_millis();
+        let tails = recovery::read_tails(&self.log, &topics, &remembered.topics, &own, since, |busy| {
+            self.going_on(busy)
+        })?;
         self.copying.recovered(std::mem::take(&mut remembered.snapshot));
         if first_snapshot {
             let collections = self.stream.collections(&self.settings.stream.scope).map_err(Setback::Stop)?;
             self.copying.plan_copies(collections);
         }
-        self.topics.recovered(std::mem::take(&mut remembered.topics), clean && !self.announced);
+        self.topics.recovered(remembered.topics, clean && !self.announced);
         self.writer.set_source(&own);
 
         let mut session = Session {
@@ -155,12 +141,14 @@ impl Pump {
     }
 
     fn read_tokens(&self) -> Result<Remembered, Setback> {
-        let (shown, stop, topic) = (&self.shown, &self.stop, &self.token_topic);
-        let remembered = recovery::read_tokens(&self.log, topic, &self.settings.source_id, || {
-            shown.stage(Stage::Recovering(format!("waiting for an open transaction in {topic}")));
-            !stop.is_cancelled()
-        })?;
-        Ok(remembered)
+        let (topic, source_id) = (&self.token_topic, &self.settings.source_id);
+        Ok(recovery::read_tokens(&self.log, topic, source_id, |busy| self.going_on(busy))?)
+    }
+
+    /// Shows what recovery is at. Returns whether nobody has asked to stop.
+    fn going_on(&self, busy: Busy<'_>) -> bool {
+        self.shown.stage(Stage::Recovering(busy.to_string()));
+        !self.stop.is_cancelled()
     }
 
     /// After the first own record, a newer one of another instance means that it has taken over.
@@ -197,8 +185,8 @@ impl Pump {
     /// Where the very first start begins: `START_FROM`.
     fn first_position(&self) -> Result<Position, Setback> {
         let settings = &self.settings;
-        let first = start_from::choose(&self.stream, &settings.stream, &settings.start_from);
-        let first = first.map_err(Setback::Stop)?;
+        self.shown.stage(Stage::FirstPosition);
+        let first = start_from::choose(&self.stream, &settings.stream, &settings.start_from)?;
         for unchecked in &first.unchecked {
             tracing::warn!(unchecked, "START_FROM could not be checked whole");
         }

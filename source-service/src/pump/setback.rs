@@ -19,6 +19,13 @@ pub(super) enum Setback {
     Asked,
 }
 
+impl From<Stop> for Setback {
+    /// A question to MongoDB is given up with [`ExitCode::Drained`] when a signal asks for a stop.
+    fn from(stop: Stop) -> Self {
+        if stop.code == ExitCode::Drained { Self::Asked } else { Self::Stop(stop) }
+    }
+}
+
 impl From<PublishError> for Setback {
     fn from(error: PublishError) -> Self {
         match error {
@@ -65,6 +72,9 @@ impl From<LogError> for Setback {
     fn from(error: LogError) -> Self {
         match error {
             LogError::Interrupted => Self::Asked,
+            error @ LogError::NotAllowed { .. } => {
+                Self::Stop(Stop::new(ExitCode::NotAllowed, error.to_string()))
+            }
             error => Self::Doubt("recovery", error.to_string()),
         }
     }

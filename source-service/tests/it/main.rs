@@ -7,6 +7,8 @@
 
 mod idle;
 mod recovery;
+mod recovery_reads;
+mod rights;
 mod snapshot;
 mod stage;
 mod start;

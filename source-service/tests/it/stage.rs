@@ -31,8 +31,12 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn new() -> Result<Self> {
+        Self::with_broker(KafkaOptions::default()).await
+    }
+
+    pub(crate) async fn with_broker(broker: KafkaOptions) -> Result<Self> {
         let (mongod, kafka) =
-            tokio::try_join!(Mongod::start(MongodOptions::default()), Kafka::start(KafkaOptions::default()))?;
+            tokio::try_join!(Mongod::start(MongodOptions::default()), Kafka::start(broker))?;
         let client = mongod.client().await?;
         let reader = KafkaReader::new(kafka.bootstrap());
         Ok(Self { mongod, kafka, client, reader, folder: TempDir::new()? })

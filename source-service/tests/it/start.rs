@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
-use pipeline_tests::kafka_reader::KafkaRecord;
+use pipeline_tests::{http, kafka_reader::KafkaRecord, ports::free_port, wait};
 
 use crate::stage::{LIMIT, Stage, repeated};
 
@@ -150,4 +150,25 @@ async fn changed_options_go_on_at_the_tokens_time_and_say_so() -> Result<()> {
     let mut source = stage.started(stage.environment().set("FULL_DOCUMENT", "updateLookup")).await?;
     assert_eq!(source.log_text()?.matches("scope or options have changed").count(), said);
     source.stop(LIMIT).await
+}
+
+/// Nothing is in flight yet, so a stop is never waited for; until then it says what it waits for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_without_mongodb_can_be_stopped() -> Result<()> {
+    let stage = Stage::new().await?;
+    for from in ["now", "timestamp:2026-01-01T00:00:00Z"] {
+        let nobody = format!("mongodb://127.0.0.1:{}/?replicaSet=rs0", free_port()?);
+        let mut source = stage.start(stage.environment().set("MONGO_URI", nobody).set("START_FROM", from))?;
+        wait::until("the source says that it waits for MongoDB", LIMIT, || async {
+            let answer = http::get(source.admin_port(), "/readyz").map(|answer| answer.text());
+            let waits = |text: &String| text.contains("mongodb: asked where to begin; mongodb: ");
+            Ok(answer.ok().filter(|text| waits(text) && text.contains("Server selection")))
+        })
+        .await?;
+        let asked = std::time::Instant::now();
+        source.stop(LIMIT).await?;
+        assert!(asked.elapsed() < std::time::Duration::from_secs(10), "{:?}", asked.elapsed());
+        assert!(source.log_text()?.contains("stopped"));
+    }
+    Ok(())
 }
