@@ -152,6 +152,11 @@ impl Buffer {
         self.lines.capacity() + self.names.capacity() + self.dead_letter_bytes + entries
     }
 
+    /// The offset of the last record in it.
+    pub fn last(&self) -> Option<KafkaOffset> {
+        self.entries.last().map(|entry| entry.offset)
+    }
+
     /// When the oldest record in it was read.
     pub fn oldest(&self) -> Option<Instant> {
         self.oldest

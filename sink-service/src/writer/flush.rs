@@ -33,7 +33,7 @@ impl Loop {
         for (index, state) in self.assignment.iter_mut().enumerate() {
             if due.binary_search(&index).is_ok() {
                 let publish_position = state.stale_position(now);
-                round.extend(publishing_of(state, publish_position, &mut self.spares));
+                round.extend(publishing_of(state, publish_position));
             }
         }
         self.start(round);
@@ -52,9 +52,8 @@ impl Loop {
         let mut used = self.memory();
         if self.memory_paused || used >= limit / 10 * 9 {
             // Memory that is only kept to be used again goes first. While everything is paused nothing else would ever free
-            // it, and the pause would not end.
+            // it, and the pause would not end. A buffer that is empty keeps none.
             self.spares.clear();
-            self.assignment.iter_mut().for_each(PartitionState::release_unused);
             used = self.memory();
         }
         if used >= limit / 10 * 9 {
@@ -109,26 +108,15 @@ impl Loop {
                 break;
             }
             freed += size;
-            round.extend(
-                self.assignment
-                    .get_mut(&partition)
-                    .and_then(|state| publishing_of(state, false, &mut self.spares)),
-            );
+            round.extend(self.assignment.get_mut(&partition).and_then(|state| publishing_of(state, false)));
         }
         self.start(round);
     }
 }
 
 /// Takes what is buffered out of a partition; `None` while a batch is on its way.
-pub(super) fn publishing_of(
-    state: &mut PartitionState,
-    publish_position: bool,
-    spares: &mut Vec<SpareBuffer>,
-) -> Option<Publishing> {
+pub(super) fn publishing_of(state: &mut PartitionState, publish_position: bool) -> Option<Publishing> {
     let (chain, batch, namespace) = state.freeze()?;
-    if let Some(spare) = spares.pop() {
-        state.reuse(spare);
-    }
     Some(Publishing {
         identity: state.identity().clone(),
         epoch: state.epoch(),
