@@ -9,8 +9,7 @@ use chrono::{DateTime, Utc};
 use shared::{
     kafka_client::KafkaSettings,
     settings::{
-        Catalogue, Effective, Expected, ProcessSettings, Reader, Setting, SettingsError, Sources,
-        dead_letter_topic,
+        Catalogue, Effective, Expected, ProcessSettings, Reader, SettingsError, Sources, dead_letter_topic,
     },
     topic_name::TopicNames,
 };
@@ -24,7 +23,7 @@ use crate::{
     chain::RollPolicy,
     lake::{LakeAuth, LakeTarget, TargetError},
     publish::StartAt,
-    topic_patterns::{TopicChoice, parse_topic_glob},
+    topic_patterns::{TopicChoice, can_be_data, parse_topic_glob},
     writer::FlushPolicy,
 };
 
@@ -176,10 +175,12 @@ fn read_auth(reader: &mut Reader, lake: Option<&LakeTarget>) -> Option<Option<La
 
 fn read_topics(reader: &mut Reader, names: Option<&TopicNames>) -> Option<TopicChoice> {
     let prefix = names.map(TopicNames::prefix).unwrap_or_default();
-    let list = |reader: &mut Reader, setting: &Setting| {
-        reader.list(setting, |glob| parse_topic_glob(prefix, glob).ok_or(Expected::AsDeclared))
-    };
-    let (included, excluded) = (list(reader, &SINK_TOPICS), list(reader, &SINK_EXCLUDE));
+    let parse = |glob: &str| parse_topic_glob(prefix, glob).ok_or(Expected::AsDeclared);
+    let included = reader.list(&SINK_TOPICS, |glob| match names {
+        Some(names) if !can_be_data(names, glob) => Err(Expected::AsDeclared),
+        _ => parse(glob),
+    });
+    let excluded = reader.list(&SINK_EXCLUDE, parse);
     Some(TopicChoice::new(names?, included?, excluded?))
 }
 

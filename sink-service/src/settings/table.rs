@@ -64,7 +64,7 @@ pub(super) const SINK_GROUP: Setting = Setting::public(
 pub(super) const SINK_TOPICS: Setting = Setting::public(
     "SINK_TOPICS",
     None,
-    "topic names under the prefix, separated by commas, with * for any characters",
+    "names of data topics, such as atlas.shop.orders, separated by commas, with * for any characters",
     "Data topics to write; all under the prefix if not set. New ones are found within seconds.",
     SINK,
 );
