@@ -29,7 +29,7 @@ use crate::{
     event_hour::EventHour,
     metrics::{PartitionMetrics, SinkMetrics},
     publish::Identity,
-    record::{Inspected, RecordView, Verdict, inspect},
+    record::{Inspected, RecordView, VALUE_BYTES_MAX, Verdict, inspect},
 };
 
 /// A position above `next` without a record before it is published within this time.
@@ -215,14 +215,7 @@ impl PartitionState {
 
     /// Buffers one record, as a line or a dead letter. What is durable already is passed over, and so is what was taken
     /// already: around a pause of its own the client may hand a record out twice.
-    pub fn take(
-        &mut self,
-        message: &impl Message,
-        value_bytes_max: usize,
-        metrics: &SinkMetrics,
-        now: Instant,
-        spares: &mut Vec<SpareBuffer>,
-    ) {
+    pub fn take(&mut self, message: &impl Message, now: Instant, spares: &mut Vec<SpareBuffer>) {
         let Some(offset) = KafkaOffset::from_kafka(message.offset()) else { return };
         if self.is_opening() || offset < self.wanted_from() {
             return;
@@ -235,7 +228,7 @@ impl PartitionState {
         let record = view_of(message);
         let partition = &self.identity.partition;
         let namespace = self.namespace.get_or_insert_with(|| namespace_of_first(&record, partition));
-        let mut inspected = inspect(&record, namespace, value_bytes_max);
+        let mut inspected = inspect(&record, namespace, VALUE_BYTES_MAX);
         if seeded_bug::planted(SeededBug::HourFromClock) {
             inspected.hour =
                 EventHour::from_millis(Utc::now().timestamp_millis()).unwrap_or(EventHour::EPOCH);
@@ -244,7 +237,6 @@ impl PartitionState {
         match inspected {
             Inspected { verdict: Verdict::DeadLetter { reason, error }, hour, .. } => {
                 tracing::warn!(%partition, %offset, reason = reason.as_str(), %error, "dead letter");
-                metrics.dead_letter(reason);
                 self.buffer.push_dead_letter(letter_of(message, offset, reason, error), hour, now);
             }
             inspected => self.buffer.push(offset, &record, &inspected, now),

@@ -50,6 +50,8 @@ pub struct SinkSettings {
     pub topics: TopicChoice,
     pub start_at: StartAt,
     pub flush: FlushPolicy,
+    /// The source's limit of a topic's records, in bytes.
+    pub topic_message_bytes: u64,
     pub roll: RollPolicy,
     pub uploads: usize,
 }
@@ -99,6 +101,7 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
         },
     });
     let flush = read_flush(reader);
+    let topic_message_bytes = reader.bounded(&TOPIC_MAX_MESSAGE_BYTES, ByteSize::mib(1)..=ByteSize::mib(100));
     let roll = read_roll(reader);
     let uploads = reader.bounded(&UPLOAD_CONCURRENCY, 1..=256);
     Some(SinkSettings {
@@ -113,6 +116,7 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
         topics: topics?,
         start_at: start_at?,
         flush: flush?,
+        topic_message_bytes: topic_message_bytes?.as_u64(),
         roll: roll?,
         uploads: uploads?,
     })
@@ -189,7 +193,6 @@ fn read_flush(reader: &mut Reader) -> Option<FlushPolicy> {
     let bytes = reader.bounded(&FLUSH_BYTES, ByteSize::kib(64)..=ByteSize::gib(1));
     let rows = reader.optional_bounded(&FLUSH_ROWS, 1..=10_000_000_usize);
     let memory = reader.bounded(&MEMORY_LIMIT, ByteSize::mib(16)..=ByteSize::gib(64));
-    let value = reader.bounded(&TOPIC_MAX_MESSAGE_BYTES, ByteSize::mib(1)..=ByteSize::mib(100));
     if let (Some(bytes), Some(memory)) = (bytes, memory)
         && bytes > memory
     {
@@ -200,7 +203,6 @@ fn read_flush(reader: &mut Reader) -> Option<FlushPolicy> {
         bytes: bytes_of(bytes?),
         rows: rows?,
         memory_limit: bytes_of(memory?),
-        value_bytes_max: bytes_of(value?),
     })
 }
 

@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     assignment::Assignment,
     buffer::SpareBuffer,
-    consumer::{GroupConsumer, Notice},
+    consumer::{GroupConsumer, Notice, QUEUE_BYTES_MAX},
     jobs::{Jobs, Outcome, Report},
     metrics::SinkMetrics,
     partition::PartitionState,
@@ -70,10 +70,20 @@ pub struct FlushPolicy {
     pub bytes: usize,
     /// `None` = off.
     pub rows: Option<usize>,
-    /// Over all partitions, in bytes.
+    /// Over all partitions, in bytes: what the client has fetched and nobody has polled yet, and what is buffered.
     pub memory_limit: usize,
-    /// The largest value that becomes a line, in bytes.
-    pub value_bytes_max: usize,
+}
+
+impl FlushPolicy {
+    /// The share of the memory that the client's queue of fetched records may take, in bytes.
+    pub fn queue_bytes(&self) -> usize {
+        (self.memory_limit / 8).min(QUEUE_BYTES_MAX)
+    }
+
+    /// The share that buffers and batches may take, in bytes.
+    pub fn buffer_bytes(&self) -> usize {
+        self.memory_limit - self.queue_bytes()
+    }
 }
 
 /// What was done, for the last log line.
@@ -184,7 +194,7 @@ impl Loop {
     fn take_records(&mut self, wait: Duration) -> Result<(), Stop> {
         let mut wait = wait;
         let mut now = Instant::now();
-        let mut room = self.io.flush.memory_limit / TURNS_PER_LIMIT;
+        let mut room = self.io.flush.buffer_bytes() / TURNS_PER_LIMIT;
         for count in 0..RECORDS_PER_TURN {
             // The clock is for flush timers only: once in a while is enough.
             if count % 64 == 0 {
@@ -194,8 +204,7 @@ impl Loop {
                 Some(Ok(message)) => {
                     room = room.saturating_sub(message.payload_len());
                     let Some(state) = self.assignment.of_message(&message) else { continue };
-                    let spares = &mut self.spares;
-                    state.take(&message, self.io.flush.value_bytes_max, &self.io.metrics, now, spares);
+                    state.take(&message, now, &mut self.spares);
                     self.totals.records += 1;
                     if room == 0 {
                         return Ok(());

@@ -549,7 +549,7 @@ fn a_record_that_comes_twice_is_taken_once() {
                 offset,
                 None,
             );
-            state.take(&message, 1024, &world.metrics, Instant::now(), &mut spares);
+            state.take(&message, Instant::now(), &mut spares);
         };
         let offsets =
             |batch: &Batch| batch.pending().iter().map(|entry| entry.offset.get()).collect::<Vec<_>>();

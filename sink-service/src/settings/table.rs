@@ -142,7 +142,7 @@ pub(super) const TOPIC_MAX_MESSAGE_BYTES: Setting = Setting::public(
     "TOPIC_MAX_MESSAGE_BYTES",
     Some("16MiB"),
     "a size between 1MiB and 100MiB, as the source has it",
-    "Largest record to expect, and the largest value that becomes a line; larger ones are dead letters.",
+    "Largest record of a topic after compression; the dead-letter topic, if it has to be made, takes such records.",
     SINK,
 );
 pub(super) const ADMIN_ADDR: Setting =

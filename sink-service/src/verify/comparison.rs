@@ -24,7 +24,6 @@ use crate::{
 pub(super) struct Comparison<'a> {
     lake: &'a Lake,
     namespace: &'a Namespace,
-    value_bytes_max: usize,
     files: std::collections::VecDeque<ListedFile>,
     open: Option<OpenFile<'a>>,
     walk: &'a mut Walk,
@@ -48,12 +47,11 @@ impl<'a> Comparison<'a> {
     pub(super) fn new(
         lake: &'a Lake,
         namespace: &'a Namespace,
-        value_bytes_max: usize,
         files: Vec<ListedFile>,
         walk: &'a mut Walk,
         events: &'a mut EventIds,
     ) -> Self {
-        Self { lake, namespace, value_bytes_max, files: files.into(), open: None, walk, events }
+        Self { lake, namespace, files: files.into(), open: None, walk, events }
     }
 
     /// Compares one record with the line at its offset.
@@ -61,7 +59,7 @@ impl<'a> Comparison<'a> {
         let Some(offset) = KafkaOffset::from_kafka(message.offset()) else { return Ok(()) };
         self.open_at(offset).await?;
         let record = view_of(message);
-        let inspected = inspect(&record, self.namespace, self.value_bytes_max);
+        let inspected = inspect(&record, self.namespace, VALUE_BYTES_MAX);
         let Some(file) = &mut self.open else {
             self.walk.differs(format!("no file holds offset {offset}"));
             return Ok(());

@@ -48,7 +48,7 @@ impl Loop {
     /// At 90 % of the limit the largest buffers are flushed early, at the limit everything is paused, below 80 % it goes
     /// on. A partition that gathers too much behind its own batch is paused by itself.
     pub(super) fn apply_memory_limit(&mut self, now: Instant) {
-        let limit = self.io.flush.memory_limit;
+        let limit = self.io.flush.buffer_bytes();
         let mut used = self.memory();
         if self.memory_paused || used >= limit / 10 * 9 {
             // Memory that is only kept to be used again goes first. While everything is paused nothing else would ever free
@@ -72,7 +72,7 @@ impl Loop {
             }
         }
         let paused = self.assignment.iter().filter(|state| state.paused()).count();
-        self.io.metrics.memory(used, limit, paused);
+        self.io.metrics.memory(used, self.io.flush.memory_limit, paused);
         for result in [
             (!pause.is_empty()).then(|| self.io.consumer.pause(&pause)),
             (!resume.is_empty()).then(|| self.io.consumer.resume(&resume)),

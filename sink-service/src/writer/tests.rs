@@ -6,21 +6,16 @@ use std::sync::Arc;
 use rdkafka::ClientConfig;
 use shared::kafka_position::KafkaOffset;
 use tempfile::TempDir;
-use tokio::{runtime::Runtime, sync::Semaphore};
+use tokio::runtime::Runtime;
 
 use super::*;
 use crate::{
-    chain::{Chain, LogBounds, Reading, RollPolicy, Writer},
+    chain::{Chain, LogBounds, Reading, Writer},
     consumer::GroupSettings,
-    dead_letter_topic::DeadLetterTopic,
-    dead_letters::DeadLetterQueue,
     file_metadata::WriterId,
-    head::Head,
-    kafka_log::KafkaLog,
-    lake::{ETag, Lake, LakeTarget},
+    lake::ETag,
     partition::AssignmentEpoch,
-    publish::{Publisher, StartAt},
-    record::LAYOUT,
+    publish::tests::{first_head, offline_publisher},
 };
 
 /// A loop, and what has to live as long.
@@ -37,27 +32,14 @@ impl Bench {
         let mut kafka = ClientConfig::new();
         kafka.set("bootstrap.servers", "127.0.0.1:1");
         let names = TopicNames::new("atlas").unwrap();
-        let metrics = Arc::new(SinkMetrics::register());
+        let (publisher, waits) = offline_publisher(&kafka, folder.path());
+        let metrics = Arc::clone(&publisher.metrics);
         let (report, reports) = mpsc::channel(8);
-        let (wait, waits) = mpsc::channel(8);
-        let letters = DeadLetterTopic::new(&kafka, names.dead_letters(), names.clone()).unwrap();
-        let publisher = Publisher {
-            lake: Lake::open(&LakeTarget::Directory(folder.path().to_owned()), None).unwrap(),
-            log: KafkaLog::new(&kafka).unwrap(),
-            dead_letters: DeadLetterQueue::new(&kafka, letters, "test"),
-            policy: RollPolicy { bytes: None, age: None, blocks: 45_000 },
-            start_at: StartAt::Earliest,
-            writer: Writer { id: WriterId::random(), version: "test" },
-            metrics: Arc::clone(&metrics),
-            waits: wait,
-            uploads: Semaphore::new(1),
-        };
         let group = GroupSettings {
             group: "group".to_owned(),
             instance_id: None,
             patterns: vec![names.data_pattern()],
             excludes: Vec::new(),
-            message_bytes_max: 1024 * 1024,
             queue_bytes: 1024 * 1024,
         };
         let io = SinkWriter {
@@ -71,7 +53,6 @@ impl Bench {
                 bytes: 1024 * 1024,
                 rows: None,
                 memory_limit: 16 * 1024 * 1024,
-                value_bytes_max: 1024 * 1024,
             },
             drain_limit: Duration::from_secs(1),
             health: HealthReporter::new().0,
@@ -93,21 +74,8 @@ fn partition(number: i32) -> TopicPartition {
 
 /// A chain without a file.
 fn chain(partition: &TopicPartition) -> Chain {
-    let head = Head {
-        topic: partition.topic.to_string(),
-        partition: partition.partition,
-        topicid: None,
-        db: None,
-        coll: None,
-        start: KafkaOffset::ZERO,
-        layout: LAYOUT,
-        path: None,
-        first: None,
-        created: false,
-        scanned: KafkaOffset::ZERO,
-    };
     let log = LogBounds { start: KafkaOffset::ZERO, end: KafkaOffset::ZERO };
-    let reading = Reading { head, head_etag: ETag::new("1"), file: None, log };
+    let reading = Reading { head: first_head(partition), head_etag: ETag::new("1"), file: None, log };
     let writer = Writer { id: WriterId::random(), version: "test" };
     Chain::adopt(partition.clone(), writer, reading, None, KafkaOffset::ZERO, Instant::now()).unwrap()
 }
@@ -147,4 +115,27 @@ fn a_sink_whose_partitions_were_lost_has_not_joined() {
     state.assigned(Vec::new()).unwrap();
     assert!(state.joined);
     bench.close();
+}
+
+#[test]
+fn librdkafka_takes_the_share_of_every_memory_limit() {
+    for gib in [1, 16, 64] {
+        let policy = FlushPolicy {
+            interval: Duration::from_secs(5),
+            bytes: 1024 * 1024,
+            rows: None,
+            memory_limit: gib * 1024 * 1024 * 1024,
+        };
+        assert_eq!(policy.queue_bytes() + policy.buffer_bytes(), policy.memory_limit);
+        let group = GroupSettings {
+            group: "group".to_owned(),
+            instance_id: None,
+            patterns: vec!["^atlas\\..*".to_owned()],
+            excludes: Vec::new(),
+            queue_bytes: policy.queue_bytes(),
+        };
+        let mut kafka = ClientConfig::new();
+        kafka.set("bootstrap.servers", "127.0.0.1:1");
+        assert!(GroupConsumer::join(&kafka, &group).is_ok(), "{gib} GiB");
+    }
 }
