@@ -57,7 +57,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    fn of_header(text: Option<&str>) -> Self {
+    pub fn of_header(text: Option<&str>) -> Self {
         match text {
             Some("insert") => Self::Insert,
             Some("update") => Self::Update,

@@ -78,6 +78,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("fetch.message.max.bytes", SIZES),
     ("receive.message.max.bytes", SIZES),
     ("message.copy.max.bytes", SIZES),
+    ("queued.max.messages.kbytes", "it follows from MEMORY_LIMIT"),
     ("statistics.interval.ms", "disturbed transactions are told by the statistics"),
     ("allow.auto.create.topics", "topics are made with settings that the promises need"),
     ("topic.blacklist", "a hidden topic would be skipped silently; see SINK_EXCLUDE"),
