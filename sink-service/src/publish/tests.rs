@@ -53,11 +53,16 @@ pub(crate) fn first_head(partition: &TopicPartition) -> Head {
     }
 }
 
-/// One record of a topic whose name says no namespace, for a chain that has just begun.
-fn first_job(partition: &TopicPartition, head_etag: ETag) -> Job {
+/// The head of a chain that begins at an offset.
+fn head_from(partition: &TopicPartition, start: KafkaOffset) -> Head {
+    Head { start, scanned: start, ..first_head(partition) }
+}
+
+/// One record of a topic whose name says no namespace, for a chain that has just begun there.
+fn first_job(partition: &TopicPartition, start: KafkaOffset, head_etag: ETag) -> Job {
     let namespace = Namespace::new("shop", "orders");
-    let log = LogBounds { start: KafkaOffset::ZERO, end: KafkaOffset::new(1) };
-    let reading = Reading { head: first_head(partition), head_etag, file: None, log };
+    let log = LogBounds { start, end: start.after() };
+    let reading = Reading { head: head_from(partition, start), head_etag, file: None, log };
     let writer = Writer { id: WriterId::random(), version: "test" };
     let chain =
         Chain::adopt(partition.clone(), writer, reading, None, KafkaOffset::ZERO, Instant::now()).unwrap();
@@ -65,12 +70,12 @@ fn first_job(partition: &TopicPartition, head_etag: ETag) -> Job {
     let record =
         RecordView { value: Some(b"{}"), timestamp: Some(1_755_900_000_000), ..RecordView::default() };
     let inspected = inspect(&record, &namespace, 1024);
-    buffer.push(KafkaOffset::ZERO, &record, &inspected, Instant::now());
+    buffer.push(start, &record, &inspected, Instant::now());
     Job {
         identity: Identity { partition: partition.clone(), namespace: None, topic_id: None },
         namespace,
         chain,
-        batch: buffer.freeze(KafkaOffset::ZERO, KafkaOffset::new(1)),
+        batch: buffer.freeze(start, start.after()),
         publish_position: false,
     }
 }
@@ -86,14 +91,15 @@ async fn a_lost_head_is_noticed_although_the_topics_name_was_cut() {
     let partition = TopicPartition::new("atlas.cut", 0);
     let head = LakePath::head(&partition);
     let etag = publisher.lake.create_document(&head, first_head(&partition).to_bytes()).await.unwrap();
-    let (chain, _) = publisher.publish(first_job(&partition, etag)).await.unwrap();
+    let (chain, _) = publisher.publish(first_job(&partition, KafkaOffset::ZERO, etag)).await.unwrap();
     assert_eq!(chain.next(), KafkaOffset::new(1));
 
-    // As if `_chain/` had been lost and somebody had begun anew.
+    // As if `_chain/` had been lost and somebody had begun anew, where the log begins by now.
+    let start = KafkaOffset::new(1);
     let known = publisher.lake.read_document(&head).await.unwrap().unwrap().etag;
-    let again = first_head(&partition).to_bytes();
+    let again = head_from(&partition, start).to_bytes();
     let etag = publisher.lake.replace_document(&head, again, &known).await.unwrap();
-    let halt = publisher.publish(first_job(&partition, etag)).await.unwrap_err();
+    let halt = publisher.publish(first_job(&partition, start, etag)).await.unwrap_err();
     assert!(matches!(halt, Halt::Chain(ChainHalt::HeadLost { .. })), "{halt}");
 }
 
