@@ -57,14 +57,14 @@ impl DeadLetterReason {
     }
 }
 
-/// Error texts and causes are cut to this many bytes.
+/// Error texts, causes included, are cut to this many bytes.
 pub const ERROR_TEXT_BYTES_MAX: usize = 1024;
 
 /// Headers that a dead letter has besides those of the original record, which stay as they were.
 pub mod header {
     pub const REASON: &str = "dlq-reason";
+    /// The message with its causes.
     pub const ERROR: &str = "dlq-error";
-    pub const CAUSE: &str = "dlq-cause";
     /// `validate` (sink), `transcode` (source): where it failed.
     pub const STAGE: &str = "dlq-stage";
     pub const ATTEMPTS: &str = "dlq-attempts";

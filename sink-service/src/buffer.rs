@@ -57,7 +57,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    fn of_header(text: Option<&str>) -> Self {
+    pub fn of_header(text: Option<&str>) -> Self {
         match text {
             Some("insert") => Self::Insert,
             Some("update") => Self::Update,
@@ -150,6 +150,11 @@ impl Buffer {
     pub fn memory(&self) -> usize {
         let entries = self.entries.capacity() * size_of::<Entry>();
         self.lines.capacity() + self.names.capacity() + self.dead_letter_bytes + entries
+    }
+
+    /// The offset of the last record in it.
+    pub fn last(&self) -> Option<KafkaOffset> {
+        self.entries.last().map(|entry| entry.offset)
     }
 
     /// When the oldest record in it was read.

@@ -28,15 +28,29 @@ use shared::{
     kafka_position::{KafkaOffset, TopicPartition},
 };
 
+use crate::record::VALUE_BYTES_MAX;
+
 /// Rebalances queue one at a time, statistics come each [`STATISTICS_INTERVAL`]: the writer drains them each turn.
 const NOTICES_MAX: usize = 64;
 
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What one fetch asks for, of a partition and in all. A larger batch comes whole all the same (KIP-74). More buys no
-/// throughput: the client takes fresh memory for each answer, and a page of it costs more than the records on it.
+/// What one fetch asks for, of a partition and in all. A batch that is larger comes whole all the same, if it is the first
+/// of the first partition in the answer that has one (KIP-74), and the client rotates whose turn that is. More buys no throughput:
+/// the client takes fresh memory for each answer, and a page of it costs more than the records on it.
 const FETCH_BYTES_PER_PARTITION: usize = 1024 * 1024;
 const FETCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What librdkafka takes for an answer at most; above it the partition would stand still without a word. It also bounds what
+/// a zstd batch becomes when it is decompressed, by a guess that is tripled until it is enough: hence the factor. The rest is
+/// for the batch's other bytes.
+pub const RECEIVE_BYTES_MAX: usize = 3 * (VALUE_BYTES_MAX + 16 * 1024 * 1024);
+
+/// The largest batch, as the topic has it, that certainly fits an answer.
+pub const BATCH_BYTES_MAX: usize = RECEIVE_BYTES_MAX - 2 * FETCH_BYTES_MAX;
+
+/// librdkafka's bound of `queued.max.messages.kbytes`.
+pub const QUEUE_BYTES_MAX: usize = 2_097_151 * 1024;
 
 /// What the consumer's callbacks have to tell the writer.
 #[derive(Debug)]
@@ -136,9 +150,7 @@ pub struct GroupSettings {
     pub patterns: Vec<String>,
     /// Regular expressions of topics that are never taken.
     pub excludes: Vec<String>,
-    /// The largest record that a topic may have, in bytes.
-    pub message_bytes_max: usize,
-    /// What the client may hold of fetched records, in bytes.
+    /// What the client may hold of fetched records, in bytes; at most [`QUEUE_BYTES_MAX`].
     pub queue_bytes: usize,
 }
 
@@ -169,7 +181,7 @@ impl GroupConsumer {
             .set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string())
             .set("fetch.message.max.bytes", FETCH_BYTES_PER_PARTITION.to_string())
             .set("fetch.max.bytes", FETCH_BYTES_MAX.to_string())
-            .set("receive.message.max.bytes", (settings.message_bytes_max + 2 * FETCH_BYTES_MAX).to_string())
+            .set("receive.message.max.bytes", RECEIVE_BYTES_MAX.to_string())
             .set("queued.max.messages.kbytes", (settings.queue_bytes / 1024).to_string());
         if let Some(id) = &settings.instance_id {
             config.set("group.instance.id", id);

@@ -14,11 +14,8 @@ const PARTITIONS: i32 = 3;
 /// The brokers' default.
 const REPLICATION: i32 = -1;
 
-/// A letter has more headers than its record: its topic takes this much more than the largest data topic.
+/// A letter has more headers than its record: its topic takes this much more than a data topic.
 const HEADROOM_BYTES: u64 = 1024 * 1024;
-
-/// Kafka's default where a topic says nothing else.
-const DEFAULT_MAX_MESSAGE_BYTES: u64 = 1_048_588;
 
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -27,14 +24,22 @@ pub struct DeadLetterTopic {
     name: String,
     names: TopicNames,
     admin: TopicAdmin,
+    /// The source's limit of a topic's records, in bytes: it refuses a topic of letters that cannot take such a one.
+    record_bytes: u64,
     there: OnceCell<()>,
 }
 
 impl DeadLetterTopic {
     /// # Errors
     /// If librdkafka refuses the configuration.
-    pub fn new(base: &ClientConfig, name: String, names: TopicNames) -> Result<Self, KafkaError> {
-        Ok(Self { name, names, admin: TopicAdmin::new(base, ADMIN_TIMEOUT)?, there: OnceCell::new() })
+    pub fn new(
+        base: &ClientConfig,
+        name: String,
+        names: TopicNames,
+        record_bytes: u64,
+    ) -> Result<Self, KafkaError> {
+        let admin = TopicAdmin::new(base, ADMIN_TIMEOUT)?;
+        Ok(Self { name, names, admin, record_bytes, there: OnceCell::new() })
     }
 
     pub fn name(&self) -> &str {
@@ -62,7 +67,7 @@ impl DeadLetterTopic {
                 ("cleanup.policy".to_owned(), "delete".to_owned()),
                 (
                     "max.message.bytes".to_owned(),
-                    (self.largest_message(&topics).await? + HEADROOM_BYTES).to_string(),
+                    letter_bytes(self.largest_message(&topics).await?, self.record_bytes).to_string(),
                 ),
                 ("message.timestamp.type".to_owned(), "CreateTime".to_owned()),
             ]),
@@ -81,14 +86,19 @@ impl DeadLetterTopic {
         Ok(())
     }
 
-    async fn largest_message(&self, topics: &[String]) -> Result<u64, AdminError> {
+    async fn largest_message(&self, topics: &[String]) -> Result<Option<u64>, AdminError> {
         let data: Vec<&str> =
             topics.iter().map(String::as_str).filter(|topic| self.names.decode(topic).is_some()).collect();
         let configs = self.admin.topic_configs(&data).await?;
         let limits = configs.into_values().filter_map(Result::ok);
         let limits = limits.filter_map(|configs| configs.get("max.message.bytes")?.parse().ok());
-        Ok(limits.max().unwrap_or(DEFAULT_MAX_MESSAGE_BYTES))
+        Ok(limits.max())
     }
+}
+
+/// What the topic has to take, given the limit of the largest data topic and the source's.
+fn letter_bytes(largest_topic: Option<u64>, record_bytes: u64) -> u64 {
+    largest_topic.unwrap_or_default().max(record_bytes) + HEADROOM_BYTES
 }
 
 /// Kafka's code of an admin error, where it has one.
@@ -98,5 +108,18 @@ pub fn code_of(error: &AdminError) -> Option<RDKafkaErrorCode> {
         AdminError::Unavailable { code, .. } => Some(*code),
         AdminError::UnknownTopic { .. } => Some(RDKafkaErrorCode::UnknownTopicOrPartition),
         AdminError::Refused { .. } => Some(RDKafkaErrorCode::PolicyViolation),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_topic_takes_what_the_source_demands_of_it_and_what_the_data_topics_have() {
+        let mib = |count: u64| count * 1024 * 1024;
+        assert_eq!(letter_bytes(None, mib(16)), mib(17));
+        assert_eq!(letter_bytes(Some(mib(1)), mib(16)), mib(17));
+        assert_eq!(letter_bytes(Some(mib(64)), mib(16)), mib(65));
     }
 }

@@ -4,7 +4,10 @@
 //! `<topic>/<partition>/<offset>`, and the same key is the same letter. What cannot be written there stops the service;
 //! nothing is ever skipped.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use chrono::{SecondsFormat, Utc};
 use rdkafka::{
@@ -20,7 +23,7 @@ use shared::{
     kafka_position::{KafkaOffset, TopicPartition},
 };
 use thiserror::Error;
-use tokio::sync::{OnceCell, oneshot};
+use tokio::sync::oneshot;
 
 use crate::{
     buffer::DeadLetter,
@@ -59,10 +62,12 @@ impl DeadLetterError {
 pub struct DeadLetterQueue {
     topic: DeadLetterTopic,
     config: ClientConfig,
-    /// Made for the first letter: most sinks never write one.
-    producer: OnceCell<ThreadedProducer<Receipts>>,
+    /// Made for the first letter: most sinks never write one. Made anew after an error that it cannot recover from.
+    producer: Mutex<Option<Arc<LetterProducer>>>,
     version: &'static str,
 }
+
+type LetterProducer = ThreadedProducer<Receipts>;
 
 /// Gives each letter's delivery report to whoever waits for it.
 struct Receipts;
@@ -98,7 +103,7 @@ impl DeadLetterQueue {
             .set("compression.type", "lz4")
             .set("message.max.bytes", "1000000000")
             .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string());
-        Self { topic, config, producer: OnceCell::new(), version }
+        Self { topic, config, producer: Mutex::new(None), version }
     }
 
     /// Writes all letters at or after `from` and waits until the brokers have them.
@@ -117,9 +122,21 @@ impl DeadLetterQueue {
             .ensure()
             .await
             .map_err(|error| self.failed(partition, first, error.to_string(), code_of(&error)))?;
-        let made =
-            self.producer.get_or_try_init(|| async { self.config.create_with_context(Receipts) }).await;
-        let producer = made.map_err(|error| self.failed(partition, first, error.to_string(), None))?;
+        let producer =
+            self.producer().map_err(|error| self.failed(partition, first, error.to_string(), None))?;
+        let delivered = self.deliver_with(&producer, partition, letters).await;
+        if producer.client().fatal_error().is_some() {
+            self.discard(producer);
+        }
+        delivered
+    }
+
+    async fn deliver_with(
+        &self,
+        producer: &LetterProducer,
+        partition: &TopicPartition,
+        letters: Vec<&DeadLetter>,
+    ) -> Result<(), DeadLetterError> {
         let mut receipts = Vec::with_capacity(letters.len());
         for letter in letters {
             receipts.push((letter, self.send(producer, partition, letter).await?));
@@ -133,9 +150,30 @@ impl DeadLetterQueue {
         Ok(())
     }
 
+    fn producer(&self) -> Result<Arc<LetterProducer>, KafkaError> {
+        let mut current = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(producer) = &*current {
+            return Ok(Arc::clone(producer));
+        }
+        let producer = Arc::new(self.config.create_with_context(Receipts)?);
+        *current = Some(Arc::clone(&producer));
+        Ok(producer)
+    }
+
+    /// The next letter gets another producer: this one refuses everything from now on.
+    fn discard(&self, broken: Arc<LetterProducer>) {
+        let mut current = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &broken)) {
+            *current = None;
+            tracing::warn!("the producer of dead letters cannot go on: another one is made");
+        }
+        // Its end waits for its thread.
+        tokio::task::spawn_blocking(move || drop(broken));
+    }
+
     async fn send(
         &self,
-        producer: &ThreadedProducer<Receipts>,
+        producer: &LetterProducer,
         partition: &TopicPartition,
         letter: &DeadLetter,
     ) -> Result<oneshot::Receiver<Result<(), KafkaError>>, DeadLetterError> {
@@ -219,7 +257,8 @@ impl DeadLetterQueue {
 
     /// Waits until nothing is on its way any more, at most `timeout`.
     pub fn flush(&self, timeout: Duration) {
-        if let Some(producer) = self.producer.get()
+        let producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(producer) = producer
             && let Err(error) = producer.flush(timeout)
         {
             tracing::warn!(%error, "dead letters still on their way at the end; their batch was not confirmed");
@@ -262,5 +301,47 @@ pub fn letter_of(
         value: message.payload().map(<[u8]>::to_vec),
         headers: headers.unwrap_or_default(),
         timestamp: message.timestamp().to_millis(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use rdkafka::{
+        mocking::MockCluster,
+        types::{RDKafkaApiKey, RDKafkaRespErr},
+    };
+    use shared::{dead_letter::DeadLetterReason, topic_name::TopicNames};
+
+    use super::*;
+
+    /// A real broker cannot be made to answer so on demand; librdkafka's own mock of one can.
+    #[tokio::test]
+    async fn letters_are_delivered_after_an_error_that_ends_the_producer() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("atlas.dlq", 1, 1).unwrap();
+        let mut kafka = ClientConfig::new();
+        kafka.set("bootstrap.servers", cluster.bootstrap_servers());
+        let names = TopicNames::new("atlas").unwrap();
+        let topic = DeadLetterTopic::new(&kafka, names.dead_letters(), names, 1024 * 1024).unwrap();
+        let queue = DeadLetterQueue::new(&kafka, topic, "test");
+        let letter = DeadLetter {
+            offset: KafkaOffset::ZERO,
+            reason: DeadLetterReason::Empty,
+            error: String::new(),
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            timestamp: None,
+        };
+        let partition = TopicPartition::new("atlas.shop.orders", 0);
+        let deliver = || queue.deliver(&partition, std::slice::from_ref(&letter), KafkaOffset::ZERO);
+
+        let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
+        cluster.request_errors(RDKafkaApiKey::InitProducerId, &[refusal]);
+        let error = deliver().await.unwrap_err();
+        assert_eq!(error.exit_code(), ExitCode::Temporary, "{error}");
+        deliver().await.unwrap();
     }
 }

@@ -124,10 +124,22 @@ impl LastEvent {
 }
 
 /// Cuts at `chars_max` characters and closes the rest with `~` and its hash, so that two long texts stay apart.
+///
+/// A character counts as ASCII does, with up to three bytes when it is encoded; where others take more, the cut comes
+/// earlier, or a foreign text alone could fill the metadata.
 fn cut(text: &str, chars_max: usize) -> String {
-    match text.char_indices().nth(chars_max) {
+    let mut room = 3 * chars_max;
+    let end = text.char_indices().enumerate().find_map(|(count, (index, character))| {
+        let encoded = percent::encoded_len_max(character);
+        if count == chars_max || encoded > room {
+            return Some(index);
+        }
+        room -= encoded;
+        None
+    });
+    match end {
         None => text.to_owned(),
-        Some((end, _)) => {
+        Some(end) => {
             let (kept, rest) = text.split_at(end);
             format!("{kept}~{}", LineCrc::of(rest.as_bytes()))
         }

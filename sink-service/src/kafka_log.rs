@@ -16,7 +16,7 @@ use shared::{
     kafka_client::ForwardLogs,
     kafka_ffi::{self, DescribeError, TopicId},
     kafka_position::{KafkaOffset, TopicPartition},
-    kafka_topics::{AdminError, TopicAdmin},
+    kafka_topics::{AdminError, Configs, TopicAdmin},
 };
 use thiserror::Error;
 
@@ -152,11 +152,11 @@ impl KafkaLog {
         Ok(ids)
     }
 
-    /// A topic's `cleanup.policy`.
+    /// A topic's configuration.
     ///
     /// # Errors
     /// If Kafka does not say, or we may not ask.
-    pub async fn cleanup_policy(&self, topic: &str) -> Result<String, LogError> {
+    pub async fn topic_configs(&self, topic: &str) -> Result<Configs, LogError> {
         let judge = |error: AdminError| match error {
             AdminError::NotAllowed { .. } => {
                 LogError::Denied(format!("{error}; grant DescribeConfigs on it"))
@@ -167,9 +167,7 @@ impl KafkaLog {
             }
         };
         let mut configs = self.admin.topic_configs(&[topic]).await.map_err(judge)?;
-        let configs =
-            configs.remove(topic).ok_or_else(|| LogError::NoTopic(topic.to_owned()))?.map_err(judge)?;
-        Ok(configs.get("cleanup.policy").cloned().unwrap_or_else(|| "delete".to_owned()))
+        configs.remove(topic).ok_or_else(|| LogError::NoTopic(topic.to_owned()))?.map_err(judge)
     }
 
     async fn ask<T: Send + 'static>(

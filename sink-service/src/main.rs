@@ -30,7 +30,7 @@ use sink_service::{
     publish::Publisher,
     settings::{self, CATALOGUE, SinkSettings},
     verify,
-    writer::{FlushPolicy, SinkWriter, Totals},
+    writer::{SinkWriter, Totals},
 };
 use tokio::{
     runtime::Runtime,
@@ -120,8 +120,12 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
         |error: KafkaError| Stop::new(ExitCode::Configuration, format!("the Kafka client refuses: {error}"));
     let (report, reports) = mpsc::channel(REPORTS_MAX);
     let (wait, waits) = mpsc::channel(REPORTS_MAX);
-    let letters =
-        DeadLetterTopic::new(&kafka("atlas-sink-admin"), settings.dead_letters, settings.names.clone());
+    let letters = DeadLetterTopic::new(
+        &kafka("atlas-sink-admin"),
+        settings.dead_letters,
+        settings.names.clone(),
+        settings.topic_message_bytes,
+    );
     let publisher = Publisher {
         lake,
         log: KafkaLog::new(&kafka("atlas-sink-log")).map_err(refused)?,
@@ -133,16 +137,12 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
         waits: wait,
         uploads: Semaphore::new(settings.uploads),
     };
-    // What the client has fetched and nobody has polled yet counts against the limit too.
-    let queue_bytes = settings.flush.memory_limit / 8;
-    let flush = FlushPolicy { memory_limit: settings.flush.memory_limit - queue_bytes, ..settings.flush };
     let group = GroupSettings {
         group: settings.group,
         instance_id: settings.instance_id,
         patterns: settings.topics.patterns,
         excludes: settings.topics.excludes,
-        message_bytes_max: settings.flush.value_bytes_max,
-        queue_bytes,
+        queue_bytes: settings.flush.queue_bytes(),
     };
     let writer = SinkWriter {
         consumer: GroupConsumer::join(&kafka("atlas-sink"), &group).map_err(refused)?,
@@ -150,7 +150,7 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
         reports,
         waits,
         names: settings.names,
-        flush,
+        flush: settings.flush,
         drain_limit,
         health,
         metrics,

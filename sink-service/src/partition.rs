@@ -12,10 +12,7 @@
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
-use rdkafka::{
-    Message,
-    message::{BorrowedMessage, Headers},
-};
+use rdkafka::{Message, message::Headers};
 use shared::{
     kafka_ffi::TopicId,
     kafka_position::{KafkaOffset, TopicPartition},
@@ -32,7 +29,7 @@ use crate::{
     event_hour::EventHour,
     metrics::{PartitionMetrics, SinkMetrics},
     publish::Identity,
-    record::{Inspected, RecordView, Verdict, inspect},
+    record::{Inspected, RecordView, VALUE_BYTES_MAX, Verdict, inspect},
 };
 
 /// A position above `next` without a record before it is published within this time.
@@ -216,22 +213,22 @@ impl PartitionState {
         self.phase = Phase::Idle(Box::new(chain));
     }
 
-    /// Buffers one record, as a line or a dead letter. What is durable already is passed over.
-    pub fn take(
-        &mut self,
-        message: &BorrowedMessage<'_>,
-        value_bytes_max: usize,
-        metrics: &SinkMetrics,
-        now: Instant,
-    ) {
+    /// Buffers one record, as a line or a dead letter. What is durable already is passed over, and so is what was taken
+    /// already: around a pause of its own the client may hand a record out twice.
+    pub fn take(&mut self, message: &impl Message, now: Instant, spares: &mut Vec<SpareBuffer>) {
         let Some(offset) = KafkaOffset::from_kafka(message.offset()) else { return };
-        if offset < self.position || self.is_opening() {
+        if self.is_opening() || offset < self.wanted_from() {
             return;
+        }
+        if self.buffer.is_empty()
+            && let Some(spare) = spares.pop()
+        {
+            self.buffer.reuse(spare);
         }
         let record = view_of(message);
         let partition = &self.identity.partition;
         let namespace = self.namespace.get_or_insert_with(|| namespace_of_first(&record, partition));
-        let mut inspected = inspect(&record, namespace, value_bytes_max);
+        let mut inspected = inspect(&record, namespace, VALUE_BYTES_MAX);
         if seeded_bug::planted(SeededBug::HourFromClock) {
             inspected.hour =
                 EventHour::from_millis(Utc::now().timestamp_millis()).unwrap_or(EventHour::EPOCH);
@@ -240,11 +237,16 @@ impl PartitionState {
         match inspected {
             Inspected { verdict: Verdict::DeadLetter { reason, error }, hour, .. } => {
                 tracing::warn!(%partition, %offset, reason = reason.as_str(), %error, "dead letter");
-                metrics.dead_letter(reason);
                 self.buffer.push_dead_letter(letter_of(message, offset, reason, error), hour, now);
             }
             inspected => self.buffer.push(offset, &record, &inspected, now),
         }
+    }
+
+    /// The lowest offset that was not taken yet.
+    fn wanted_from(&self) -> KafkaOffset {
+        let buffered_from = self.buffered_from.max(self.position);
+        self.buffer.last().map_or(buffered_from, |last| buffered_from.max(last.after()))
     }
 
     /// Counts what was read since the last call, for the metrics.
@@ -302,18 +304,6 @@ impl PartitionState {
         match &self.phase {
             Phase::Idle(chain) => Some(chain),
             _ => None,
-        }
-    }
-
-    /// The buffer goes on in memory that is there.
-    pub fn reuse(&mut self, spare: SpareBuffer) {
-        self.buffer.reuse(spare);
-    }
-
-    /// Gives back the memory of a buffer that holds nothing.
-    pub fn release_unused(&mut self) {
-        if self.buffer.is_empty() {
-            self.buffer.discard();
         }
     }
 
@@ -385,7 +375,7 @@ impl PartitionState {
 }
 
 /// The parts of a message that decide what becomes of it.
-pub fn view_of<'a>(message: &'a BorrowedMessage<'_>) -> RecordView<'a> {
+pub fn view_of(message: &impl Message) -> RecordView<'_> {
     let mut record = RecordView {
         value: message.payload(),
         timestamp: message.timestamp().to_millis(),

@@ -11,6 +11,10 @@
 //! after 1 s doubling to 30 s, for as long as it takes. Only what cannot be healed by waiting stops the service
 //! ([`Halt`]). A job that is dropped in mid-request harms nothing: every step is conditional.
 
+mod halt;
+#[cfg(test)]
+pub(crate) mod tests;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -19,18 +23,19 @@ use std::{
 use chrono::{DateTime, Utc};
 use shared::{
     backoff::Backoff,
-    exit::{ExitCode, Stop},
+    exit::ExitCode,
     kafka_ffi::TopicId,
     kafka_position::{KafkaOffset, TopicPartition},
     namespace::Namespace,
 };
-use thiserror::Error;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+pub use self::halt::Halt;
+use self::halt::judge_topic;
 use crate::{
     buffer::Batch,
     chain::{Chain, ChainHalt, LogBounds, Reading, RollPolicy, Step, StepContext, Writer},
-    dead_letters::{DeadLetterError, DeadLetterQueue},
+    dead_letters::DeadLetterQueue,
     head::Head,
     kafka_log::{KafkaLog, LogError},
     lake::{Lake, LakeError},
@@ -45,66 +50,6 @@ pub enum StartAt {
     Earliest,
     /// The first record at or after it, else the end.
     Time(DateTime<Utc>),
-}
-
-/// Why the service has to stop.
-#[derive(Debug, Error)]
-pub enum Halt {
-    #[error(transparent)]
-    Chain(#[from] ChainHalt),
-    #[error("{0}")]
-    Lake(LakeError),
-    #[error("{0}")]
-    Kafka(LogError),
-    #[error(transparent)]
-    DeadLetters(DeadLetterError),
-    /// Deleting superseded records loses changes that no sink has seen.
-    #[error("topic {topic} has cleanup.policy={policy}")]
-    Compacted { topic: String, policy: String },
-    /// A task of ours has panicked.
-    #[error("a publishing task ended in a defect: {0}")]
-    Defect(String),
-}
-
-impl Halt {
-    /// The exit code and the sentence that says what to do.
-    pub fn to_stop(&self) -> Stop {
-        let (code, remedy) = match self {
-            Self::Chain(halt) => (halt.exit_code(), remedy(halt)),
-            Self::Lake(LakeError::Denied { .. }) => {
-                (ExitCode::NotAllowed, "check LAKE_AUTH and the rights on the container")
-            }
-            Self::Lake(LakeError::Damaged { .. }) => {
-                (ExitCode::LakeDiffers, "restore the file, or rebuild it from the topic")
-            }
-            Self::Lake(_) => (ExitCode::Configuration, "check LAKE_URL"),
-            Self::Kafka(_) => (ExitCode::NotAllowed, "grant Describe on the topics to this user"),
-            Self::Compacted { .. } => {
-                (ExitCode::Configuration, "Set it to delete, or leave the topic out with SINK_EXCLUDE")
-            }
-            Self::Defect(_) => {
-                (ExitCode::Defect, "nothing is lost: a restart reads what is durable and goes on")
-            }
-            Self::DeadLetters(error) => {
-                (error.exit_code(), "nothing was skipped: restart when dead letters can be written")
-            }
-        };
-        Stop::new(code, format!("{self}. {remedy}"))
-    }
-}
-
-fn remedy(halt: &ChainHalt) -> &'static str {
-    match halt {
-        ChainHalt::Gap { .. } => "Raise the topics' retention; going on past the gap is your decision",
-        ChainHalt::AnotherTopic { .. } | ChainHalt::LogTooShort { .. } => {
-            "Move the collection's folder and its part of `_chain/` away to begin a new chain"
-        }
-        ChainHalt::HeadLost { .. } => "Restore `_chain/` from a backup of the lake",
-        ChainHalt::WentBack { .. } | ChainHalt::FileLost { .. } => "Restore the lake's files",
-        ChainHalt::ForeignFile { .. } | ChainHalt::LayoutDiffers { .. } => {
-            "Check that LAKE_URL and TOPIC_PREFIX are right"
-        }
-    }
 }
 
 /// A wait that the operator should see, and its end.
@@ -184,21 +129,18 @@ impl Publisher {
         }
     }
 
-    /// Whether the topic keeps every record until it has been read.
+    /// Whether the topic keeps every record until it has been read, and no record is larger than can be read.
     ///
     /// # Errors
-    /// If it does not, or we may not ask.
+    /// If not, or if we may not ask.
     pub async fn check_topic(&self, identity: &Identity) -> Result<(), Halt> {
         let topic = &identity.partition.topic;
         let mut patience = Patience::new(&identity.partition, &self.waits);
         loop {
-            match self.log.cleanup_policy(topic).await {
-                Ok(policy) if policy.split(',').any(|part| part.trim() == "compact") => {
-                    return Err(Halt::Compacted { topic: topic.to_string(), policy });
-                }
-                Ok(_) => {
+            match self.log.topic_configs(topic).await {
+                Ok(configs) => {
                     patience.over();
-                    return Ok(());
+                    return judge_topic(topic, &configs);
                 }
                 Err(error) => self.endure(Trouble::Log(error), &mut patience).await?,
             }
@@ -230,11 +172,16 @@ impl Publisher {
             }
             let done = {
                 let _upload = self.upload().await;
-                perform(&self.lake, &mut chain, step, &self.metrics).await
+                match self.check_first_folder(&identity, &chain, &step).await {
+                    Ok(()) => {
+                        perform(&self.lake, &mut chain, step, &self.metrics).await.map_err(Trouble::Lake)
+                    }
+                    Err(trouble) => Err(trouble),
+                }
             };
             match done {
                 Ok(()) => patience.over(),
-                Err(error @ (LakeError::Conflict | LakeError::Unknown { .. })) => {
+                Err(Trouble::Lake(error @ (LakeError::Conflict | LakeError::Unknown { .. }))) => {
                     self.metrics.publish_conflict(&error);
                     tracing::info!(partition = %identity.partition, cause = %error, "chain read back");
                     let version = chain.version();
@@ -245,9 +192,49 @@ impl Publisher {
                         patience.wait(error.to_string(), None).await;
                     }
                 }
-                Err(error) => self.endure(Trouble::Lake(error), &mut patience).await?,
+                Err(trouble) => self.endure(trouble, &mut patience).await?,
             }
         }
+    }
+
+    /// Where the topic's name was cut, the folder is known with the first record only: before the head gets its path there,
+    /// the folder is looked at as it is in [`Self::begin`] where the name says it.
+    async fn check_first_folder(
+        &self,
+        identity: &Identity,
+        chain: &Chain,
+        step: &Step,
+    ) -> Result<(), Trouble> {
+        match step {
+            Step::WriteHead(next) if identity.namespace.is_none() && chain.head().path.is_none() => {
+                match next.namespace() {
+                    Some(namespace) => self.check_for_lost_head(&namespace, &identity.partition).await,
+                    None => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A file of this partition although no head names one: the head was lost, and a new chain would double the old one.
+    async fn check_for_lost_head(
+        &self,
+        namespace: &Namespace,
+        partition: &TopicPartition,
+    ) -> Result<(), Trouble> {
+        let Some(file) = self.file_of(namespace, partition).await? else { return Ok(()) };
+        // Somebody else may have begun the chain meanwhile: then the file is theirs, and the head names one now.
+        let path = LakePath::head(partition);
+        let head = match self.lake.read_document(&path).await? {
+            Some(document) => {
+                Some(Head::parse(&document.bytes).map_err(|what| LakeError::Damaged { path, what })?)
+            }
+            None => None,
+        };
+        if head.is_some_and(|head| head.path.is_some()) {
+            return Ok(());
+        }
+        Err(Trouble::Chain(ChainHalt::HeadLost { partition: partition.clone(), path: file }))
     }
 
     /// Permission to talk to the lake, for one attempt: whoever waits for a dependency holds none, so that a partition
@@ -264,12 +251,16 @@ impl Publisher {
         from: KafkaOffset,
         patience: &mut Patience<'_>,
     ) -> Result<(), Halt> {
-        while let Err(error) = self.dead_letters.deliver(partition, batch.dead_letters(), from).await {
+        let letters = batch.dead_letters();
+        while let Err(error) = self.dead_letters.deliver(partition, letters, from).await {
             if error.exit_code() != ExitCode::Temporary {
                 return Err(Halt::DeadLetters(error));
             }
             self.metrics.retry("kafka");
             patience.wait(error.to_string(), None).await;
+        }
+        for letter in letters.iter().filter(|letter| letter.offset >= from) {
+            self.metrics.dead_letter(letter.reason);
         }
         Ok(())
     }
@@ -298,14 +289,9 @@ impl Publisher {
     async fn begin(&self, identity: &Identity, log_start: KafkaOffset) -> Result<Reading, Trouble> {
         let partition = &identity.partition;
         let path = LakePath::head(partition);
+        // Of a cut name the folder is known with the first record only: see `check_first_folder`.
         if let Some(namespace) = &identity.namespace {
-            let ours = self.file_of(namespace, partition).await?;
-            // Somebody else may have begun the chain between the two: then the file is theirs, and there is a head now.
-            if let Some(file) = ours
-                && self.lake.read_document(&path).await?.is_none()
-            {
-                return Err(Trouble::Chain(ChainHalt::HeadLost { partition: partition.clone(), path: file }));
-            }
+            self.check_for_lost_head(namespace, partition).await?;
         }
         let start = match self.start_at {
             StartAt::Earliest => log_start,

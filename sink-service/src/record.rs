@@ -28,6 +28,10 @@ use crate::event_hour::EventHour;
 /// The function from a record to its hour that this version implements; kept in heads and file metadata.
 pub const LAYOUT: u32 = 1;
 
+/// The largest value that becomes a line, in bytes: as large as an event of the source may be before compression. What a
+/// topic takes (`max.message.bytes`) is measured after it, so a record may arrive far larger than its topic's limit.
+pub const VALUE_BYTES_MAX: usize = 128 * 1024 * 1024;
+
 /// The parts of a Kafka record that decide what becomes of it. Header values that are no UTF-8 count as absent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RecordView<'a> {

@@ -9,8 +9,7 @@ use chrono::{DateTime, Utc};
 use shared::{
     kafka_client::KafkaSettings,
     settings::{
-        Catalogue, Effective, Expected, ProcessSettings, Reader, Setting, SettingsError, Sources,
-        dead_letter_topic,
+        Catalogue, Effective, Expected, ProcessSettings, Reader, SettingsError, Sources, dead_letter_topic,
     },
     topic_name::TopicNames,
 };
@@ -24,7 +23,7 @@ use crate::{
     chain::RollPolicy,
     lake::{LakeAuth, LakeTarget, TargetError},
     publish::StartAt,
-    topic_patterns::{TopicChoice, parse_topic_glob},
+    topic_patterns::{TopicChoice, can_be_data, parse_topic_glob},
     writer::FlushPolicy,
 };
 
@@ -51,6 +50,8 @@ pub struct SinkSettings {
     pub topics: TopicChoice,
     pub start_at: StartAt,
     pub flush: FlushPolicy,
+    /// The source's limit of a topic's records, in bytes.
+    pub topic_message_bytes: u64,
     pub roll: RollPolicy,
     pub uploads: usize,
 }
@@ -100,6 +101,7 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
         },
     });
     let flush = read_flush(reader);
+    let topic_message_bytes = reader.bounded(&TOPIC_MAX_MESSAGE_BYTES, ByteSize::mib(1)..=ByteSize::mib(100));
     let roll = read_roll(reader);
     let uploads = reader.bounded(&UPLOAD_CONCURRENCY, 1..=256);
     Some(SinkSettings {
@@ -114,6 +116,7 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
         topics: topics?,
         start_at: start_at?,
         flush: flush?,
+        topic_message_bytes: topic_message_bytes?.as_u64(),
         roll: roll?,
         uploads: uploads?,
     })
@@ -176,10 +179,12 @@ fn read_auth(reader: &mut Reader, lake: Option<&LakeTarget>) -> Option<Option<La
 
 fn read_topics(reader: &mut Reader, names: Option<&TopicNames>) -> Option<TopicChoice> {
     let prefix = names.map(TopicNames::prefix).unwrap_or_default();
-    let list = |reader: &mut Reader, setting: &Setting| {
-        reader.list(setting, |glob| parse_topic_glob(prefix, glob).ok_or(Expected::AsDeclared))
-    };
-    let (included, excluded) = (list(reader, &SINK_TOPICS), list(reader, &SINK_EXCLUDE));
+    let parse = |glob: &str| parse_topic_glob(prefix, glob).ok_or(Expected::AsDeclared);
+    let included = reader.list(&SINK_TOPICS, |glob| match names {
+        Some(names) if !can_be_data(names, glob) => Err(Expected::AsDeclared),
+        _ => parse(glob),
+    });
+    let excluded = reader.list(&SINK_EXCLUDE, parse);
     Some(TopicChoice::new(names?, included?, excluded?))
 }
 
@@ -188,7 +193,6 @@ fn read_flush(reader: &mut Reader) -> Option<FlushPolicy> {
     let bytes = reader.bounded(&FLUSH_BYTES, ByteSize::kib(64)..=ByteSize::gib(1));
     let rows = reader.optional_bounded(&FLUSH_ROWS, 1..=10_000_000_usize);
     let memory = reader.bounded(&MEMORY_LIMIT, ByteSize::mib(16)..=ByteSize::gib(64));
-    let value = reader.bounded(&TOPIC_MAX_MESSAGE_BYTES, ByteSize::mib(1)..=ByteSize::mib(100));
     if let (Some(bytes), Some(memory)) = (bytes, memory)
         && bytes > memory
     {
@@ -199,7 +203,6 @@ fn read_flush(reader: &mut Reader) -> Option<FlushPolicy> {
         bytes: bytes_of(bytes?),
         rows: rows?,
         memory_limit: bytes_of(memory?),
-        value_bytes_max: bytes_of(value?),
     })
 }
 

@@ -31,9 +31,29 @@ pub fn parse_topic_glob(prefix: &str, glob: &str) -> Option<String> {
     Some(format!("^{}$", glob.replace('.', "\\.").replace('*', ".*")))
 }
 
+/// Whether a glob can name a data topic: control, dead letters and tokens have one part below the prefix, and are none.
+pub fn can_be_data(names: &TopicNames, glob: &str) -> bool {
+    names.decode(&glob.replace('*', "x.x")).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn topics_with_one_part_below_the_prefix_hold_no_data() {
+        let names = TopicNames::new("atlas").expect("a prefix");
+        for glob in
+            ["atlas.shop.orders", "atlas.*", "atlas.shop.*", "atlas.*.orders", "atlas.con*", "atlas.shop.a.b"]
+        {
+            assert!(can_be_data(&names, glob), "{glob}");
+        }
+        for glob in
+            ["atlas.control", "atlas.dlq", "atlas.resume-tokens-default", "atlas..x", "other.shop.orders"]
+        {
+            assert!(!can_be_data(&names, glob), "{glob}");
+        }
+    }
 
     #[test]
     fn globs_become_anchored_expressions() {

@@ -50,7 +50,6 @@ pub struct Verification<'a> {
     pub names: TopicNames,
     /// Whether a record in Kafka that is not yet durable counts as a difference.
     pub drained: bool,
-    pub value_bytes_max: usize,
 }
 
 /// It could not be compared.
@@ -148,8 +147,7 @@ impl Verification<'_> {
             _ => Namespace::new("", ""),
         };
         let compared_from = log.map_or(end, |(start, _)| start.max(head.start).min(end));
-        let mut comparison =
-            Comparison::new(self.lake, &namespace, self.value_bytes_max, files, &mut walk, events);
+        let mut comparison = Comparison::new(self.lake, &namespace, files, &mut walk, events);
         // Files that Kafka can no longer confirm, whole or in part, are read up to where the log begins.
         comparison.read_alone_until(compared_from).await?;
         let mut compared = 0;

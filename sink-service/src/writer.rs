@@ -16,6 +16,8 @@
 
 mod flush;
 mod rebalance;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -35,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     assignment::Assignment,
     buffer::SpareBuffer,
-    consumer::{GroupConsumer, Notice},
+    consumer::{GroupConsumer, Notice, QUEUE_BYTES_MAX},
     jobs::{Jobs, Outcome, Report},
     metrics::SinkMetrics,
     partition::PartitionState,
@@ -47,6 +49,9 @@ const POLL_WAIT: Duration = Duration::from_millis(20);
 
 /// Records taken in one turn before anything else is looked at.
 const RECORDS_PER_TURN: usize = 5_000;
+
+/// A turn also ends when it has taken this part of the memory limit, which is looked at between turns only.
+const TURNS_PER_LIMIT: usize = 16;
 
 /// Buffers kept for use again; each has room for two flushes at most.
 const SPARES_MAX: usize = 4;
@@ -65,10 +70,20 @@ pub struct FlushPolicy {
     pub bytes: usize,
     /// `None` = off.
     pub rows: Option<usize>,
-    /// Over all partitions, in bytes.
+    /// Over all partitions, in bytes: what the client has fetched and nobody has polled yet, and what is buffered.
     pub memory_limit: usize,
-    /// The largest value that becomes a line, in bytes.
-    pub value_bytes_max: usize,
+}
+
+impl FlushPolicy {
+    /// The share of the memory that the client's queue of fetched records may take, in bytes.
+    pub fn queue_bytes(&self) -> usize {
+        (self.memory_limit / 8).min(QUEUE_BYTES_MAX)
+    }
+
+    /// The share that buffers and batches may take, in bytes.
+    pub fn buffer_bytes(&self) -> usize {
+        self.memory_limit - self.queue_bytes()
+    }
 }
 
 /// What was done, for the last log line.
@@ -101,19 +116,7 @@ impl SinkWriter {
     /// # Errors
     /// The exit code and what to do.
     pub fn run(self) -> Result<Totals, Stop> {
-        let mut state = Loop {
-            io: self,
-            assignment: Assignment::default(),
-            waiting: BTreeMap::new(),
-            joined: false,
-            memory_paused: false,
-            spares: Vec::new(),
-            totals: Totals::default(),
-            brokers_connected: true,
-            next_full_commit: Instant::now() + FULL_COMMIT_INTERVAL,
-            next_commit: Instant::now(),
-            next_health: Instant::now(),
-        };
+        let mut state = Loop::new(self);
         let result = state.run();
         state.io.consumer.leave(LEAVE_LIMIT);
         result
@@ -125,7 +128,7 @@ struct Loop {
     assignment: Assignment,
     /// Partitions that wait for a dependency, and why.
     waiting: BTreeMap<TopicPartition, String>,
-    /// The group has answered at least once.
+    /// The group has answered, and has not gone on without us since.
     joined: bool,
     memory_paused: bool,
     /// Memory of batches that are done with, for the next buffers.
@@ -139,6 +142,22 @@ struct Loop {
 }
 
 impl Loop {
+    fn new(io: SinkWriter) -> Self {
+        Self {
+            io,
+            assignment: Assignment::default(),
+            waiting: BTreeMap::new(),
+            joined: false,
+            memory_paused: false,
+            spares: Vec::new(),
+            totals: Totals::default(),
+            brokers_connected: true,
+            next_full_commit: Instant::now() + FULL_COMMIT_INTERVAL,
+            next_commit: Instant::now(),
+            next_health: Instant::now(),
+        }
+    }
+
     fn run(&mut self) -> Result<Totals, Stop> {
         while !self.io.shutdown.is_cancelled() {
             self.turn(POLL_WAIT)?;
@@ -175,6 +194,7 @@ impl Loop {
     fn take_records(&mut self, wait: Duration) -> Result<(), Stop> {
         let mut wait = wait;
         let mut now = Instant::now();
+        let mut room = self.io.flush.buffer_bytes() / TURNS_PER_LIMIT;
         for count in 0..RECORDS_PER_TURN {
             // The clock is for flush timers only: once in a while is enough.
             if count % 64 == 0 {
@@ -182,9 +202,13 @@ impl Loop {
             }
             match self.io.consumer.poll(wait) {
                 Some(Ok(message)) => {
+                    room = room.saturating_sub(message.payload_len());
                     let Some(state) = self.assignment.of_message(&message) else { continue };
-                    state.take(&message, self.io.flush.value_bytes_max, &self.io.metrics, now);
+                    state.take(&message, now, &mut self.spares);
                     self.totals.records += 1;
+                    if room == 0 {
+                        return Ok(());
+                    }
                 }
                 Some(Err(error)) => return self.take_error(&error),
                 None => return Ok(()),
@@ -318,7 +342,7 @@ impl Loop {
                 }
                 self.totals.batches += 1;
                 if state.reopen_due() {
-                    self.reopen_all();
+                    self.reopen(&partition);
                 }
             }
             Outcome::Halted(_) => {}

@@ -211,7 +211,7 @@ impl KafkaReader {
             .set("isolation.level", isolation)
             .set("fetch.wait.max.ms", "50")
             .set("fetch.message.max.bytes", "16777216")
-            .set("receive.message.max.bytes", "110000000")
+            .set("receive.message.max.bytes", "452984832")
             .set("reconnect.backoff.max.ms", "500")
             .set("log_level", "2")
             .create()

@@ -106,16 +106,33 @@ impl KafkaWriter {
     /// # Errors
     /// If the broker refuses.
     pub async fn send(&self, topic: &str, partition: i32, records: Vec<NewRecord>) -> Result<()> {
+        self.send_compressed("none", topic, partition, records).await
+    }
+
+    /// As [`Self::send`], compressed by a codec that librdkafka names so.
+    ///
+    /// # Errors
+    /// If the broker refuses.
+    pub async fn send_compressed(
+        &self,
+        codec: &'static str,
+        topic: &str,
+        partition: i32,
+        records: Vec<NewRecord>,
+    ) -> Result<()> {
         let (writer, topic) = (self.clone(), topic.to_owned());
-        let sent = tokio::task::spawn_blocking(move || writer.send_blocking(&topic, partition, &records));
+        let sent =
+            tokio::task::spawn_blocking(move || writer.send_blocking(codec, &topic, partition, &records));
         sent.await.context("a Kafka writer's thread")?
     }
 
-    fn send_blocking(&self, topic: &str, partition: i32, records: &[NewRecord]) -> Result<()> {
+    fn send_blocking(&self, codec: &str, topic: &str, partition: i32, records: &[NewRecord]) -> Result<()> {
         let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
             .set("bootstrap.servers", &self.bootstrap)
             .set("transactional.id", format!("tests-{topic}-{partition}"))
-            .set("message.max.bytes", "16777216")
+            .set("compression.type", codec)
+            // Of a record before compression; what it may have after it is the topic's to say.
+            .set("message.max.bytes", "134217728")
             .create()
             .context("make a Kafka producer")?;
         producer.init_transactions(LIMIT).context("init_transactions")?;

@@ -10,7 +10,7 @@ const EXACTLY_ONCE: &str = "exactly-once delivery rests on it";
 const POSITION: &str = "the position is kept by the service itself, never by the client";
 const OWN_SETTING: &str = "it has a setting of its own";
 const SECRET: &str = "secrets must not stand in KAFKA_OPTIONS, which is public on the command line";
-const SIZES: &str = "it follows from TOPIC_MAX_MESSAGE_BYTES";
+const SIZES: &str = "every record that a topic accepts has to pass";
 const GROUP: &str = "the sink's hand-over of partitions rests on it";
 const TLS: &str = "certificates and host names are always verified";
 
@@ -78,6 +78,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("fetch.message.max.bytes", SIZES),
     ("receive.message.max.bytes", SIZES),
     ("message.copy.max.bytes", SIZES),
+    ("queued.max.messages.kbytes", "it follows from MEMORY_LIMIT"),
     ("statistics.interval.ms", "disturbed transactions are told by the statistics"),
     ("allow.auto.create.topics", "topics are made with settings that the promises need"),
     ("topic.blacklist", "a hidden topic would be skipped silently; see SINK_EXCLUDE"),

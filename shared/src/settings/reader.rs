@@ -54,15 +54,6 @@ impl Reader {
         self.required(setting)
     }
 
-    /// As [`Self::required`]; says at the call site that the table has a default.
-    ///
-    /// # Panics
-    /// If it has none.
-    pub fn with_default<T: FromSetting>(&mut self, setting: &Setting) -> Option<T> {
-        assert!(setting.default.is_some(), "{} has no default", setting.name);
-        self.required(setting)
-    }
-
     /// A required value within bounds; the setting's `expects` names them.
     pub fn bounded<T: FromSetting + PartialOrd>(
         &mut self,

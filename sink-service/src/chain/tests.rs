@@ -18,6 +18,7 @@ use crate::{
     publish::perform,
     record::{RecordView, inspect},
 };
+use rdkafka::{Timestamp, message::OwnedMessage};
 use shared::{dead_letter::DeadLetterReason, exit::ExitCode};
 
 /// A record of the imagined log.
@@ -526,5 +527,46 @@ fn a_batch_follows_what_was_adopted_even_if_that_ends_earlier() {
         let (chain, mut next, _) = state.freeze().unwrap();
         assert_eq!(next.start(), KafkaOffset::new(2));
         chain.next_step(&mut next, &world.context(&namespace, false)).unwrap();
+    });
+}
+
+/// A regression: around a pause of its own librdkafka may hand a record out twice.
+#[test]
+fn a_record_that_comes_twice_is_taken_once() {
+    run(async {
+        let world = World::new(rows(&[HOUR_A; 8]), no_roll()).await;
+        let chain = world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
+        let mut state = PartitionState::opening(partition(), Some(namespace()), AssignmentEpoch(1));
+        state.opened(None, chain);
+        let mut spares = Vec::new();
+        let mut take = |state: &mut PartitionState, offset: i64| {
+            let message = OwnedMessage::new(
+                Some(b"{}".to_vec()),
+                None,
+                "atlas.shop.orders".to_owned(),
+                Timestamp::CreateTime(i64::from(HOUR_A) * 3_600_000),
+                0,
+                offset,
+                None,
+            );
+            state.take(&message, Instant::now(), &mut spares);
+        };
+        let offsets =
+            |batch: &Batch| batch.pending().iter().map(|entry| entry.offset.get()).collect::<Vec<_>>();
+        for offset in [0, 1, 3, 1, 3, 2, 4] {
+            take(&mut state, offset);
+        }
+        let (_, batch, _) = state.freeze().unwrap();
+        assert_eq!(offsets(&batch), [0, 1, 3, 4], "twice in one buffer");
+        for offset in [3, 4, 5] {
+            take(&mut state, offset);
+        }
+        state.published(
+            world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap(),
+            &world.metrics,
+            Instant::now(),
+        );
+        let (_, batch, _) = state.freeze().unwrap();
+        assert_eq!(offsets(&batch), [5], "again while its batch is on its way");
     });
 }

@@ -19,6 +19,11 @@ pub(super) fn encode(text: &str, reserved: &str) -> String {
     encoded
 }
 
+/// What [`encode`] makes of one character at most, whatever is reserved.
+pub(super) fn encoded_len_max(character: char) -> usize {
+    3 * character.len_utf8()
+}
+
 /// The inverse of [`encode`], whatever was reserved. `None` for what `encode` cannot have written.
 pub(crate) fn decode(text: &str) -> Option<String> {
     if text == "%" {

@@ -164,6 +164,27 @@ fn long_event_ids_are_cut_but_stay_apart_and_in_order() {
     assert!(cut_a.event_id() > short.event_id());
 }
 
+proptest! {
+    /// A regression: 1,024 characters of a foreign id may take 12 KB when they are encoded.
+    #[test]
+    fn no_event_id_fills_the_metadata(id in "\\PC{0,1500}", source in "\\PC{0,200}") {
+        let mut metadata = sample();
+        metadata.last_event = Some(LastEvent::new(&id, &source));
+        prop_assert!(metadata.encoded_len() < METADATA_LIMIT_BYTES * 3 / 4, "{}", metadata.encoded_len());
+    }
+}
+
+#[test]
+fn an_event_id_of_ascii_is_cut_by_characters_alone() {
+    for text in ["F", " ", "%,"] {
+        let id = text.repeat(1024 / text.len());
+        assert_eq!(LastEvent::new(&id, "").event_id(), id);
+        assert!(LastEvent::new(&format!("{id}x"), "").event_id().starts_with(&format!("{id}~")));
+    }
+    let id = "\u{1F600}".repeat(1024);
+    assert_eq!(LastEvent::new(&id, "").event_id().chars().count(), 256 + 1 + 16);
+}
+
 #[test]
 fn the_usual_metadata_leaves_room_for_a_thousand_dead_letters() {
     let mut metadata = sample();

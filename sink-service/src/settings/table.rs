@@ -64,7 +64,7 @@ pub(super) const SINK_GROUP: Setting = Setting::public(
 pub(super) const SINK_TOPICS: Setting = Setting::public(
     "SINK_TOPICS",
     None,
-    "topic names under the prefix, separated by commas, with * for any characters",
+    "names of data topics, such as atlas.shop.orders, separated by commas, with * for any characters",
     "Data topics to write; all under the prefix if not set. New ones are found within seconds.",
     SINK,
 );
@@ -142,7 +142,7 @@ pub(super) const TOPIC_MAX_MESSAGE_BYTES: Setting = Setting::public(
     "TOPIC_MAX_MESSAGE_BYTES",
     Some("16MiB"),
     "a size between 1MiB and 100MiB, as the source has it",
-    "Largest record to expect, and the largest value that becomes a line; larger ones are dead letters.",
+    "Largest record of a topic after compression; the dead-letter topic, if it has to be made, takes such records.",
     SINK,
 );
 pub(super) const ADMIN_ADDR: Setting =

@@ -36,6 +36,14 @@ fn all_mistakes_come_at_once() {
 }
 
 #[test]
+fn a_topic_that_holds_no_data_is_refused() {
+    let given = |value| settings(&[("LAKE_URL", "file:///lake"), AZURE[1], ("SINK_TOPICS", value)]);
+    let error = given("atlas.shop.orders,atlas.control").unwrap_err().to_string();
+    assert!(error.contains("expected names of data topics"), "{error}");
+    assert!(given("atlas.shop.orders,atlas.*").is_ok());
+}
+
+#[test]
 fn two_credentials_need_a_choice() {
     let azure = [
         ("LAKE_URL", "abfss://lake@account.dfs.core.windows.net/base"),

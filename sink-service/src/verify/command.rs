@@ -34,7 +34,6 @@ pub fn compare(runtime: &Runtime, settings: &SinkSettings, request: &VerifyReque
         reader: TopicReader::new(&kafka).map_err(refused)?,
         names: settings.names.clone(),
         drained: request.drained,
-        value_bytes_max: settings.flush.value_bytes_max,
     };
     let wanted = |topic: &str| request.topics.is_empty() || request.topics.iter().any(|each| each == topic);
     let results = runtime.block_on(async {

@@ -1,10 +1,12 @@
 //! Records of Kafka and lines of the lake, side by side.
 
+use std::collections::BTreeMap;
+
 use rdkafka::{
     Message,
     message::{BorrowedMessage, Headers},
 };
-use shared::{kafka_position::KafkaOffset, namespace::Namespace, wire::header};
+use shared::{cluster_time::ClusterTime, kafka_position::KafkaOffset, namespace::Namespace, wire::header};
 
 use super::{
     VerifyError,
@@ -12,19 +14,19 @@ use super::{
     walk::{EventIds, Walk},
 };
 use crate::{
+    buffer::Operation,
     event_hour::EventHour,
     file_metadata::{FileMetadata, LineCrcBuilder},
     lake::{Lake, ListedFile},
     lake_path::LakePath,
     partition::view_of,
-    record::{Verdict, inspect},
+    record::{VALUE_BYTES_MAX, Verdict, inspect},
 };
 
 /// Records and lines, side by side.
 pub(super) struct Comparison<'a> {
     lake: &'a Lake,
     namespace: &'a Namespace,
-    value_bytes_max: usize,
     files: std::collections::VecDeque<ListedFile>,
     open: Option<OpenFile<'a>>,
     walk: &'a mut Walk,
@@ -39,8 +41,42 @@ struct OpenFile<'a> {
     lines: FileLines<'a>,
     crc: LineCrcBuilder,
     rows: u64,
-    tombstones: u64,
     size: u64,
+    records: RecordFacts,
+    /// Some of its offsets Kafka no longer has: what its records were is not known.
+    unconfirmed: bool,
+}
+
+/// What the metadata says of a file's records beyond its lines, counted from Kafka.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct RecordFacts {
+    tombstones: u64,
+    operations: BTreeMap<String, u64>,
+    min_cluster_time: Option<ClusterTime>,
+    max_cluster_time: Option<ClusterTime>,
+}
+
+impl RecordFacts {
+    fn of(metadata: &FileMetadata) -> Self {
+        Self {
+            tombstones: metadata.tombstones,
+            operations: metadata.operations.clone(),
+            min_cluster_time: metadata.min_cluster_time,
+            max_cluster_time: metadata.max_cluster_time,
+        }
+    }
+
+    fn add_row(&mut self, operation: Operation, time: Option<ClusterTime>) {
+        match self.operations.get_mut(operation.as_str()) {
+            Some(count) => *count += 1,
+            None => {
+                self.operations.insert(operation.as_str().to_owned(), 1);
+            }
+        }
+        // `None` sorts before every time, so it has to be left out of the minimum.
+        self.min_cluster_time = self.min_cluster_time.into_iter().chain(time).min();
+        self.max_cluster_time = self.max_cluster_time.max(time);
+    }
 }
 
 impl<'a> Comparison<'a> {
@@ -48,12 +84,11 @@ impl<'a> Comparison<'a> {
     pub(super) fn new(
         lake: &'a Lake,
         namespace: &'a Namespace,
-        value_bytes_max: usize,
         files: Vec<ListedFile>,
         walk: &'a mut Walk,
         events: &'a mut EventIds,
     ) -> Self {
-        Self { lake, namespace, value_bytes_max, files: files.into(), open: None, walk, events }
+        Self { lake, namespace, files: files.into(), open: None, walk, events }
     }
 
     /// Compares one record with the line at its offset.
@@ -61,7 +96,7 @@ impl<'a> Comparison<'a> {
         let Some(offset) = KafkaOffset::from_kafka(message.offset()) else { return Ok(()) };
         self.open_at(offset).await?;
         let record = view_of(message);
-        let inspected = inspect(&record, self.namespace, self.value_bytes_max);
+        let inspected = inspect(&record, self.namespace, VALUE_BYTES_MAX);
         let Some(file) = &mut self.open else {
             self.walk.differs(format!("no file holds offset {offset}"));
             return Ok(());
@@ -74,6 +109,14 @@ impl<'a> Comparison<'a> {
         for extra in found.before {
             self.walk
                 .differs(format!("{}: a line at offset {extra} that is no record of Kafka's", file.path));
+        }
+        match &inspected.verdict {
+            Verdict::Line { .. } if file.metadata.dead_letters.contains(offset) => {}
+            Verdict::Line { .. } => {
+                file.records.add_row(Operation::of_header(record.operation), inspected.cluster_time);
+            }
+            Verdict::Tombstone => file.records.tombstones += 1,
+            Verdict::DeadLetter { .. } => {}
         }
         match (inspected.verdict, found.line) {
             (Verdict::Line { .. }, None) if file.metadata.dead_letters.contains(offset) => {}
@@ -96,7 +139,7 @@ impl<'a> Comparison<'a> {
                     self.walk.differs(format!("{}: the event at offset {offset} is there twice", file.path));
                 }
             }
-            (Verdict::Tombstone, None) => file.tombstones += 1,
+            (Verdict::Tombstone, None) => {}
             (Verdict::DeadLetter { .. }, None) if file.metadata.dead_letters.contains(offset) => {}
             (Verdict::DeadLetter { reason, .. }, None) => {
                 let reason = reason.as_str();
@@ -139,8 +182,9 @@ impl<'a> Comparison<'a> {
             metadata: listed.metadata,
             crc: LineCrcBuilder::new(),
             rows: 0,
-            tombstones: 0,
             size: 0,
+            records: RecordFacts::default(),
+            unconfirmed: false,
         });
         Ok(true)
     }
@@ -152,6 +196,7 @@ impl<'a> Comparison<'a> {
                 break;
             }
             let Some(file) = &mut self.open else { continue };
+            file.unconfirmed = true;
             let until = end.min(file.metadata.next);
             while let Some((offset, line)) = file.lines.next_before(until).await? {
                 file.count(&line);
@@ -185,7 +230,11 @@ impl<'a> Comparison<'a> {
             let at = offset.map_or_else(|| "no offset".to_owned(), |offset| format!("offset {offset}"));
             self.walk.differs(format!("{}: a line with {at} that is no record of Kafka's", file.path));
         }
-        let OpenFile { path, metadata, crc, rows, size, .. } = &file;
+        let OpenFile { path, metadata, crc, rows, size, records, .. } = &file;
+        let said = RecordFacts::of(metadata);
+        if !file.unconfirmed && *records != said {
+            self.walk.differs(format!("{path} is of {records:?}, its metadata says {said:?}"));
+        }
         if *rows != metadata.rows {
             self.walk.differs(format!("{path} has {rows} rows, its metadata says {}", metadata.rows));
         }
@@ -227,4 +276,48 @@ fn event_id<'a>(message: &'a BorrowedMessage<'_>) -> Option<(&'a [u8], &'a [u8])
         }
     }
     Some((id?, source?))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::time::Instant;
+
+    use shared::kafka_position::TopicPartition;
+
+    use super::*;
+    use crate::{buffer::Buffer, record::RecordView};
+
+    #[test]
+    fn records_are_counted_as_the_sink_counts_them() {
+        let mut buffer = Buffer::new(&TopicPartition::new("t", 0));
+        let mut facts = RecordFacts::default();
+        for (offset, operation, time) in [
+            (0, Some("insert"), Some("1755900005.1")),
+            (1, Some("update"), None),
+            (2, None, Some("1755900003.1")),
+            (3, Some("strange"), Some("1755900009.2")),
+            (4, Some("insert"), Some("1755900004.1")),
+        ] {
+            let timestamp = Some(1_755_900_000_000);
+            let value = Some(&b"{}"[..]);
+            let record =
+                RecordView { value, timestamp, operation, cluster_time: time, ..RecordView::default() };
+            let inspected = inspect(&record, &Namespace::new("shop", "orders"), 1024);
+            buffer.push(KafkaOffset::new(offset), &record, &inspected, Instant::now());
+            facts.add_row(Operation::of_header(operation), inspected.cluster_time);
+        }
+        let piece = buffer.freeze(KafkaOffset::ZERO, KafkaOffset::new(5)).piece(5);
+        let operations: Vec<(String, u64)> = piece
+            .operations
+            .iter()
+            .map(|(operation, count)| (operation.as_str().to_owned(), *count))
+            .collect();
+        assert_eq!(operations, [("insert".to_owned(), 2), ("update".to_owned(), 1), ("other".to_owned(), 2)]);
+        assert_eq!(facts.operations, operations.into_iter().collect());
+        assert_eq!(facts.min_cluster_time, piece.min_cluster_time);
+        assert_eq!(facts.max_cluster_time, piece.max_cluster_time);
+        assert_eq!(facts.min_cluster_time, Some(ClusterTime::parse("1755900003.1").unwrap()));
+    }
 }

@@ -13,7 +13,10 @@ use shared::{
     kafka_position::{KafkaOffset, TopicPartition},
 };
 
-use crate::kafka_log::{LogError, classify};
+use crate::{
+    consumer::RECEIVE_BYTES_MAX,
+    kafka_log::{LogError, classify},
+};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -34,6 +37,7 @@ impl TopicReader {
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "error")
             .set("group.id", "unused")
+            .set("receive.message.max.bytes", RECEIVE_BYTES_MAX.to_string())
             .set("fetch.queue.backoff.ms", "20");
         Ok(Self { consumer: config.create_with_context(ForwardLogs)? })
     }

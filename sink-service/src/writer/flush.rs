@@ -33,7 +33,7 @@ impl Loop {
         for (index, state) in self.assignment.iter_mut().enumerate() {
             if due.binary_search(&index).is_ok() {
                 let publish_position = state.stale_position(now);
-                round.extend(publishing_of(state, publish_position, &mut self.spares));
+                round.extend(publishing_of(state, publish_position));
             }
         }
         self.start(round);
@@ -48,13 +48,12 @@ impl Loop {
     /// At 90 % of the limit the largest buffers are flushed early, at the limit everything is paused, below 80 % it goes
     /// on. A partition that gathers too much behind its own batch is paused by itself.
     pub(super) fn apply_memory_limit(&mut self, now: Instant) {
-        let limit = self.io.flush.memory_limit;
+        let limit = self.io.flush.buffer_bytes();
         let mut used = self.memory();
         if self.memory_paused || used >= limit / 10 * 9 {
             // Memory that is only kept to be used again goes first. While everything is paused nothing else would ever free
-            // it, and the pause would not end.
+            // it, and the pause would not end. A buffer that is empty keeps none.
             self.spares.clear();
-            self.assignment.iter_mut().for_each(PartitionState::release_unused);
             used = self.memory();
         }
         if used >= limit / 10 * 9 {
@@ -73,7 +72,7 @@ impl Loop {
             }
         }
         let paused = self.assignment.iter().filter(|state| state.paused()).count();
-        self.io.metrics.memory(used, limit, paused);
+        self.io.metrics.memory(used, self.io.flush.memory_limit, paused);
         for result in [
             (!pause.is_empty()).then(|| self.io.consumer.pause(&pause)),
             (!resume.is_empty()).then(|| self.io.consumer.resume(&resume)),
@@ -109,26 +108,15 @@ impl Loop {
                 break;
             }
             freed += size;
-            round.extend(
-                self.assignment
-                    .get_mut(&partition)
-                    .and_then(|state| publishing_of(state, false, &mut self.spares)),
-            );
+            round.extend(self.assignment.get_mut(&partition).and_then(|state| publishing_of(state, false)));
         }
         self.start(round);
     }
 }
 
 /// Takes what is buffered out of a partition; `None` while a batch is on its way.
-pub(super) fn publishing_of(
-    state: &mut PartitionState,
-    publish_position: bool,
-    spares: &mut Vec<SpareBuffer>,
-) -> Option<Publishing> {
+pub(super) fn publishing_of(state: &mut PartitionState, publish_position: bool) -> Option<Publishing> {
     let (chain, batch, namespace) = state.freeze()?;
-    if let Some(spare) = spares.pop() {
-        state.reuse(spare);
-    }
     Some(Publishing {
         identity: state.identity().clone(),
         epoch: state.epoch(),

@@ -41,7 +41,8 @@ impl Loop {
     /// Flushes and commits the revoked partitions, within a bound, then gives them up. What is lost already is dropped:
     /// its next owner reads it again.
     pub(super) fn revoked(&mut self, partitions: &[TopicPartition], lost: bool) -> Result<(), Stop> {
-        self.joined = true;
+        // The next assignment says that the group has us again.
+        self.joined = !lost;
         tracing::info!(partitions = %names_of(partitions), lost, "revoked");
         if !lost {
             let ours: Vec<_> = partitions
@@ -77,7 +78,7 @@ impl Loop {
                     continue;
                 }
                 drained = false;
-                round.extend(publishing_of(state, false, &mut self.spares));
+                round.extend(publishing_of(state, false));
             }
             self.start(round);
             if drained {
@@ -102,6 +103,16 @@ impl Loop {
         runtime.block_on(async {
             tokio::time::timeout_at(until.into(), self.io.reports.recv()).await.ok().flatten()
         })
+    }
+
+    /// Drops what a partition has buffered and reads its chain again, because the batch that this waited for has ended.
+    pub(super) fn reopen(&mut self, partition: &TopicPartition) {
+        if let Some(state) = self.assignment.get_mut(partition)
+            && let Some(confirmed) = state.reopen()
+        {
+            let opening = opening_of(state, confirmed);
+            self.io.jobs.open(vec![opening]);
+        }
     }
 
     /// Drops what is buffered and reads all chains again; those with a batch on its way when that has ended.

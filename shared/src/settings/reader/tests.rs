@@ -97,7 +97,7 @@ fn the_first_layer_that_is_set_wins() {
     sources.config_file = Some(config.path().to_owned());
     let mut reader = Reader::new(TABLE, OLD, sources);
     assert_eq!(reader.required(&NAMES), Some(vec!["env".to_owned(), "two".to_owned()]));
-    assert_eq!(reader.with_default(&COUNT), Some(7_u32), "a blank variable is not set");
+    assert_eq!(reader.required(&COUNT), Some(7_u32), "a blank variable is not set");
     assert_eq!(reader.required(&STRICT), Some(false));
     assert_eq!(reader.required(&SIZE), Some(ByteSize::mib(1)));
     assert_eq!(reader.required(&PASSWORD), Some(Secret::new("from file")));

@@ -1,0 +1,98 @@
+//! What waiting cannot heal, and what to do about it.
+
+use shared::{
+    exit::{ExitCode, Stop},
+    kafka_topics::Configs,
+};
+use thiserror::Error;
+
+use crate::{
+    chain::ChainHalt, consumer::BATCH_BYTES_MAX, dead_letters::DeadLetterError, kafka_log::LogError,
+    lake::LakeError,
+};
+
+/// Why the service has to stop.
+#[derive(Debug, Error)]
+pub enum Halt {
+    #[error(transparent)]
+    Chain(#[from] ChainHalt),
+    #[error("{0}")]
+    Lake(LakeError),
+    #[error("{0}")]
+    Kafka(LogError),
+    #[error(transparent)]
+    DeadLetters(DeadLetterError),
+    /// Deleting superseded records loses changes that no sink has seen.
+    #[error("topic {topic} has cleanup.policy={policy}")]
+    Compacted { topic: String, policy: String },
+    /// The consumer would stand still in front of such a record, without a word.
+    #[error(
+        "topic {topic} has max.message.bytes={bytes}, a sink can read records of up to {BATCH_BYTES_MAX} bytes"
+    )]
+    RecordsTooLarge { topic: String, bytes: u64 },
+    /// A task of ours has panicked.
+    #[error("a publishing task ended in a defect: {0}")]
+    Defect(String),
+}
+
+impl Halt {
+    /// The exit code and the sentence that says what to do.
+    pub fn to_stop(&self) -> Stop {
+        let (code, remedy) = match self {
+            Self::Chain(halt) => (halt.exit_code(), remedy(halt)),
+            Self::Lake(LakeError::Denied { .. }) => {
+                (ExitCode::NotAllowed, "check LAKE_AUTH and the rights on the container")
+            }
+            Self::Lake(LakeError::Damaged { .. }) => {
+                (ExitCode::LakeDiffers, "restore the file, or rebuild it from the topic")
+            }
+            Self::Lake(_) => (ExitCode::Configuration, "check LAKE_URL"),
+            Self::Kafka(_) => (ExitCode::NotAllowed, "grant Describe on the topics to this user"),
+            Self::Compacted { .. } => {
+                (ExitCode::Configuration, "Set it to delete, or leave the topic out with SINK_EXCLUDE")
+            }
+            Self::RecordsTooLarge { .. } => (
+                ExitCode::Configuration,
+                "Lower the topic's max.message.bytes, or leave the topic out with SINK_EXCLUDE",
+            ),
+            Self::Defect(_) => {
+                (ExitCode::Defect, "nothing is lost: a restart reads what is durable and goes on")
+            }
+            Self::DeadLetters(error) => {
+                (error.exit_code(), "nothing was skipped: restart when dead letters can be written")
+            }
+        };
+        Stop::new(code, format!("{self}. {remedy}"))
+    }
+}
+
+fn remedy(halt: &ChainHalt) -> &'static str {
+    match halt {
+        ChainHalt::Gap { .. } => {
+            "Raise the topics' retention. There is no way yet to go on past a gap: move the collection's folder and its \
+             part of `_chain/` away to begin a new chain behind it"
+        }
+        ChainHalt::AnotherTopic { .. } | ChainHalt::LogTooShort { .. } => {
+            "Move the collection's folder and its part of `_chain/` away to begin a new chain"
+        }
+        ChainHalt::HeadLost { .. } => "Restore `_chain/` from a backup of the lake",
+        ChainHalt::WentBack { .. } | ChainHalt::FileLost { .. } => "Restore the lake's files",
+        ChainHalt::ForeignFile { .. } | ChainHalt::LayoutDiffers { .. } => {
+            "Check that LAKE_URL and TOPIC_PREFIX are right"
+        }
+    }
+}
+
+/// Whether a topic with this configuration can be read whole.
+pub(super) fn judge_topic(topic: &str, configs: &Configs) -> Result<(), Halt> {
+    let topic = topic.to_owned();
+    if let Some(policy) = configs.get("cleanup.policy")
+        && policy.split(',').any(|part| part.trim() == "compact")
+    {
+        return Err(Halt::Compacted { topic, policy: policy.clone() });
+    }
+    match configs.get("max.message.bytes").and_then(|bytes| bytes.parse().ok()) {
+        Some(bytes) if bytes > BATCH_BYTES_MAX as u64 => Err(Halt::RecordsTooLarge { topic, bytes }),
+        _ => Ok(()),
+    }
+}

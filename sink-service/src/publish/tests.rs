@@ -1,0 +1,119 @@
+//! Publishing to the real local directory, with Kafka clients that never reach a broker.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::path::Path;
+
+use rdkafka::ClientConfig;
+use shared::{kafka_topics::Configs, topic_name::TopicNames};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::{
+    buffer::Buffer,
+    consumer::BATCH_BYTES_MAX,
+    dead_letter_topic::DeadLetterTopic,
+    file_metadata::WriterId,
+    lake::{ETag, LakeTarget},
+    record::{RecordView, inspect},
+};
+
+/// A publisher on a folder, and what it says of its waits.
+pub(crate) fn offline_publisher(kafka: &ClientConfig, folder: &Path) -> (Publisher, mpsc::Receiver<Waiting>) {
+    let names = TopicNames::new("atlas").unwrap();
+    let letters = DeadLetterTopic::new(kafka, names.dead_letters(), names, 1024 * 1024).unwrap();
+    let (waits, told) = mpsc::channel(8);
+    let publisher = Publisher {
+        lake: Lake::open(&LakeTarget::Directory(folder.to_owned()), None).unwrap(),
+        log: KafkaLog::new(kafka).unwrap(),
+        dead_letters: DeadLetterQueue::new(kafka, letters, "test"),
+        policy: RollPolicy { bytes: None, age: None, blocks: 45_000 },
+        start_at: StartAt::Earliest,
+        writer: Writer { id: WriterId::random(), version: "test" },
+        metrics: Arc::new(SinkMetrics::register()),
+        waits,
+        uploads: Semaphore::new(1),
+    };
+    (publisher, told)
+}
+
+/// The head of a chain that has just begun.
+pub(crate) fn first_head(partition: &TopicPartition) -> Head {
+    Head {
+        topic: partition.topic.to_string(),
+        partition: partition.partition,
+        topicid: None,
+        db: None,
+        coll: None,
+        start: KafkaOffset::ZERO,
+        layout: LAYOUT,
+        path: None,
+        first: None,
+        created: false,
+        scanned: KafkaOffset::ZERO,
+    }
+}
+
+/// The head of a chain that begins at an offset.
+fn head_from(partition: &TopicPartition, start: KafkaOffset) -> Head {
+    Head { start, scanned: start, ..first_head(partition) }
+}
+
+/// One record of a topic whose name says no namespace, for a chain that has just begun there.
+fn first_job(partition: &TopicPartition, start: KafkaOffset, head_etag: ETag) -> Job {
+    let namespace = Namespace::new("shop", "orders");
+    let log = LogBounds { start, end: start.after() };
+    let reading = Reading { head: head_from(partition, start), head_etag, file: None, log };
+    let writer = Writer { id: WriterId::random(), version: "test" };
+    let chain =
+        Chain::adopt(partition.clone(), writer, reading, None, KafkaOffset::ZERO, Instant::now()).unwrap();
+    let mut buffer = Buffer::new(partition);
+    let record =
+        RecordView { value: Some(b"{}"), timestamp: Some(1_755_900_000_000), ..RecordView::default() };
+    let inspected = inspect(&record, &namespace, 1024);
+    buffer.push(start, &record, &inspected, Instant::now());
+    Job {
+        identity: Identity { partition: partition.clone(), namespace: None, topic_id: None },
+        namespace,
+        chain,
+        batch: buffer.freeze(start, start.after()),
+        publish_position: false,
+    }
+}
+
+/// A regression: only the folder of a name that was not cut was looked at.
+#[tokio::test]
+async fn a_lost_head_is_noticed_although_the_topics_name_was_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut kafka = ClientConfig::new();
+    kafka.set("bootstrap.servers", "127.0.0.1:1");
+    let (publisher, _waits) = offline_publisher(&kafka, folder.path());
+    publisher.lake.prepare().await.unwrap();
+    let partition = TopicPartition::new("atlas.cut", 0);
+    let head = LakePath::head(&partition);
+    let etag = publisher.lake.create_document(&head, first_head(&partition).to_bytes()).await.unwrap();
+    let (chain, _) = publisher.publish(first_job(&partition, KafkaOffset::ZERO, etag)).await.unwrap();
+    assert_eq!(chain.next(), KafkaOffset::new(1));
+
+    // As if `_chain/` had been lost and somebody had begun anew, where the log begins by now.
+    let start = KafkaOffset::new(1);
+    let known = publisher.lake.read_document(&head).await.unwrap().unwrap().etag;
+    let again = head_from(&partition, start).to_bytes();
+    let etag = publisher.lake.replace_document(&head, again, &known).await.unwrap();
+    let halt = publisher.publish(first_job(&partition, start, etag)).await.unwrap_err();
+    assert!(matches!(halt, Halt::Chain(ChainHalt::HeadLost { .. })), "{halt}");
+}
+
+#[test]
+fn a_topic_that_cannot_be_read_whole_is_refused_naming_both_values() {
+    let configs = |name: &str, value: String| Configs::from([(name.to_owned(), value)]);
+    let large = (BATCH_BYTES_MAX + 1).to_string();
+    let text =
+        judge_topic("t", &configs("max.message.bytes", large.clone())).unwrap_err().to_stop().to_string();
+    for part in ["topic t has max.message.bytes", &large, &BATCH_BYTES_MAX.to_string(), "SINK_EXCLUDE"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(judge_topic("t", &configs("max.message.bytes", BATCH_BYTES_MAX.to_string())).is_ok());
+    assert!(judge_topic("t", &configs("cleanup.policy", "delete".to_owned())).is_ok());
+    let compacted = judge_topic("t", &configs("cleanup.policy", "compact,delete".to_owned()));
+    assert!(matches!(compacted, Err(Halt::Compacted { .. })));
+}
