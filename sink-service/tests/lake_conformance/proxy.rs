@@ -12,6 +12,8 @@ use tokio::{
 };
 
 pub(crate) enum Fault {
+    /// Nothing befalls it; the next one is meant.
+    Pass,
     /// The request is carried out, the answer lost.
     LoseAnswer,
     /// The request waits on its way; its client may be gone when it arrives.
@@ -74,7 +76,7 @@ async fn serve(mut client: TcpStream, upstream: u16, faults: &mut VecDeque<Fault
     let Some(request) = read_request(&mut client).await else { return };
     let fault = if is_commit(&request) { faults.pop_front() } else { None };
     match fault {
-        None => {
+        None | Some(Fault::Pass) => {
             let answer = forward(upstream, &request).await;
             // The client may have gone; then nobody misses the answer.
             if client.write_all(&answer).await.is_ok() {
