@@ -113,7 +113,7 @@ impl Sink {
         let broker = Broker::shared().await;
         let config = config_of(&broker.kafka);
         let names = TopicNames::new("atlas").unwrap();
-        let letters = DeadLetterTopic::new(&config, names.dead_letters(), names).unwrap();
+        let letters = DeadLetterTopic::new(&config, names.dead_letters(), names, 1024 * 1024).unwrap();
         let (waits, waits_end) = mpsc::channel(16);
         let publisher = Publisher {
             lake,

@@ -1,7 +1,8 @@
 //! How far a collection's copy is, as a record of the token topic: key `snapshot/<db>.<coll>`, written in the transaction of each
 //! chunk's rows.
 
-use bson::{Bson, raw::RawBson};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bson::{RawDocumentBuf, cstr, raw::RawBson};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use shared::namespace::Namespace;
@@ -31,22 +32,22 @@ struct CopyJson {
     ranges: Option<Vec<RangeJson>>,
 }
 
-/// Bounds are canonical Extended JSON: `42` of four types are four bounds.
+/// Bounds are BSON, `{"_id": …}` in base64: exact in type, and in the order of members, which JSON objects do not keep for everybody.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RangeJson {
-    from: Option<serde_json::Value>,
-    to: Option<serde_json::Value>,
-    copied_to: Option<serde_json::Value>,
+    from: Option<String>,
+    to: Option<String>,
+    copied_to: Option<String>,
     done: bool,
 }
 
 impl CollectionCopy {
     pub fn to_json(&self) -> Vec<u8> {
         let range = |range: &RangeCopy| RangeJson {
-            from: range.from.as_ref().map(to_json),
-            to: range.to.as_ref().map(to_json),
-            copied_to: range.copied_to.as_ref().map(to_json),
+            from: range.from.as_ref().map(to_text),
+            to: range.to.as_ref().map(to_text),
+            copied_to: range.copied_to.as_ref().map(to_text),
             done: range.done,
         };
         let json = CopyJson {
@@ -82,7 +83,7 @@ impl CollectionCopy {
 }
 
 fn range_of(json: RangeJson) -> Result<RangeCopy, UnusableRecord> {
-    let bound = |json: Option<serde_json::Value>| json.map(from_json).transpose();
+    let bound = |text: Option<String>| text.map(|text| from_text(&text)).transpose();
     Ok(RangeCopy {
         from: bound(json.from)?,
         to: bound(json.to)?,
@@ -91,16 +92,18 @@ fn range_of(json: RangeJson) -> Result<RangeCopy, UnusableRecord> {
     })
 }
 
-/// Wrapped, because Extended JSON of a whole value is a document's.
-fn to_json(id: &RawBson) -> serde_json::Value {
-    let id = Bson::try_from(id.clone()).expect("an _id that was read from a reply is valid BSON");
-    id.into_canonical_extjson()
+fn to_text(id: &RawBson) -> String {
+    let mut document = RawDocumentBuf::new();
+    document.append(cstr!("_id"), id.clone());
+    STANDARD.encode(document.as_bytes())
 }
 
-fn from_json(json: serde_json::Value) -> Result<RawBson, UnusableRecord> {
-    let unreadable = |error: &dyn std::fmt::Display| UnusableRecord::Unreadable(format!("a bound: {error}"));
-    let id = Bson::try_from(json).map_err(|error| unreadable(&error))?;
-    RawBson::try_from(id).map_err(|error| unreadable(&error))
+fn from_text(text: &str) -> Result<RawBson, UnusableRecord> {
+    let unreadable = || UnusableRecord::Unreadable("a bound is no _id".to_owned());
+    let bytes = STANDARD.decode(text).map_err(|_| unreadable())?;
+    let document = RawDocumentBuf::from_bytes(bytes).map_err(|_| unreadable())?;
+    let id = document.get("_id").ok().flatten().ok_or_else(unreadable)?;
+    Ok(id.into())
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ fn ids(count: i32) -> Vec<Bson> {
             Bson::Int64(1_000_000_000_000 + i64::from(n)),
             Bson::Double(f64::from(n) + 0.25),
             Bson::String(format!("sku-{n:06}")),
-            Bson::Document(doc! { "n": n, "region": if n % 2 == 0 { "eu" } else { "us" } }),
+            Bson::Document(doc! { "region": if n % 2 == 0 { "eu" } else { "us" }, "n": n }),
             Bson::Binary(Binary {
                 subtype: BinarySubtype::Generic,
                 bytes: [n.to_be_bytes(), [byte; 4]].concat(),
@@ -139,6 +139,7 @@ async fn compare(stage: &Stage, collection: &str, records: &[KafkaRecord]) -> Re
     let mut count = 0;
     while let Some(document) = cursor.try_next().await? {
         let id = document.get("_id").unwrap().clone();
+        // Members in one order, whoever wrote them.
         let key = id.clone().into_relaxed_extjson().to_string();
         let found = state.get(&key).with_context(|| format!("{collection}: {key} is missing"))?;
         if let Some(difference) = document_difference(found, &document) {

@@ -115,7 +115,7 @@ pub(super) fn classify(request: Request, failure: &Failure, what: &str) -> LakeE
             | "PathConflict",
         ) => LakeError::Refused { what: cause },
         // A read contends with nobody: the blob cannot be read now, while it is being rehydrated for instance.
-        (409 | 412, _) if request == Request::Read => LakeError::Unavailable { cause, retry_after },
+        (409, _) if request == Request::Read => LakeError::Unavailable { cause, retry_after },
         (409 | 412, _) | (400, "InvalidBlockList") => LakeError::Conflict,
         // The blob vanished under a condition, or is shorter than its state says: not what the caller has read.
         (404, _) if failure.is_missing_blob() => LakeError::Conflict,
@@ -172,8 +172,8 @@ mod tests {
             (no_answer, "unavailable", "unavailable", "unknown"),
             (answer(409, "BlobAlreadyExists"), "unavailable", "conflict", "conflict"),
             (answer(409, "BlobBeingRehydrated"), "unavailable", "conflict", "conflict"),
-            (answer(412, "ConditionNotMet"), "unavailable", "conflict", "conflict"),
-            (answer(412, ""), "unavailable", "conflict", "conflict"),
+            (answer(412, "ConditionNotMet"), "conflict", "conflict", "conflict"),
+            (answer(412, ""), "conflict", "conflict", "conflict"),
             (answer(400, "InvalidBlockList"), "conflict", "conflict", "conflict"),
             (answer(404, "BlobNotFound"), "conflict", "conflict", "conflict"),
             (answer(416, "InvalidRange"), "conflict", "conflict", "conflict"),
