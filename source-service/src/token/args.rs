@@ -76,7 +76,7 @@ Give the settings that the source runs with. Says what it would do, and does it 
 a new run of the source, so that what is read again can be told from what was read before.
 
 Refuses (75) while a source with this id runs. One that ended in order is known not to; else the command waits for
-TOKEN_INTERVAL and 15 seconds more, in which a running source would commit. One that is missed nevertheless, because it
+TOKEN_INTERVAL and 25 seconds more, in which a running source would commit. One that is missed nevertheless, because it
 is frozen, is fenced and ends with 22 as soon as it wakes up.
 
 Examples:

@@ -8,4 +8,5 @@ mod recovery;
 mod stage;
 mod start;
 mod stream;
+mod token;
 mod topics;
