@@ -9,6 +9,7 @@ use shared::{
 };
 
 use crate::{
+    monitor::{self, MonitorRequest},
     settings::CATALOGUE,
     token::{self, TokenRequest},
 };
@@ -22,6 +23,7 @@ pub const SERVICE: &str = "source-service";
 #[derive(Debug)]
 pub enum Request {
     Run { sources: Sources, until_end: bool },
+    Monitor { sources: Sources, request: MonitorRequest },
     Token { sources: Sources, request: TokenRequest },
     Config(ConfigRequest),
 }
@@ -61,6 +63,7 @@ pub fn command() -> Command {
                 "End by itself when everything is published that MongoDB has committed at the start",
             )),
         )
+        .subcommand(monitor::command())
         .subcommand(token::command())
         .subcommand(config_command(TABLE))
 }
@@ -72,6 +75,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, c
     match matches.subcommand() {
         Some(("run", matches)) => {
             Ok(Request::Run { sources: sources(TABLE, matches), until_end: matches.get_flag(UNTIL_END) })
+        }
+        Some(("monitor", matches)) => {
+            let (request, sources) = monitor::request(matches)?;
+            Ok(Request::Monitor { sources, request })
         }
         Some(("token", matches)) => {
             let (request, sources) = token::request(matches)?;

@@ -20,6 +20,7 @@ pub mod envelope;
 pub mod gap_marker;
 pub mod kafka_log;
 pub mod metrics;
+pub mod monitor;
 pub mod partitioner;
 pub mod publisher;
 pub mod pump;

@@ -18,6 +18,7 @@ use source_service::{
     change_stream::ChangeStream,
     cli::{self, Request, SERVICE},
     metrics::{self, StreamMetrics},
+    monitor,
     pump::Pump,
     settings::{self, CATALOGUE, SourceSettings},
     status::{Identity, Status, Totals},
@@ -30,6 +31,7 @@ const TURN_EXTRA: Duration = Duration::from_secs(90);
 fn main() -> ProcessExit {
     match cli::parse(std::env::args_os()) {
         Ok(Request::Run { sources, until_end }) => run(sources, until_end),
+        Ok(Request::Monitor { sources, request }) => monitor::run(sources, &request),
         Ok(Request::Token { sources, request }) => token::run(sources, &request),
         Ok(Request::Config(ConfigRequest::Show { sources, json })) => {
             let (effective, mistakes) = settings::effective(sources);

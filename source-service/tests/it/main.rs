@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod monitor;
 mod recovery;
 mod stage;
 mod start;

@@ -30,13 +30,18 @@ pub(crate) struct OneShot {
 
 impl OneShot {
     pub(crate) fn start(environment: Environment, arguments: &[&str]) -> Result<Self> {
+        Self::start_in_shell(environment, "exec \"$0\" \"$@\"", arguments)
+    }
+
+    /// `script` has the program as `$0`.
+    fn start_in_shell(environment: Environment, script: &str, arguments: &[&str]) -> Result<Self> {
         let folder = TempDir::new()?;
         let program = Binary::Source.path()?.to_string_lossy().into_owned();
-        let mut line: Vec<String> =
-            ["-c", "exec \"$0\" \"$@\" >stdout 2>stderr", &program].map(ToOwned::to_owned).into();
+        let script = format!("exec >stdout 2>stderr; {script}");
+        let mut line = vec!["-c".to_owned(), script, program];
         line.extend(arguments.iter().map(ToString::to_string));
         let log = folder.path().join("shell.log");
-        let shell = std::path::Path::new("/bin/sh");
+        let shell = std::path::Path::new("/bin/bash");
         let process =
             Process::start("one-shot", shell, &line, &environment.into_pairs(), folder.path(), &log)?;
         Ok(Self { process, folder })
@@ -58,6 +63,14 @@ impl OneShot {
     pub(crate) async fn end(mut self) -> Result<(i32, String, String)> {
         let status = self.process.wait_for_end(LIMIT).await?;
         Ok((status.code().context("it was ended by a signal")?, self.stdout(), self.stderr()))
+    }
+}
+
+impl Stage {
+    /// Runs a line of bash, in which the source is `$0`, with the broker in its environment.
+    pub(crate) async fn shell(&self, line: &str) -> Result<(i32, String, String)> {
+        let environment = Environment::new().set("KAFKA_BROKERS", self.kafka.bootstrap());
+        OneShot::start_in_shell(environment, line, &[])?.end().await
     }
 }
 
