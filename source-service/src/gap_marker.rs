@@ -4,7 +4,6 @@
 //! why, and for which part of MongoDB. Its cluster time is the end of the gap; its event id sorts before every event behind the gap.
 
 use rdkafka::message::OwnedHeaders;
-use serde_json::{Value, json};
 use shared::{cluster_time::ClusterTime, wire::header};
 
 use crate::{
@@ -61,37 +60,26 @@ impl GapMarker<'_> {
         format!("{data}{EVENT_ID_SUFFIX}")
     }
 
-    /// One line of JSON.
+    /// One line of JSON, its members in the envelope's order.
     pub fn value(&self) -> Vec<u8> {
-        let to = self.to.cluster_time();
-        let Value::Object(gap) = json!({
-            "from": self.from.map(timestamp),
-            "to": timestamp(to),
-            "reason": self.reason.as_str(),
-            "databases": self.scope.databases,
-            "collections": self.scope.collections,
-            "excludes": self.scope.excludes,
-        }) else {
-            unreachable!("an object literal is an object")
-        };
-        // In the order of the envelope, which a map would lose.
-        let meta = [
-            ("eventId", json!(self.event_id())),
-            ("operationType", json!(OPERATION)),
-            ("ns", Value::Null),
-            ("clusterTime", timestamp(to)),
-            ("wallTime", Value::Null),
-            ("lsid", Value::Null),
-            ("txnNumber", Value::Null),
-            ("source", json!(self.source_id)),
-            ("snapshot", json!(false)),
-            ("processedAt", json!(self.processed_at)),
-        ];
-        let absent = ["documentKey", "fullDocument", "updateDescription", "fullDocumentBeforeChange"];
-        let mut members = vec![format!("\"_meta\":{}", object(meta))];
-        members.extend(absent.map(|name| format!("\"{name}\":null")));
-        members.push(format!("\"gap\":{}", Value::Object(gap)));
-        format!("{{{}}}", members.join(",")).into_bytes()
+        let to = timestamp(self.to.cluster_time());
+        let from = self.from.map_or_else(|| "null".to_owned(), timestamp);
+        let text = |text: &str| serde_json::Value::from(text).to_string();
+        let list = |names: &[String]| serde_json::Value::from(names).to_string();
+        format!(
+            "{{\"_meta\":{{\"eventId\":{id},\"operationType\":\"{OPERATION}\",\"ns\":null,\"clusterTime\":{to},\"wallTime\":null,\"lsid\":null,\
+             \"txnNumber\":null,\"source\":{source},\"snapshot\":false,\"processedAt\":{processed_at}}},\"documentKey\":null,\"fullDocument\":null,\
+             \"updateDescription\":null,\"fullDocumentBeforeChange\":null,\"gap\":{{\"from\":{from},\"to\":{to},\"reason\":{reason},\
+             \"databases\":{databases},\"collections\":{collections},\"excludes\":{excludes}}}}}",
+            id = text(&self.event_id()),
+            source = text(self.source_id),
+            processed_at = text(self.processed_at),
+            reason = text(self.reason.as_str()),
+            databases = list(&self.scope.databases),
+            collections = list(&self.scope.collections),
+            excludes = list(&self.scope.excludes),
+        )
+        .into_bytes()
     }
 
     /// On top of those that every record of this run has.
@@ -103,13 +91,8 @@ impl GapMarker<'_> {
     }
 }
 
-fn timestamp(time: ClusterTime) -> Value {
-    json!({ "$timestamp": { "t": time.seconds, "i": time.increment } })
-}
-
-fn object<const N: usize>(members: [(&str, Value); N]) -> String {
-    let members = members.map(|(name, value)| format!("\"{name}\":{value}"));
-    format!("{{{}}}", members.join(","))
+fn timestamp(time: ClusterTime) -> String {
+    format!("{{\"$timestamp\":{{\"t\":{},\"i\":{}}}}}", time.seconds, time.increment)
 }
 
 #[cfg(test)]
@@ -117,6 +100,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use bson::rawdoc;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::token_record::ResumeToken;

@@ -1,7 +1,7 @@
 //! The audit view: who changed what. One line per change, of a document or of a collection.
 //!
-//! MongoDB's change stream does not say who: the user is in no event, but for a digest in those of transactions. Where an application
-//! writes it into its documents, `--by <path>` shows it. Values of documents are not shown unless asked for.
+//! MongoDB's change stream does not say who: the user is in no event, but for a digest of the name in those of transactions (SHA-256 of
+//! `<user>@<database>`, seen on 6.0.5). Where an application writes it into its documents, `--by <path>` shows it. Values of documents are not shown unless asked for.
 
 use serde_json::{Map, Value, json};
 

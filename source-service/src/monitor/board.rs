@@ -13,26 +13,12 @@ const NAMESPACES_MAX: usize = 4;
 /// The columns of the table; every other operation is counted under "other".
 const OPERATIONS: [&str; 4] = ["insert", "update", "replace", "delete"];
 
-/// `12 events · 1.2/s over 10 s · shop.orders 1.0/s (insert 0.8 update 0.2) · lag 0.4 s · oplog reaches back 3h before it`.
+/// `12 events · 1.2/s over 10 s · lag 0.4 s · oplog headroom 3 h 2 min · shop.orders 1.2/s (insert 0.8 update 0.4)`. What is needed most comes
+/// first, because the line is cut at the width of the terminal.
 pub(super) fn status(rates: &mut Rates, oplog: Option<&OplogStart>, now: Instant, clock_ms: i64) -> String {
     let (recent, seconds) = rates.recent(now);
     let all: u64 = recent.iter().map(|(_, counts)| counts.total()).sum();
-    let mut parts = vec![
-        format!("{} events", grouped(rates.events())),
-        format!("{}/s over {seconds} s", per_second(all, seconds)),
-    ];
-    for (namespace, counts) in recent.iter().take(NAMESPACES_MAX) {
-        let operations: Vec<String> = counts
-            .by_count()
-            .iter()
-            .map(|(operation, count)| format!("{operation} {}", per_second(*count, seconds)))
-            .collect();
-        let name = if namespace.is_empty() { "(no namespace)" } else { namespace };
-        parts.push(format!("{name} {}/s ({})", per_second(counts.total(), seconds), operations.join(" ")));
-    }
-    if recent.len() > NAMESPACES_MAX {
-        parts.push(format!("{} more", recent.len() - NAMESPACES_MAX));
-    }
+    let mut parts = vec![events(rates.events()), format!("{}/s over {seconds} s", per_second(all, seconds))];
     if let Some(newest) = rates.newest() {
         parts.push(format!("lag {}", lag(newest, clock_ms)));
     }
@@ -45,6 +31,18 @@ pub(super) fn status(rates: &mut Rates, oplog: Option<&OplogStart>, now: Instant
         Some(OplogStart::Unreadable(_)) => parts.push("oplog headroom unknown".to_owned()),
         None => {}
     }
+    for (namespace, counts) in recent.iter().take(NAMESPACES_MAX) {
+        let operations: Vec<String> = counts
+            .by_count()
+            .iter()
+            .map(|(operation, count)| format!("{operation} {}", per_second(*count, seconds)))
+            .collect();
+        let name = if namespace.is_empty() { "(no namespace)" } else { namespace };
+        parts.push(format!("{name} {}/s ({})", per_second(counts.total(), seconds), operations.join(" ")));
+    }
+    if recent.len() > NAMESPACES_MAX {
+        parts.push(format!("{} more", recent.len() - NAMESPACES_MAX));
+    }
     parts.join(" · ")
 }
 
@@ -54,7 +52,7 @@ pub(super) fn summary(rates: &Rates, now: Instant) -> String {
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let rate = rates.events() as f64 / seconds.max(0.001);
     let newest = rates.newest().map(|time| format!(", the newest of {}", rfc3339(time))).unwrap_or_default();
-    let head = format!("{} events in {seconds:.1} s ({rate:.1}/s){newest}\n", grouped(rates.events()));
+    let head = format!("{} in {seconds:.1} s ({rate:.1}/s){newest}\n", events(rates.events()));
     if rates.events() == 0 {
         return head;
     }
@@ -107,6 +105,10 @@ fn per_second(count: u64, seconds: u64) -> String {
     if rate < 100.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
 }
 
+fn events(count: u64) -> String {
+    if count == 1 { "1 event".to_owned() } else { format!("{} events", grouped(count)) }
+}
+
 /// `12,345`.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -146,8 +148,8 @@ mod tests {
         let text = status(&mut rates(begun), Some(&oplog), begun + Duration::from_secs(10), 1_011_500);
         assert_eq!(
             text,
-            "31 events · 3.1/s over 10 s · shop.orders 2.0/s (insert 1.0 update 1.0) · shop.items 1.0/s (delete 1.0) · \
-             shop 0.1/s (dropDatabase 0.1) · lag 2.5 s · oplog headroom 10 min 0 s"
+            "31 events · 3.1/s over 10 s · lag 2.5 s · oplog headroom 10 min 0 s · \
+             shop.orders 2.0/s (insert 1.0 update 1.0) · shop.items 1.0/s (delete 1.0) · shop 0.1/s (dropDatabase 0.1)"
         );
         let quiet = status(&mut Rates::new(begun), None, begun, 0);
         assert_eq!(quiet, "0 events · 0.0/s over 1 s");

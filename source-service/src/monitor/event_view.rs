@@ -44,7 +44,7 @@ pub(super) struct Transaction {
     /// A UUID.
     pub(super) session: String,
     pub(super) number: String,
-    /// The digest by which MongoDB names the user that the session belongs to; `None` without access control.
+    /// SHA-256 of `<user>@<database>`, by which MongoDB names the session's owner; `None` without access control.
     pub(super) user: Option<String>,
 }
 
@@ -127,8 +127,12 @@ impl<'a> EventView<'a> {
         names(self.document())
     }
 
-    /// A value inside the document, by its dotted path.
+    /// A value inside the document, by its dotted path: the one that this update set, else the one that the document has. That may be
+    /// newer than the event, if the source looks documents up.
     pub(super) fn value_at(&self, path: &str) -> Option<&Value> {
+        if let Some(set) = self.updated_values().and_then(|values| values.get(path)) {
+            return Some(set);
+        }
         path.split('.').try_fold(self.document()?, |value, step| match value {
             Value::Array(items) => items.get(step.parse::<usize>().ok()?),
             other => other.get(step),
@@ -280,6 +284,7 @@ pub(super) mod tests {
         // The document before the change stands in for the one after it.
         assert_eq!(view.value_at("status").unwrap(), "open");
         assert_eq!(view.value_at("status.more"), None);
+        assert_eq!(view.value_at("payment.status").unwrap(), "paid", "set by the update itself");
     }
 
     #[test]

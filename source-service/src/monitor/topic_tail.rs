@@ -259,6 +259,8 @@ fn observed<'m>(
     *namespace = match (text(header::DATABASE), text(header::COLLECTION)) {
         (Some(db), Some(coll)) => format!("{db}.{coll}"),
         (Some(db), None) => db.to_owned(),
+        // An event of ours that is about nothing in particular, such as a gap marker.
+        (None, _) if text(header::EVENT_ID).is_some() => String::new(),
         (None, _) => match choice.names.decode(message.topic()) {
             Some(DataTopic::Named(namespace)) => namespace.to_string(),
             Some(DataTopic::Cut) | None => message.topic().to_owned(),

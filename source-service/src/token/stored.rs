@@ -1,5 +1,7 @@
 //! What is committed in Kafka, read as the source reads it.
 
+use std::time::{Duration, Instant};
+
 use rdkafka::error::RDKafkaErrorCode;
 use shared::{
     exit::{ExitCode, Stop},
@@ -11,6 +13,9 @@ use crate::{
     kafka_log::{KafkaLog, LogError},
     recovery::{self, ReadError, Remembered},
 };
+
+/// A wait that is not spoken of.
+const WAIT_UNTOLD: Duration = Duration::from_secs(1);
 
 /// The token topic of one source.
 pub(super) struct TokenTopic {
@@ -40,9 +45,10 @@ impl TokenTopic {
         if !self.exists()? {
             return Ok(Remembered::default());
         }
-        let mut told = false;
+        let (begun, mut told) = (Instant::now(), false);
         let read = recovery::read_tokens(&self.log, &self.name, &self.source_id, || {
-            if !std::mem::replace(&mut told, true) {
+            // One of a busy source ends at once.
+            if begun.elapsed() > WAIT_UNTOLD && !std::mem::replace(&mut told, true) {
                 tracing::warn!(topic = self.name, "waiting for an open transaction to end");
             }
             true
