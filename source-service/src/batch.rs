@@ -298,7 +298,8 @@ fn refused(error: &EventError, until: ClusterTime) -> Stop {
     Stop::new(code, format!("{error}. It lies before cluster time {until}"))
 }
 
-fn common_headers(source: &str) -> OwnedHeaders {
+/// What every record of a run has; `source` is `<source id>/<run>`.
+pub fn common_headers(source: &str) -> OwnedHeaders {
     let headers = with_header(OwnedHeaders::new_with_capacity(3), header::SOURCE, source.as_bytes());
     let headers = with_header(headers, header::CONTENT_TYPE, CONTENT_TYPE_JSON.as_bytes());
     with_header(headers, header::SCHEMA_VERSION, SCHEMA_VERSION.as_bytes())

@@ -187,9 +187,7 @@ impl ChangeStream {
                     }
                 };
                 drop(ready_sender.send(Ok((client.clone(), runtime.handle().clone()))));
-                let status = reader_status;
-                let reader =
-                    Reader { client, options, status, metrics, events: event_sender, reached: false };
+                let reader = Reader::new(client, options, reader_status, metrics, event_sender);
                 runtime.block_on(reader.run(commands));
             })
             .map_err(|error| {

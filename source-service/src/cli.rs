@@ -8,14 +8,23 @@ use shared::{
     settings::{Sources, Table},
 };
 
-use crate::settings::CATALOGUE;
+use crate::{
+    monitor::{self, MonitorRequest},
+    settings::CATALOGUE,
+    token::{self, TokenRequest},
+};
 
-const TABLE: Table = CATALOGUE.table;
+pub(crate) const TABLE: Table = CATALOGUE.table;
+
+/// The program's name.
+pub const SERVICE: &str = "source-service";
 
 /// What was asked for.
 #[derive(Debug)]
 pub enum Request {
     Run { sources: Sources, until_end: bool },
+    Monitor { sources: Sources, request: MonitorRequest },
+    Token { sources: Sources, request: TokenRequest },
     Config(ConfigRequest),
 }
 
@@ -38,7 +47,7 @@ Exit codes: 0 drained, 20 position lost, 22 fenced by another instance, 64 usage
 
 /// The whole command line.
 pub fn command() -> Command {
-    Command::new("source-service")
+    Command::new(SERVICE)
         .version(env!("CARGO_PKG_VERSION"))
         .about("Reads MongoDB's change stream into Kafka, every change exactly once")
         .after_help(EXAMPLES)
@@ -54,6 +63,8 @@ pub fn command() -> Command {
                 "End by itself when everything is published that MongoDB has committed at the start",
             )),
         )
+        .subcommand(monitor::command())
+        .subcommand(token::command())
         .subcommand(config_command(TABLE))
 }
 
@@ -64,6 +75,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, c
     match matches.subcommand() {
         Some(("run", matches)) => {
             Ok(Request::Run { sources: sources(TABLE, matches), until_end: matches.get_flag(UNTIL_END) })
+        }
+        Some(("monitor", matches)) => {
+            let (request, sources) = monitor::request(matches)?;
+            Ok(Request::Monitor { sources, request })
+        }
+        Some(("token", matches)) => {
+            let (request, sources) = token::request(matches)?;
+            Ok(Request::Token { sources, request })
         }
         Some(("config", matches)) => Ok(Request::Config(config_request(TABLE, matches))),
         _ => Err(command().error(clap::error::ErrorKind::MissingSubcommand, "a command is needed")),
@@ -86,6 +105,20 @@ mod tests {
         let line = ["source-service", "run", "--source-id", "orders"].map(OsString::from);
         let Request::Run { sources, until_end: false } = parse(line).unwrap() else { panic!("not run") };
         assert_eq!(sources.flags.get("SOURCE_ID").map(String::as_str), Some("orders"));
+    }
+
+    #[test]
+    fn a_position_to_set_is_understood_before_anything_is_asked() {
+        let parse = |line: &[&str]| parse(line.iter().map(OsString::from));
+        let set = ["source-service", "token", "set", "--source-id", "orders", "--to", "timestamp:7"];
+        let Request::Token { sources, request: TokenRequest::Set(set) } = parse(&set).unwrap() else {
+            panic!("not set")
+        };
+        assert_eq!(sources.flags.get("SOURCE_ID").map(String::as_str), Some("orders"));
+        assert!(!set.yes);
+        let error = parse(&["source-service", "token", "set", "--to", "yesterday"]).unwrap_err();
+        assert!(error.to_string().contains("expected now, timestamp:"), "{error}");
+        assert!(parse(&["source-service", "token", "decode", "82"]).is_ok());
     }
 
     #[test]

@@ -165,6 +165,17 @@ impl KafkaLog {
             .map_err(while_doing(format!("ask for the end of {topic}/{partition}")))
     }
 
+    /// The last **stable** offset: the first open transaction begins there, or the log ends.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub fn stable_end(&self, topic: &str, partition: i32) -> Result<i64, LogError> {
+        let ends = self.committed.fetch_watermarks(topic, partition, TIMEOUT);
+        let (_, stable) =
+            ends.map_err(while_doing(format!("ask for the stable end of {topic}/{partition}")))?;
+        Ok(stable)
+    }
+
     /// The first offset whose record, or transaction marker, has this time or a later one; aborted and open ones count too. Partitions
     /// without any are left out.
     ///
@@ -215,10 +226,7 @@ impl KafkaLog {
         mut waiting: impl FnMut() -> bool,
     ) -> Result<(), LogError> {
         loop {
-            let (_, stable) = self
-                .committed
-                .fetch_watermarks(topic, partition, TIMEOUT)
-                .map_err(while_doing(format!("ask for the stable end of {topic}/{partition}")))?;
+            let stable = self.stable_end(topic, partition)?;
             if stable >= end {
                 return Ok(());
             }

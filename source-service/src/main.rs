@@ -16,21 +16,23 @@ use shared::{
 };
 use source_service::{
     change_stream::ChangeStream,
-    cli::{self, Request},
+    cli::{self, Request, SERVICE},
     metrics::{self, StreamMetrics},
+    monitor,
     pump::Pump,
     settings::{self, CATALOGUE, SourceSettings},
     status::{Identity, Status, Totals},
+    token,
 };
 
 /// The longest a turn of the pump may take: a transaction's timeout, and room for recovery's requests.
 const TURN_EXTRA: Duration = Duration::from_secs(90);
 
-const SERVICE: &str = "source-service";
-
 fn main() -> ProcessExit {
     match cli::parse(std::env::args_os()) {
         Ok(Request::Run { sources, until_end }) => run(sources, until_end),
+        Ok(Request::Monitor { sources, request }) => monitor::run(sources, &request),
+        Ok(Request::Token { sources, request }) => token::run(sources, &request),
         Ok(Request::Config(ConfigRequest::Show { sources, json })) => {
             let (effective, mistakes) = settings::effective(sources);
             process::show_config(SERVICE, &effective, mistakes, json)

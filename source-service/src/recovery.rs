@@ -52,8 +52,18 @@ const HEARD_OF_WITHIN: Duration = Duration::from_millis(500);
 pub struct Remembered {
     /// `None` at the very first start.
     pub token: Option<TokenRecord>,
+    /// The newest record of the position, a tombstone too.
+    pub written: Option<Written>,
     pub topics: BTreeMap<String, TopicRecord>,
     pub snapshot: SnapshotPlan,
+}
+
+/// Where and when a record was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    pub offset: i64,
+    /// By the writer's clock, in milliseconds since 1970.
+    pub at_ms: Option<i64>,
 }
 
 /// What recovery is at, for people.
@@ -95,6 +105,9 @@ pub fn read_tokens(
         let (Some(key), offset) = (message.key(), message.offset()) else { return };
         if let Err(error) = remember(&mut remembered, source_id, key, message.payload()) {
             unusable = Some(format!("record {offset} of topic {topic} cannot be used: {error}"));
+        }
+        if key == source_id.as_bytes() {
+            remembered.written = Some(Written { offset, at_ms: message.timestamp().to_millis() });
         }
     };
     log.read(topic, &[whole], take, |left| going_on(Busy::Reading { topic, left }))?;
@@ -285,34 +298,69 @@ pub fn own_record_without_token(
     source_id: &str,
     mut going_on: impl FnMut(Busy<'_>) -> bool,
 ) -> Result<Option<Partition>, LogError> {
-    let own = format!("{source_id}/");
     for place in log.partitions(|topic| topics.holds(topic))? {
-        let Partition { topic, partition } = &place;
-        let (start, end) = log.ends(topic, *partition)?;
-        let held_back = Busy::HeldBack { topic, partition: *partition };
-        log.wait_until_decided(topic, *partition, end, || going_on(held_back))?;
-        let first =
-            Backwards { partition: *partition, floor: start, end, window: FIRST_WINDOW_WITHOUT_TOKEN };
-        let mut search = (start < end).then_some(first);
-        while let Some(step) = search {
-            if !going_on(Busy::Reading { topic, left: step.end - step.floor }) {
-                return Err(LogError::Interrupted);
-            }
-            let mut found = false;
-            let take = |message: &BorrowedMessage<'_>| {
-                found |= source_of(message).is_some_and(|source| source.starts_with(own.as_bytes()));
-            };
-            let below = step.below();
-            log.read(topic, &[step.range()], take, |left| {
-                going_on(Busy::Reading { topic, left: below + left })
-            })?;
-            if found {
-                return Ok(Some(place));
-            }
-            search = step.step();
+        if last_own_run(log, &place, source_id, &mut going_on)?.is_some() {
+            return Ok(Some(place));
         }
     }
     Ok(None)
+}
+
+/// The highest run of this source that has records under the prefix; for a source without a token. As
+/// [`own_record_without_token`], but no partition is left out.
+///
+/// # Errors
+/// See [`LogError`].
+pub fn highest_own_run(
+    log: &KafkaLog,
+    topics: &OwnTopics<'_>,
+    source_id: &str,
+    mut going_on: impl FnMut(Busy<'_>) -> bool,
+) -> Result<Option<u32>, LogError> {
+    let mut highest = None;
+    for place in log.partitions(|topic| topics.holds(topic))? {
+        highest = highest.max(last_own_run(log, &place, source_id, &mut going_on)?);
+    }
+    Ok(highest)
+}
+
+/// The run of the last own record of a partition, read backwards.
+fn last_own_run(
+    log: &KafkaLog,
+    place: &Partition,
+    source_id: &str,
+    going_on: &mut impl FnMut(Busy<'_>) -> bool,
+) -> Result<Option<u32>, LogError> {
+    let Partition { topic, partition } = place;
+    let (start, end) = log.ends(topic, *partition)?;
+    let held_back = Busy::HeldBack { topic, partition: *partition };
+    log.wait_until_decided(topic, *partition, end, || going_on(held_back))?;
+    let first = Backwards { partition: *partition, floor: start, end, window: FIRST_WINDOW_WITHOUT_TOKEN };
+    let mut search = (start < end).then_some(first);
+    while let Some(step) = search {
+        if !going_on(Busy::Reading { topic, left: step.end - step.floor }) {
+            return Err(LogError::Interrupted);
+        }
+        let mut found = None;
+        let take = |message: &BorrowedMessage<'_>| {
+            // In order of offsets, so the last one stays.
+            found = source_of(message).and_then(|source| run_of(source, source_id)).or(found);
+        };
+        let below = step.below();
+        log.read(topic, &[step.range()], take, |left| going_on(Busy::Reading { topic, left: below + left }))?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        search = step.step();
+    }
+    Ok(None)
+}
+
+/// Of a `source` header, if it is this source's.
+fn run_of(header: &[u8], source_id: &str) -> Option<u32> {
+    let run = header.strip_prefix(source_id.as_bytes())?.strip_prefix(b"/")?;
+    // One that cannot be read is ours all the same.
+    Some(std::str::from_utf8(run).ok().and_then(|run| run.parse().ok()).unwrap_or(0))
 }
 
 /// The search in one partition: `end` moves down to `floor`, window by window.
@@ -403,6 +451,13 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+
+    #[test]
+    fn a_run_is_read_from_its_own_header_only() {
+        assert_eq!(run_of(b"orders/12", "orders"), Some(12));
+        assert_eq!(run_of(b"orders/x", "orders"), Some(0));
+        assert_eq!((run_of(b"orders-eu/1", "orders"), run_of(b"orders", "orders")), (None, None));
+    }
 
     #[test]
     fn windows_double_and_end_at_the_floor() {

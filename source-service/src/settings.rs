@@ -1,5 +1,6 @@
 //! The source's settings: what becomes of the table's values.
 
+mod commands;
 mod table;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -15,6 +16,7 @@ use shared::{
     topic_name::TopicNames,
 };
 
+pub use self::commands::{StreamMonitorSettings, TokenShowSettings, TopicMonitorSettings};
 use self::table::{
     ADMIN_ADDR, BROKER_CHECK, FULL_DOCUMENT, FULL_DOCUMENT_BEFORE, JSON_DIALECT, KEY_FORMAT,
     MONGO_COLLECTIONS, MONGO_DATABASES, MONGO_URI, OLD_NAMES, SNAPSHOT_FILTER_FILE, SNAPSHOT_PARALLELISM,
@@ -91,35 +93,19 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
     // Each is read before any is missed, so that all mistakes come together.
     let process = ProcessSettings::read(reader, &ADMIN_ADDR);
     let kafka = KafkaSettings::read(reader);
-    let mongo_uri = reader.parsed(&MONGO_URI, |text| {
-        let known = text.starts_with("mongodb://") || text.starts_with("mongodb+srv://");
-        if known { Ok(Secret::new(text)) } else { Err(Expected::AsDeclared) }
-    });
-    let databases = reader.list(&MONGO_DATABASES, parse_database);
-    let collections = reader.list(&MONGO_COLLECTIONS, parse_collection);
-    let full_document: Option<FullDocument> = reader.choice(&FULL_DOCUMENT);
-    let full_document_before: Option<FullDocumentBefore> = reader.choice(&FULL_DOCUMENT_BEFORE);
-    let source_id = reader.parsed(&SOURCE_ID, |text| {
-        let legal =
-            text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-        if legal && text.len() <= 64 { Ok(text.to_owned()) } else { Err(Expected::AsDeclared) }
-    });
+    let mongo_uri = read_mongo_uri(reader);
+    let stream = read_stream(reader);
+    let source_id = read_source_id(reader);
     let start_from = reader.parsed(&START_FROM, StartFrom::parse);
     let snapshot = read_snapshot(reader);
-    let key_format = reader.choice(&KEY_FORMAT).map(|name| match name {
-        KeyFormatName::Json => KeyFormat::ExtendedJson,
-        KeyFormatName::Plain => KeyFormat::Plain,
-    });
-    let dialect = reader.choice(&JSON_DIALECT).map(|name| match name {
-        DialectName::Relaxed => JsonDialect::Relaxed,
-        DialectName::Canonical => JsonDialect::Canonical,
-    });
+    let key_format = read_key_format(reader);
+    let dialect = read_dialect(reader);
     let token_interval =
         reader.bounded(&TOKEN_INTERVAL, Duration::from_millis(100)..=Duration::from_secs(3600));
     let transaction_timeout =
         reader.bounded(&TRANSACTION_TIMEOUT, Duration::from_secs(2)..=Duration::from_secs(900));
     let broker_check = reader.choice(&BROKER_CHECK);
-    let names = reader.parsed(&TOPIC_PREFIX, |text| TopicNames::new(text).map_err(Expected::exactly));
+    let names = reader.required::<TopicNames>(&TOPIC_PREFIX);
     let dead_letters = names.as_ref().and_then(|names| dead_letter_topic(reader, names));
     let loopback = kafka.as_ref().is_some_and(KafkaSettings::is_loopback);
     let topics = read_topics(reader, loopback);
@@ -129,11 +115,7 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
         process: process?,
         kafka: kafka?,
         mongo_uri: mongo_uri?,
-        stream: StreamOptions {
-            scope: Scope::new(databases?, collections?),
-            full_document: full_document?,
-            full_document_before: full_document_before?,
-        },
+        stream: stream?,
         source_id: source_id?,
         start_from: start_from?,
         snapshot: snapshot?,
@@ -173,6 +155,47 @@ fn read_filters(path: &str) -> Result<BTreeMap<String, Document>, Expected> {
         }
     });
     filters.collect()
+}
+
+fn read_mongo_uri(reader: &mut Reader) -> Option<Secret> {
+    reader.parsed(&MONGO_URI, |text| {
+        let known = text.starts_with("mongodb://") || text.starts_with("mongodb+srv://");
+        if known { Ok(Secret::new(text)) } else { Err(Expected::AsDeclared) }
+    })
+}
+
+fn read_stream(reader: &mut Reader) -> Option<StreamOptions> {
+    let databases = reader.list(&MONGO_DATABASES, parse_database);
+    let collections = reader.list(&MONGO_COLLECTIONS, parse_collection);
+    let full_document: Option<FullDocument> = reader.choice(&FULL_DOCUMENT);
+    let full_document_before: Option<FullDocumentBefore> = reader.choice(&FULL_DOCUMENT_BEFORE);
+    Some(StreamOptions {
+        scope: Scope::new(databases?, collections?),
+        full_document: full_document?,
+        full_document_before: full_document_before?,
+    })
+}
+
+fn read_source_id(reader: &mut Reader) -> Option<String> {
+    reader.parsed(&SOURCE_ID, |text| {
+        let legal =
+            text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        if legal && text.len() <= 64 { Ok(text.to_owned()) } else { Err(Expected::AsDeclared) }
+    })
+}
+
+fn read_key_format(reader: &mut Reader) -> Option<KeyFormat> {
+    reader.choice(&KEY_FORMAT).map(|name| match name {
+        KeyFormatName::Json => KeyFormat::ExtendedJson,
+        KeyFormatName::Plain => KeyFormat::Plain,
+    })
+}
+
+fn read_dialect(reader: &mut Reader) -> Option<JsonDialect> {
+    reader.choice(&JSON_DIALECT).map(|name| match name {
+        DialectName::Relaxed => JsonDialect::Relaxed,
+        DialectName::Canonical => JsonDialect::Canonical,
+    })
 }
 
 fn read_topics(reader: &mut Reader, loopback: bool) -> Option<TopicSettings> {

@@ -129,13 +129,11 @@ pub fn choose(stream: &ChangeStream, options: &StreamOptions, from: &StartFrom) 
         ));
     }
     let mut unchecked = Vec::new();
-    match (stream.oplog_start(), &position) {
-        // Of a token the server itself says whether its event is there.
-        (_, Position::After(_)) => {}
-        (OplogStart::At(first), Position::Time(_)) => within_oplog(time, first)?,
-        (OplogStart::Unreadable(why), Position::Time(_)) => unchecked.push(format!(
+    match stream.oplog_start() {
+        OplogStart::At(first) => within_oplog(time, first)?,
+        OplogStart::Unreadable(why) => unchecked.push(format!(
             "whether the oplog reaches back to {} cannot be told, because its first entry cannot be read ({why}). \
-             MongoDB refuses a time before its oplog only if the oplog has rolled over before: look at the oplog's window yourself",
+             MongoDB refuses a time before its oplog only once the oplog has rolled over: look at the oplog's window yourself",
             rfc3339(time)
         )),
     }
@@ -148,7 +146,11 @@ pub fn choose(stream: &ChangeStream, options: &StreamOptions, from: &StartFrom) 
     Ok(Chosen { position, unchecked })
 }
 
-fn within_oplog(time: ClusterTime, first: ClusterTime) -> Result<(), Stop> {
+/// Whether changes at this time can still be read: before the first entry there is nothing, whatever the server says to a start there.
+///
+/// # Errors
+/// [`ExitCode::PositionLost`].
+pub fn within_oplog(time: ClusterTime, first: ClusterTime) -> Result<(), Stop> {
     if time >= first {
         return Ok(());
     }

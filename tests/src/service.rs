@@ -90,6 +90,11 @@ impl Environment {
         self.0.extend(settings);
         self
     }
+
+    /// For a process that is not a [`Service`].
+    pub fn into_pairs(self) -> Vec<(String, String)> {
+        self.0.into_iter().collect()
+    }
 }
 
 /// A running service. Dropping it kills it.
@@ -124,7 +129,7 @@ impl Service {
         let program = binary.path()?;
         let admin_port = free_port()?;
         let environment = environment.set("ADMIN_ADDR", format!("127.0.0.1:{admin_port}"));
-        let environment: Vec<(String, String)> = environment.0.into_iter().collect();
+        let environment = environment.into_pairs();
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         let log = folder.join(format!("{name}.log"));
         let process = Process::start(name, &program, &arguments, &environment, folder, &log)?;

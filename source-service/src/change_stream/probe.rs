@@ -32,14 +32,9 @@ impl ChangeStream {
     /// The stop that a start from there would end with.
     pub fn probe(&self, options: &StreamOptions, position: &Position) -> Result<Acceptance, Stop> {
         // A reader that is never run: what it would ask is asked once.
-        let reader = Reader {
-            client: self.client.clone(),
-            options: options.clone(),
-            status: Status::default(),
-            metrics: StreamMetrics::default(),
-            events: mpsc::channel(1).0,
-            reached: true,
-        };
+        let (client, events) = (self.client.clone(), mpsc::channel(1).0);
+        let mut reader =
+            Reader::new(client, options.clone(), Status::default(), StreamMetrics::default(), events);
         self.ask(async {
             let mut backoff = Backoff::default();
             let deadline = Instant::now() + FIRST_CONTACT_LIMIT;

@@ -42,16 +42,26 @@ enum Ended {
 }
 
 pub(super) struct Reader {
-    pub(super) client: Client,
-    pub(super) options: StreamOptions,
-    pub(super) status: Status,
-    pub(super) metrics: StreamMetrics,
-    pub(super) events: mpsc::Sender<StreamEvent>,
+    client: Client,
+    options: StreamOptions,
+    status: Status,
+    metrics: StreamMetrics,
+    events: mpsc::Sender<StreamEvent>,
     /// Whether a stream was ever open: until then a server that is away may also be one that was never there.
-    pub(super) reached: bool,
+    reached: bool,
 }
 
 impl Reader {
+    pub(super) fn new(
+        client: Client,
+        options: StreamOptions,
+        status: Status,
+        metrics: StreamMetrics,
+        events: mpsc::Sender<StreamEvent>,
+    ) -> Self {
+        Self { client, options, status, metrics, events, reached: false }
+    }
+
     pub(super) async fn run(mut self, mut commands: watch::Receiver<Option<Open>>) {
         loop {
             let command = commands.borrow_and_update().clone();
@@ -184,7 +194,10 @@ impl Reader {
         drop(self.events.send(StreamEvent { epoch, reply: Err(stop) }).await);
     }
 
-    pub(super) async fn open_cursor(&self, position: &Position) -> mongodb::error::Result<RawBatchCursor> {
+    pub(super) async fn open_cursor(
+        &mut self,
+        position: &Position,
+    ) -> mongodb::error::Result<RawBatchCursor> {
         let target = self.options.scope.target();
         let mut pipeline = vec![doc! { "$changeStream": stage(&self.options, &target, position)? }];
         pipeline.extend(self.options.scope.filter());

@@ -97,3 +97,20 @@ fn names_of_other_scripts_and_of_later_versions_are_answered() {
         assert!(error.to_string().contains(&format!("\n{}=\"x\": expected ", old.name)), "{error}");
     }
 }
+
+#[test]
+fn a_command_asks_for_what_it_uses_and_says_every_mistake_in_it() {
+    let kafka = [LEAST[1], ("SOURCE_ID", "orders"), ("MONGO_DATABASES", "shop")];
+    assert_eq!(TokenShowSettings::read(sources(&kafka)).unwrap().source_id, "orders");
+    assert!(TopicMonitorSettings::read(sources(&kafka)).unwrap().mongo_uri.is_none());
+    assert!(TopicMonitorSettings::read(sources(&LEAST)).unwrap().mongo_uri.is_some());
+    assert!(StreamMonitorSettings::read(sources(&LEAST[..1])).is_ok());
+
+    let wrong = [("MONGO_URI", "postgres://x"), ("TOPIC_PREFIX", "ä"), ("MONGO_DATABASES", "admin")];
+    let text = TopicMonitorSettings::read(sources(&wrong)).unwrap_err().to_string();
+    for name in ["MONGO_URI", "TOPIC_PREFIX", "MONGO_DATABASES", "KAFKA_BROKERS"] {
+        assert!(text.contains(name), "{name} is missing in {text}");
+    }
+    let text = StreamMonitorSettings::read(sources(&[("SOURCE_ID", "Ä")])).unwrap_err().to_string();
+    assert!(text.contains("MONGO_URI") && text.contains("SOURCE_ID") && !text.contains("KAFKA"), "{text}");
+}

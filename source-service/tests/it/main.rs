@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod idle;
+mod monitor;
 mod recovery;
 mod recovery_reads;
 mod rights;
@@ -13,4 +14,5 @@ mod snapshot;
 mod stage;
 mod start;
 mod stream;
+mod token;
 mod topics;

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use mongodb::{
     Client,
     bson::{Document, doc},
 };
 use pipeline_tests::{
     kafka_reader::{KafkaReader, KafkaRecord},
+    process::{Process, Signal},
     servers::{Kafka, KafkaOptions, Mongod, MongodOptions},
     service::{Binary, Environment, Service},
     wait,
@@ -20,6 +21,63 @@ use rdkafka::{
 use tempfile::TempDir;
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// A command of the source that is no service: its answer and its complaints lie in files of their own.
+pub(crate) struct OneShot {
+    process: Process,
+    folder: TempDir,
+}
+
+impl OneShot {
+    pub(crate) fn start(environment: Environment, arguments: &[&str]) -> Result<Self> {
+        Self::start_in_shell(environment, "exec \"$0\" \"$@\"", arguments)
+    }
+
+    /// `script` has the program as `$0`.
+    fn start_in_shell(environment: Environment, script: &str, arguments: &[&str]) -> Result<Self> {
+        let folder = TempDir::new()?;
+        let program = Binary::Source.path()?.to_string_lossy().into_owned();
+        let script = format!("exec >stdout 2>stderr; {script}");
+        let mut line = vec!["-c".to_owned(), script, program];
+        line.extend(arguments.iter().map(ToString::to_string));
+        let log = folder.path().join("shell.log");
+        let shell = std::path::Path::new("/bin/bash");
+        let process =
+            Process::start("one-shot", shell, &line, &environment.into_pairs(), folder.path(), &log)?;
+        Ok(Self { process, folder })
+    }
+
+    pub(crate) fn stdout(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("stdout")).unwrap_or_default()
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
+    }
+
+    pub(crate) fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// Waits for its end: code, standard output, standard error.
+    pub(crate) async fn end(mut self) -> Result<(i32, String, String)> {
+        let status = self.process.wait_for_end(LIMIT).await?;
+        Ok((status.code().context("it was ended by a signal")?, self.stdout(), self.stderr()))
+    }
+}
+
+impl Stage {
+    /// Runs a line of bash, in which the source is `$0`, with the broker in its environment.
+    pub(crate) async fn shell(&self, line: &str) -> Result<(i32, String, String)> {
+        let environment = Environment::new().set("KAFKA_BROKERS", self.kafka.bootstrap());
+        OneShot::start_in_shell(environment, line, &[])?.end().await
+    }
+}
+
+/// Runs it to its end.
+pub(crate) async fn one_shot(environment: Environment, arguments: &[&str]) -> Result<(i32, String, String)> {
+    OneShot::start(environment, arguments)?.end().await
+}
 
 pub(crate) struct Stage {
     pub(crate) mongod: Mongod,

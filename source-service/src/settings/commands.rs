@@ -1,0 +1,121 @@
+//! Parts of the settings, for commands that look at a source from outside: nobody has to give what a command does not use. What it uses
+//! is read as `run` reads it, and every mistake in it comes at once.
+
+use shared::{
+    kafka_client::KafkaSettings,
+    settings::{Effective, ProcessSettings, Reader, Secret, SettingsError, Sources, TOPIC_PREFIX},
+    topic_name::TopicNames,
+};
+
+use super::{
+    CATALOGUE, read_dialect, read_key_format, read_mongo_uri, read_source_id, read_stream,
+    table::{ADMIN_ADDR, MONGO_URI},
+};
+use crate::{
+    change_stream::StreamOptions,
+    envelope::{JsonDialect, KeyFormat},
+};
+
+/// `token show`: Kafka, and what the stored fingerprint is held against.
+#[derive(Clone, Debug)]
+pub struct TokenShowSettings {
+    pub process: ProcessSettings,
+    pub kafka: KafkaSettings,
+    pub names: TopicNames,
+    pub source_id: String,
+    pub stream: StreamOptions,
+}
+
+impl TokenShowSettings {
+    /// # Errors
+    /// All mistakes.
+    pub fn read(sources: Sources) -> Result<Self, SettingsError> {
+        let read = |reader: &mut Reader| {
+            let process = ProcessSettings::read(reader, &ADMIN_ADDR);
+            let kafka = KafkaSettings::read(reader);
+            let names = reader.required(&TOPIC_PREFIX);
+            let source_id = read_source_id(reader);
+            let stream = read_stream(reader);
+            Some(Self {
+                process: process?,
+                kafka: kafka?,
+                names: names?,
+                source_id: source_id?,
+                stream: stream?,
+            })
+        };
+        CATALOGUE.read(sources, read).map(without_effective)
+    }
+}
+
+/// `monitor`: the topics. MongoDB only if it is there, for the oplog's headroom.
+#[derive(Clone, Debug)]
+pub struct TopicMonitorSettings {
+    pub process: ProcessSettings,
+    pub kafka: KafkaSettings,
+    pub names: TopicNames,
+    pub mongo_uri: Option<Secret>,
+    pub stream: StreamOptions,
+}
+
+impl TopicMonitorSettings {
+    /// # Errors
+    /// All mistakes.
+    pub fn read(sources: Sources) -> Result<Self, SettingsError> {
+        let read = |reader: &mut Reader| {
+            let process = ProcessSettings::read(reader, &ADMIN_ADDR);
+            let kafka = KafkaSettings::read(reader);
+            let names = reader.required(&TOPIC_PREFIX);
+            let mongo_uri =
+                if reader.is_given(&MONGO_URI) { read_mongo_uri(reader).map(Some) } else { Some(None) };
+            let stream = read_stream(reader);
+            Some(Self {
+                process: process?,
+                kafka: kafka?,
+                names: names?,
+                mongo_uri: mongo_uri?,
+                stream: stream?,
+            })
+        };
+        CATALOGUE.read(sources, read).map(without_effective)
+    }
+}
+
+/// `monitor --stream`: MongoDB, and how its events are written.
+#[derive(Clone, Debug)]
+pub struct StreamMonitorSettings {
+    pub process: ProcessSettings,
+    pub mongo_uri: Secret,
+    pub stream: StreamOptions,
+    pub source_id: String,
+    pub key_format: KeyFormat,
+    pub dialect: JsonDialect,
+}
+
+impl StreamMonitorSettings {
+    /// # Errors
+    /// All mistakes.
+    pub fn read(sources: Sources) -> Result<Self, SettingsError> {
+        let read = |reader: &mut Reader| {
+            let process = ProcessSettings::read(reader, &ADMIN_ADDR);
+            let mongo_uri = read_mongo_uri(reader);
+            let stream = read_stream(reader);
+            let source_id = read_source_id(reader);
+            let key_format = read_key_format(reader);
+            let dialect = read_dialect(reader);
+            Some(Self {
+                process: process?,
+                mongo_uri: mongo_uri?,
+                stream: stream?,
+                source_id: source_id?,
+                key_format: key_format?,
+                dialect: dialect?,
+            })
+        };
+        CATALOGUE.read(sources, read).map(without_effective)
+    }
+}
+
+fn without_effective<T>((settings, _): (T, Effective)) -> T {
+    settings
+}
