@@ -43,12 +43,7 @@ async fn access_list(kafka: &Kafka, arguments: &[&str]) -> Result<()> {
     command
         .args(["-Xmx64m", "-XX:TieredStopAtLevel=1", "-cp"])
         .arg(jars)
-        .args([
-            "org.apache.kafka.tools.AclCommand",
-            "--bootstrap-server",
-            &stage.kafka.bootstrap(),
-            "--force",
-        ])
+        .args(["org.apache.kafka.tools.AclCommand", "--bootstrap-server", &kafka.bootstrap(), "--force"])
         .args(arguments);
     let done = tokio::task::spawn_blocking(move || command.output()).await?.context("run AclCommand")?;
     if !done.status.success() {
