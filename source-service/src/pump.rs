@@ -343,13 +343,8 @@ impl Pump {
         if seeded_bug::planted(SeededBug::TokenOutsideTransaction) {
             self.send_outside(&token)?;
         }
-        let mut figures = self.writer.write(
-            reply,
-            session.tails.as_ref(),
-            &mut self.topics,
-            &self.log,
-            &mut session.publisher,
-        )?;
+        let mut figures =
+            self.writer.write(reply, session.tails.as_ref(), &mut self.topics, &mut session.publisher)?;
         if !seeded_bug::planted(SeededBug::TokenOutsideTransaction) {
             batch::send_state(&mut session.publisher, &self.token_topic, &self.settings.source_id, &token)?;
         }
