@@ -4,6 +4,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bson::RawDocument;
 use chrono::{SecondsFormat, Utc};
 use rdkafka::message::OwnedHeaders;
 use shared::{
@@ -17,7 +18,7 @@ use shared::{
 use crate::{
     change_stream::Reply,
     dead_letter::DeadLetter,
-    envelope::{EventContext, EventError, EventRecord, EventTranscoder},
+    envelope::{self, EventContext, EventError, EventRecord, EventTranscoder},
     kafka_log::KafkaLog,
     metrics::BatchFigures,
     partitioner::partition_for_key,
@@ -74,16 +75,21 @@ impl BatchWriter {
     /// See [`TopicError`].
     pub fn prepare(&self, reply: &Reply, topics: &mut Topics, log: &KafkaLog) -> Result<(), TopicError> {
         let Ok(events) = reply.batch.doc_slices() else { return Ok(()) };
+        // Neighbours are of the same collection as a rule, so most events cost one comparison.
+        let mut known: &[u8] = &[];
         for event in events.into_iter().flatten() {
-            let Some(event) = event.as_document() else { continue };
-            let Ok(namespace) = event.get_document("ns") else { continue };
-            if topics.find(namespace.as_bytes()).is_some() || event.get_document("documentKey").is_err() {
+            let Some(event) = event.as_document().map(RawDocument::as_bytes) else { continue };
+            let Some(raw) = envelope::raw_namespace(event) else { continue };
+            if raw == known {
                 continue;
             }
-            // What is odd about an event is found, and named, when it is written.
-            if let (Ok(db), Ok(coll)) = (namespace.get_str("db"), namespace.get_str("coll")) {
-                topics.intern(log.client(), namespace.as_bytes(), &Namespace::new(db, coll))?;
+            if topics.find(raw).is_none() {
+                // What is odd about an event is found, and named, when it is written.
+                let Some(namespace) = envelope::collection(event) else { continue };
+                let Some(coll) = namespace.coll else { continue };
+                topics.intern(log.client(), raw, &Namespace::new(namespace.db, coll))?;
             }
+            known = raw;
         }
         Ok(())
     }
@@ -145,7 +151,7 @@ impl BatchWriter {
                 return Ok(());
             }
         };
-        let index = topic_of(&record, to.topics, to.log)?;
+        let index = topic_of(&record, to.topics)?;
         let topic = to.topics.get(index);
         let partition = partition_for_key(record.key, topic.partitions);
         if to.tails.is_some_and(|tails| tails.holds(&topic.name, partition, record.event_id)) {
@@ -182,7 +188,6 @@ impl BatchWriter {
 pub struct Destination<'a> {
     pub tails: Option<&'a Tails>,
     pub topics: &'a mut Topics,
-    pub log: &'a KafkaLog,
     pub publisher: &'a mut Publisher,
 }
 
@@ -253,15 +258,14 @@ fn seconds(ms: i64) -> f64 {
 }
 
 /// Events about a document go to their collection, all others to the control topic.
-fn topic_of(record: &EventRecord<'_>, topics: &mut Topics, log: &KafkaLog) -> Result<TopicIndex, TopicError> {
-    let Some(namespace) = &record.namespace else { return Ok(topics.control()) };
-    let Some(coll) = namespace.coll.filter(|_| record.is_document_change) else {
+fn topic_of(record: &EventRecord<'_>, topics: &Topics) -> Result<TopicIndex, Stop> {
+    let Some(namespace) = record.namespace.as_ref().filter(|_| record.is_document_change) else {
         return Ok(topics.control());
     };
-    match topics.find(namespace.raw) {
-        Some(index) => Ok(index),
-        None => topics.intern(log.client(), namespace.raw, &Namespace::new(namespace.db, coll)),
-    }
+    // Nothing may go to a topic whose record is not committed yet: recovery would not look for it there.
+    topics.find(namespace.raw).ok_or_else(|| {
+        Stop::new(ExitCode::Defect, format!("the topic of event {} was not prepared", record.event_id))
+    })
 }
 
 /// How much older the event may get, in milliseconds; `None` in a topic that keeps everything.

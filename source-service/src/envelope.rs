@@ -25,7 +25,7 @@ use shared::cluster_time::ClusterTime;
 
 pub use key::KeyFormat;
 use members::Members;
-pub use members::{EventNamespace, resume_token};
+pub use members::{EventNamespace, collection, raw_namespace, resume_token};
 pub use operation::Operation;
 
 use crate::transcode::{

@@ -184,6 +184,24 @@ impl<'a> Members<'a> {
     }
 }
 
+/// The BSON of an event's `ns`, without reading more of the event than needed: enough to look up a collection that is known.
+pub fn raw_namespace(event: &[u8]) -> Option<&[u8]> {
+    let mut reader = Reader::of_document(event).ok()?;
+    while let Some(element) = reader.element().ok()? {
+        if element.name == b"ns" {
+            return (element.kind == ElementKind::Document).then_some(element.value);
+        }
+    }
+    None
+}
+
+/// The collection to whose topic the event's record will go; `None` if it goes elsewhere, or if there can be none.
+pub fn collection(event: &[u8]) -> Option<EventNamespace<'_>> {
+    let members = Members::read(event, &mut Vec::new()).ok()?;
+    members.document_id().ok()??;
+    members.namespace
+}
+
 /// The resume token of an event and its `_data`, without reading more of the event than needed: enough to
 /// tell whether the event was published before.
 ///

@@ -9,7 +9,8 @@ use serde_json::Value;
 use shared::cluster_time::ClusterTime;
 
 use super::{
-    EventContext, EventError, EventRecord, EventTranscoder, JsonDialect, KeyFormat, Operation, resume_token,
+    EventContext, EventError, EventRecord, EventTranscoder, JsonDialect, KeyFormat, Operation, collection,
+    raw_namespace, resume_token,
 };
 use crate::transcode::MalformedBson;
 
@@ -229,6 +230,27 @@ fn canonical_value_has_a_relaxed_key_and_plain_instants_of_ours() {
     let record = transcoded_as(&event, JsonDialect::Canonical, KeyFormat::ExtendedJson).unwrap();
     assert_eq!(record.value, golden("insert_canonical").trim_end());
     assert_eq!(record.key, "7");
+}
+
+/// What is prepared before the transaction is what the transaction's records need, and no more.
+#[test]
+fn the_collection_that_is_prepared_is_the_one_of_the_record() {
+    let mut transcoder = EventTranscoder::new("orders", JsonDialect::Relaxed, KeyFormat::ExtendedJson);
+    let without_key = event_with("insert", doc! {"ns": orders()});
+    let odd = event_with("insert", doc! {"ns": orders(), "documentKey": 7});
+    let of_database = event_with("dropDatabase", doc! {"ns": {"db": "shop"}});
+    let more =
+        event_with("insert", doc! {"ns": {"db": "a", "db2": 0, "coll": "b"}, "documentKey": {"_id": 1}});
+    let drop = event_with("drop", doc! {"ns": orders()});
+    for event in [insert(), drop, of_database, event("invalidate"), without_key, odd, more] {
+        let event = bytes_of(&event);
+        let prepared = collection(&event).map(|namespace| (namespace.raw, namespace.db, namespace.coll));
+        let needed = transcoder.transcode(&event, &CONTEXT).ok().filter(|record| record.is_document_change);
+        let needed = needed.and_then(|record| record.namespace);
+        assert_eq!(prepared, needed.map(|namespace| (namespace.raw, namespace.db, namespace.coll)));
+        assert!(needed.is_none_or(|namespace| raw_namespace(&event) == Some(namespace.raw)));
+    }
+    assert_eq!(raw_namespace(&bytes_of(&event("invalidate"))), None);
 }
 
 #[test]

@@ -263,7 +263,6 @@ impl Pump {
             &mut Destination {
                 tails: session.tails.as_ref(),
                 topics: &mut self.topics,
-                log: &self.log,
                 publisher: &mut session.publisher,
             },
         )?;
