@@ -5,7 +5,10 @@
 //! and go on side by side; one is killed and comes back.
 
 use anyhow::{Result, ensure};
-use pipeline_tests::{pipeline::Pipeline, service::Binary};
+use pipeline_tests::{
+    pipeline::Pipeline,
+    service::{Binary, Service},
+};
 
 use crate::{
     records::{LONG_AGO_S, events, judge},
@@ -58,6 +61,12 @@ async fn two_groups(pipeline: &Pipeline) -> Result<()> {
     let (evidence, violations) = judge(pipeline, &mut [&mut one, &mut two]).await?;
     violations.none()?;
     ensure!(evidence.data_records() == usize::try_from(PARTITIONS)? * 400, "{}", evidence.data_records());
+
+    let refused = |sink: &Service| -> Result<f64> {
+        let count = sink.metrics()?.sum_where("cdc_sink_publish_conflicts_total", "kind=\"refused\"");
+        Ok(count.unwrap_or_default())
+    };
+    ensure!(refused(&one)? + refused(&two)? > 0.0, "they never met");
 
     // What one group has written the other has passed as well: neither is stuck, and the lake does not need both.
     for sink in [&mut one, &mut two] {
