@@ -24,4 +24,5 @@ mod servers;
 mod shutdown;
 mod stage;
 mod stalled;
+mod two_groups;
 mod zombie;

@@ -2,12 +2,12 @@
 //!
 //! Goal: both services end with 0 within their limit, and the next ones go on exactly where they were. Method: stop and
 //! start both in the middle of a workload; then a second signal during a stop ends a service at once, and so does the
-//! first one while a service still waits for Kafka.
+//! first one while a service still waits for Kafka. A broker that hangs keeps nobody longer than `SHUTDOWN_TIMEOUT`.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use pipeline_tests::{http, pipeline::Pipeline, ports::free_port, wait, workload::Pace};
+use pipeline_tests::{http, pipeline::Pipeline, ports::free_port, service::Binary, wait, workload::Pace};
 
 use crate::stage::{LIMIT, Run, Stage};
 
@@ -77,3 +77,47 @@ async fn a_start_that_waits_for_kafka_says_so_and_ends_at_the_first_signal() -> 
     }
     Ok(())
 }
+
+/// A commit lasts as long as its transaction may: longer than the shutdown (cut off), or shorter (it ends by itself).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_whose_broker_hangs_ends_in_time_and_the_next_one_goes_on() -> Result<()> {
+    let mut stage = Stage::own().await?;
+    let client = stage.mongod.client().await?;
+    let cases = [
+        ("hangcutoff", Duration::from_secs(4), "30s", 75, "not drained within SHUTDOWN_TIMEOUT"),
+        ("hangdrained", Duration::from_secs(20), "4s", 0, r#""stopped""#),
+    ];
+    for (name, limit, transaction_timeout, wanted, last_words) in cases {
+        let pipeline = stage.pipeline(name)?;
+        let environment = pipeline
+            .source_environment()
+            .set("SHUTDOWN_TIMEOUT", format!("{}s", limit.as_secs()))
+            .set("TRANSACTION_TIMEOUT", transaction_timeout);
+        let mut source = pipeline.start(Binary::Source, environment.clone())?;
+        source.wait_until_ready().await?;
+        let mut run = Run::start_with(&pipeline, &client, Pace::PerSecond(300), source).await?;
+        run.workload.wait_for(300, LIMIT).await?;
+        for _ in 0..3 {
+            stage.kafka.sigstop()?;
+            run.source.sigterm()?;
+            let code = run.source.exit_code(limit + MARGIN).await?;
+            let log = run.source.log_text()?;
+            ensure!(code == wanted, "{name} ended with {code}\n{log}");
+            let told = log.lines().filter(|line| line.contains(last_words)).count();
+            let last = log.lines().last().unwrap_or_default();
+            ensure!(told == 1 && last.contains(last_words), "{name}\n{log}");
+            // What was on its way arrives now, behind the end of its sender.
+            stage.kafka.sigcont()?;
+            run.source = pipeline.start(Binary::Source, environment.clone())?;
+            run.source.wait_until_ready().await?;
+            run.workload.wait_for(100, LIMIT).await?;
+        }
+        let (expected, mut source) = run.finish().await?;
+        pipeline.wait_for_kafka(&expected, &mut [&mut source]).await?;
+        expected.judge(&pipeline.evidence_of_kafka().await?).none()?;
+    }
+    Ok(())
+}
+
+/// What a busy machine needs to end a process.
+const MARGIN: Duration = Duration::from_secs(3);
