@@ -22,6 +22,7 @@ use shared::{
     backoff::Backoff,
     cluster_time::ClusterTime,
     exit::{ExitCode, Stop},
+    namespace::Namespace,
 };
 use tokio::{
     runtime::{Handle, Runtime},
@@ -31,10 +32,14 @@ use tokio::{
 use self::reader::Reader;
 use crate::{
     metrics::StreamMetrics,
-    scope::Scope,
+    pipeline::{
+        Pipeline,
+        proof::{Outcome, Trial},
+    },
+    scope::{Scope, Target, operations::Operations},
     status::Status,
     stream_error::{self, Phase, Verdict},
-    token_record::{Position, ResumeToken},
+    token_record::{self, Position, ResumeToken},
 };
 
 /// How long the first contact may take before the process ends with "dependency unreachable".
@@ -44,8 +49,25 @@ pub const FIRST_CONTACT_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct StreamOptions {
     pub scope: Scope,
+    pub operations: Operations,
+    /// The user's own stages.
+    pub pipeline: Option<Pipeline>,
     pub full_document: FullDocument,
     pub full_document_before: FullDocumentBefore,
+}
+
+impl StreamOptions {
+    /// Of all that decides which events the stream has: a token of another stream may not resume this one.
+    pub fn fingerprint(&self) -> String {
+        let scope = serde_json::to_string(&self.scope.record()).expect("the record has only strings as keys");
+        token_record::fingerprint(&[
+            &scope,
+            &self.operations.to_string(),
+            &self.pipeline.as_ref().map(Pipeline::text).unwrap_or_default(),
+            &format!("{:?}", self.full_document),
+            &format!("{:?}", self.full_document_before),
+        ])
+    }
 }
 
 /// `FULL_DOCUMENT`: what an update event carries beside the change itself.
@@ -166,8 +188,7 @@ impl ChangeStream {
                     }
                 };
                 drop(ready_sender.send(Ok((client.clone(), runtime.handle().clone()))));
-                let reader =
-                    Reader { client, options, status, metrics, events: event_sender, reached: false };
+                let reader = Reader::new(client, options, status, metrics, event_sender);
                 runtime.block_on(reader.run(commands));
             })
             .map_err(|error| {
@@ -206,36 +227,83 @@ impl ChangeStream {
     /// # Errors
     /// What no waiting heals, or [`ExitCode::Unreachable`].
     pub fn server_time(&self) -> Result<ClusterTime, Stop> {
-        let client = self.client.clone();
-        self.runtime.block_on(async move {
+        let admin = self.client.database("admin");
+        let reply = self.ask(async || admin.run_command(doc! { "ping": 1 }).await)?;
+        operation_time(&reply)
+    }
+
+    /// Tries the user's stages on events of our own, before any position is touched.
+    ///
+    /// # Errors
+    /// [`ExitCode::Configuration`] if they cannot do; what no waiting heals; [`ExitCode::Unreachable`].
+    pub fn prove_pipeline(&self, options: &StreamOptions) -> Result<(), Stop> {
+        let Some(pipeline) = &options.pipeline else { return Ok(()) };
+        let trial = Trial {
+            database: match options.scope.target() {
+                Target::Deployment => "admin".to_owned(),
+                Target::Database(name) | Target::Collection(Namespace { db: name, .. }) => name,
+            },
+            namespace: options.scope.example(),
+            looked_up: options.full_document != FullDocument::Default,
+            before: options.full_document_before != FullDocumentBefore::Off,
+        };
+        match self.ask(async || pipeline.prove(&self.client, &trial).await)? {
+            Outcome::Passed { doubts } => {
+                for doubt in doubts {
+                    tracing::warn!(
+                        doubt,
+                        "PIPELINE_FILE was tried on an event of our own: on a real one this would stop the source"
+                    );
+                }
+                tracing::info!(
+                    stages = pipeline.stages().len(),
+                    "PIPELINE_FILE was tried on events of our own"
+                );
+                Ok(())
+            }
+            Outcome::NotTried(cause) => {
+                tracing::info!(
+                    cause,
+                    "PIPELINE_FILE cannot be tried here beforehand: a stage that fails stops the source when it does"
+                );
+                Ok(())
+            }
+            Outcome::Refused(reason) => Err(Stop::new(
+                ExitCode::Configuration,
+                format!("PIPELINE_FILE cannot be used: {reason}. The position was not touched"),
+            )),
+        }
+    }
+
+    /// Asks the server, waiting for it as long as a start may.
+    fn ask<T>(&self, mut question: impl AsyncFnMut() -> mongodb::error::Result<T>) -> Result<T, Stop> {
+        self.runtime.block_on(async {
             let attempts = async {
                 let mut backoff = Backoff::default();
                 loop {
-                    match client.database("admin").run_command(doc! { "ping": 1 }).await {
-                        Ok(reply) => return operation_time(&reply),
-                        Err(error) => match stream_error::classify(&error, Phase::Opening) {
-                            Verdict::Stop(code, advice) => {
-                                return Err(Stop::new(
-                                    code,
-                                    stream_error::stop_text(advice, &error, "none yet"),
-                                ));
-                            }
-                            Verdict::Reopen(_) => {
-                                let delay = backoff.next_delay();
-                                tracing::warn!(
-                                    attempt = backoff.attempts(),
-                                    ?delay,
-                                    cause = stream_error::short(&error),
-                                    "MongoDB does not answer yet"
-                                );
-                                tokio::time::sleep(delay).await;
-                            }
-                        },
+                    let error = match question().await {
+                        Ok(answer) => return Ok(answer),
+                        Err(error) => error,
+                    };
+                    match stream_error::classify(&error, Phase::Opening) {
+                        Verdict::Stop(code, advice) => {
+                            return Err(Stop::new(code, stream_error::stop_text(advice, &error, "none yet")));
+                        }
+                        Verdict::Reopen(_) => {
+                            let delay = backoff.next_delay();
+                            tracing::warn!(
+                                attempt = backoff.attempts(),
+                                ?delay,
+                                cause = stream_error::short(&error),
+                                "MongoDB does not answer yet"
+                            );
+                            tokio::time::sleep(delay).await;
+                        }
                     }
                 }
             };
-            let time = tokio::time::timeout(FIRST_CONTACT_LIMIT, attempts).await;
-            time.unwrap_or_else(|_| Err(unreachable_at_start("it did not answer")))
+            let answer = tokio::time::timeout(FIRST_CONTACT_LIMIT, attempts).await;
+            answer.unwrap_or_else(|_| Err(unreachable_at_start("it did not answer")))
         })
     }
 }

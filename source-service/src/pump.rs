@@ -43,7 +43,7 @@ use crate::{
     recovery::Tails,
     settings::SourceSettings,
     status::{Identity, Stage, Status, Totals},
-    token_record::{Position, TOPIC_KEY_PREFIX, TokenRecord, fingerprint},
+    token_record::{Position, TOPIC_KEY_PREFIX, TokenRecord},
     topics::Topics,
 };
 
@@ -152,12 +152,7 @@ impl Pump {
         let admin = TopicAdmin::new(&connection, Duration::from_secs(15)).map_err(refused)?;
         let topics = Topics::new(settings.names.clone(), settings.topics, admin.clone(), runtime()?);
         let transcoder = EventTranscoder::new(&settings.source_id, settings.dialect, settings.key_format);
-        let options = &settings.stream;
-        let fingerprint = fingerprint(&[
-            &options.scope.to_string(),
-            &format!("{:?}", options.full_document),
-            &format!("{:?}", options.full_document_before),
-        ]);
+        let fingerprint = settings.stream.fingerprint();
         Ok(Self {
             shown: Shown { status, health, identity, told: std::cell::Cell::new(Instant::now()) },
             writer: BatchWriter::new(transcoder, ""),

@@ -2,7 +2,7 @@
 
 mod table;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use bytesize::ByteSize;
 use shared::{
@@ -16,14 +16,19 @@ use shared::{
 
 use self::table::{
     ADMIN_ADDR, BROKER_CHECK, FULL_DOCUMENT, FULL_DOCUMENT_BEFORE, JSON_DIALECT, KEY_FORMAT,
-    MONGO_COLLECTIONS, MONGO_DATABASES, MONGO_URI, OLD_NAMES, SOURCE_ID, TABLE, TOKEN_INTERVAL,
-    TOPIC_MAX_MESSAGE_BYTES, TOPIC_MIN_ISR, TOPIC_PARTITIONS, TOPIC_REPLICATION, TOPIC_RETENTION,
-    TRANSACTION_TIMEOUT,
+    MONGO_COLLECTIONS, MONGO_DATABASES, MONGO_EXCLUDE, MONGO_URI, OLD_NAMES, OPERATIONS, PIPELINE_FILE,
+    SOURCE_ID, TABLE, TOKEN_INTERVAL, TOPIC_MAX_MESSAGE_BYTES, TOPIC_MIN_ISR, TOPIC_PARTITIONS,
+    TOPIC_REPLICATION, TOPIC_RETENTION, TRANSACTION_TIMEOUT,
 };
 use crate::{
     change_stream::{FullDocument, FullDocumentBefore, StreamOptions},
     envelope::{JsonDialect, KeyFormat},
-    scope::{Scope, parse_collection, parse_database},
+    pipeline::Pipeline,
+    scope::{
+        Scope,
+        operations::{Operations, parse_operation},
+        parse_collection, parse_database, parse_exclude,
+    },
     topics::TopicSettings,
 };
 
@@ -90,10 +95,7 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
         let known = text.starts_with("mongodb://") || text.starts_with("mongodb+srv://");
         if known { Ok(Secret::new(text)) } else { Err(Expected::AsDeclared) }
     });
-    let databases = reader.list(&MONGO_DATABASES, parse_database);
-    let collections = reader.list(&MONGO_COLLECTIONS, parse_collection);
-    let full_document: Option<FullDocument> = reader.choice(&FULL_DOCUMENT);
-    let full_document_before: Option<FullDocumentBefore> = reader.choice(&FULL_DOCUMENT_BEFORE);
+    let stream = read_stream(reader);
     let source_id = reader.parsed(&SOURCE_ID, |text| {
         let legal =
             text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
@@ -122,11 +124,7 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
         process: process?,
         kafka: kafka?,
         mongo_uri: mongo_uri?,
-        stream: StreamOptions {
-            scope: Scope::new(databases?, collections?),
-            full_document: full_document?,
-            full_document_before: full_document_before?,
-        },
+        stream: stream?,
         source_id: source_id?,
         key_format: key_format?,
         dialect: dialect?,
@@ -136,6 +134,45 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
         dead_letters: dead_letters?,
         names,
         topics: topics?,
+    })
+}
+
+fn read_stream(reader: &mut Reader) -> Option<StreamOptions> {
+    let databases = reader.list(&MONGO_DATABASES, parse_database);
+    let collections = reader.list(&MONGO_COLLECTIONS, parse_collection);
+    let excludes = reader.list(&MONGO_EXCLUDE, parse_exclude);
+    let scope = databases.zip(collections).zip(excludes).and_then(|((databases, collections), excludes)| {
+        let scope = Scope::new(databases.into_iter().chain(collections), excludes);
+        scope.map_err(|error| reader.refuse(&MONGO_EXCLUDE, format!("to leave something, but {error}"))).ok()
+    });
+    let operations = reader.parsed(&OPERATIONS, |text| {
+        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let wanted = names.map(parse_operation).collect::<Result<Vec<_>, _>>()?;
+        if wanted.is_empty() { Err(Expected::AsDeclared) } else { Ok(Operations::only(&wanted)) }
+    });
+    let pipeline = if reader.is_given(&PIPELINE_FILE) {
+        let read = |path: &str| {
+            Pipeline::read(Path::new(path)).map_err(|error| Expected::exactly(error.to_string()))
+        };
+        reader.parsed(&PIPELINE_FILE, read).map(Some)
+    } else {
+        Some(None)
+    };
+    let full_document: Option<FullDocument> = reader.choice(&FULL_DOCUMENT);
+    let full_document_before: Option<FullDocumentBefore> = reader.choice(&FULL_DOCUMENT_BEFORE);
+    if let (Some(Some(pipeline)), Some(operations), Some(full_document)) =
+        (&pipeline, &operations, full_document)
+    {
+        for warning in pipeline.warnings(operations, full_document != FullDocument::Default) {
+            reader.warn(format!("PIPELINE_FILE: {warning}"));
+        }
+    }
+    Some(StreamOptions {
+        scope: scope?,
+        operations: operations?,
+        pipeline: pipeline?,
+        full_document: full_document?,
+        full_document_before: full_document_before?,
     })
 }
 

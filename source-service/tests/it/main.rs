@@ -4,7 +4,10 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod definitions;
+mod pipeline;
 mod recovery;
+mod scope;
 mod stage;
 mod stream;
 mod topics;
