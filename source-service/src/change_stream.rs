@@ -25,6 +25,7 @@ use shared::{
     backoff::Backoff,
     cluster_time::ClusterTime,
     exit::{ExitCode, Stop},
+    namespace::Namespace,
 };
 use tokio::{
     runtime::{Handle, Runtime},
@@ -35,10 +36,14 @@ use self::reader::Reader;
 pub use self::{oplog::OplogStart, probe::Acceptance};
 use crate::{
     metrics::StreamMetrics,
-    scope::Scope,
+    pipeline::{
+        Pipeline,
+        proof::{Outcome, Trial},
+    },
+    scope::{Scope, Target, operations::Operations},
     status::Status,
     stream_error::{self, Phase, Verdict},
-    token_record::{Position, ResumeToken, fingerprint},
+    token_record::{self, Position, ResumeToken},
 };
 
 /// How long the first contact may take before the process ends with "dependency unreachable".
@@ -50,6 +55,9 @@ const LOOK_AROUND: Duration = Duration::from_millis(200);
 #[derive(Clone, Debug)]
 pub struct StreamOptions {
     pub scope: Scope,
+    pub operations: Operations,
+    /// The user's own stages.
+    pub pipeline: Option<Pipeline>,
     pub full_document: FullDocument,
     pub full_document_before: FullDocumentBefore,
 }
@@ -57,8 +65,11 @@ pub struct StreamOptions {
 impl StreamOptions {
     /// Of all that decides which events the stream has, and in which form: a token of another stream may not resume this one.
     pub fn fingerprint(&self) -> String {
-        fingerprint(&[
-            &self.scope.to_string(),
+        let scope = serde_json::to_string(&self.scope.record()).expect("the record has only strings as keys");
+        token_record::fingerprint(&[
+            &scope,
+            &self.operations.to_string(),
+            &self.pipeline.as_ref().map(Pipeline::text).unwrap_or_default(),
             &format!("{:?}", self.full_document),
             &format!("{:?}", self.full_document_before),
         ])
@@ -255,37 +266,88 @@ impl ChangeStream {
     /// # Errors
     /// What no waiting heals, or [`ExitCode::Unreachable`].
     pub fn server_time(&self) -> Result<ClusterTime, Stop> {
+        let admin = self.client.database("admin");
+        let reply = self.ask_patiently(async || admin.run_command(doc! { "ping": 1 }).await)?;
+        operation_time(&reply)
+    }
+
+    /// Tries the user's stages on events of our own, before any position is touched.
+    ///
+    /// # Errors
+    /// [`ExitCode::Configuration`] if they cannot do; what no waiting heals; [`ExitCode::Unreachable`].
+    pub fn prove_pipeline(&self, options: &StreamOptions) -> Result<(), Stop> {
+        let Some(pipeline) = &options.pipeline else { return Ok(()) };
+        let trial = Trial {
+            database: match options.scope.target() {
+                Target::Deployment => "admin".to_owned(),
+                Target::Database(name) | Target::Collection(Namespace { db: name, .. }) => name,
+            },
+            namespace: options.scope.example(),
+            looked_up: options.full_document != FullDocument::Default,
+            before: options.full_document_before != FullDocumentBefore::Off,
+        };
+        match self.ask_patiently(async || pipeline.prove(&self.client, &trial).await)? {
+            Outcome::Passed { doubts } => {
+                for doubt in doubts {
+                    tracing::warn!(
+                        doubt,
+                        "PIPELINE_FILE was tried on an event of our own: on a real one this would stop the source"
+                    );
+                }
+                tracing::info!(
+                    stages = pipeline.stages().len(),
+                    "PIPELINE_FILE was tried on events of our own"
+                );
+                Ok(())
+            }
+            Outcome::NotTried(cause) => {
+                tracing::info!(
+                    cause,
+                    "PIPELINE_FILE cannot be tried here beforehand: a stage that fails stops the source when it does"
+                );
+                Ok(())
+            }
+            Outcome::Refused(reason) => Err(Stop::new(
+                ExitCode::Configuration,
+                format!("PIPELINE_FILE cannot be used: {reason}. The position was not touched"),
+            )),
+        }
+    }
+
+    /// Asks the server, waiting for it as long as a start may.
+    fn ask_patiently<T>(
+        &self,
+        mut question: impl AsyncFnMut() -> mongodb::error::Result<T>,
+    ) -> Result<T, Stop> {
         self.ask(async {
             let attempts = async {
                 let mut backoff = Backoff::default();
                 loop {
-                    match self.client.database("admin").run_command(doc! { "ping": 1 }).await {
-                        Ok(reply) => return operation_time(&reply),
-                        Err(error) => match stream_error::classify(&error, Phase::Opening) {
-                            Verdict::Stop(code, advice) => {
-                                return Err(Stop::new(
-                                    code,
-                                    stream_error::stop_text(advice, &error, "none yet"),
-                                ));
-                            }
-                            Verdict::Reopen(_) => {
-                                let delay = backoff.next_delay();
-                                let cause = stream_error::short(&error);
-                                self.status.stream_down(&cause);
-                                tracing::warn!(
-                                    attempt = backoff.attempts(),
-                                    ?delay,
-                                    cause,
-                                    "MongoDB does not answer yet"
-                                );
-                                tokio::time::sleep(delay).await;
-                            }
-                        },
+                    let error = match question().await {
+                        Ok(answer) => return Ok(answer),
+                        Err(error) => error,
+                    };
+                    match stream_error::classify(&error, Phase::Opening) {
+                        Verdict::Stop(code, advice) => {
+                            return Err(Stop::new(code, stream_error::stop_text(advice, &error, "none yet")));
+                        }
+                        Verdict::Reopen(_) => {
+                            let delay = backoff.next_delay();
+                            let cause = stream_error::short(&error);
+                            self.status.stream_down(&cause);
+                            tracing::warn!(
+                                attempt = backoff.attempts(),
+                                ?delay,
+                                cause,
+                                "MongoDB does not answer yet"
+                            );
+                            tokio::time::sleep(delay).await;
+                        }
                     }
                 }
             };
-            let time = tokio::time::timeout(FIRST_CONTACT_LIMIT, attempts).await;
-            time.unwrap_or_else(|_| Err(unreachable_at_start("it did not answer")))
+            let answer = tokio::time::timeout(FIRST_CONTACT_LIMIT, attempts).await;
+            answer.unwrap_or_else(|_| Err(unreachable_at_start("it did not answer")))
         })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  change_stream ──raw replies──▶ pump ──▶ batch ──▶ publisher ──▶ Kafka
-//!  (stream_error, scope)           │       (envelope, transcode,     ▲
+//!  (stream_error, scope, pipeline) │       (envelope, transcode,     ▲
 //!                                  │        partitioner, topics)     │
 //!                                  └── recovery (kafka_log, token_record): what is really there
 //! ```
@@ -24,6 +24,7 @@ pub mod kafka_log;
 pub mod metrics;
 pub mod monitor;
 pub mod partitioner;
+pub mod pipeline;
 pub mod publisher;
 pub mod pump;
 pub mod recovery;

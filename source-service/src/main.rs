@@ -105,6 +105,8 @@ fn serve(
         source_id = identity.source_id,
         instance = identity.instance,
         scope = identity.scope,
+        operations = %settings.stream.operations,
+        pipeline_stages = settings.stream.pipeline.as_ref().map_or(0, |pipeline| pipeline.stages().len()),
         kafka = settings.kafka.bootstrap(),
         kafka_protocol = settings.kafka.protocol(),
         prefix = settings.names.prefix(),
@@ -119,6 +121,7 @@ fn serve(
         status.clone(),
         StreamMetrics::default(),
     )?;
+    stream.prove_pipeline(&settings.stream)?;
     let pump = Pump::new(settings, identity, stream, status, health, stop)?;
     let mut pump = if until_end { pump.until_end()? } else { pump };
     start.over();

@@ -1,22 +1,33 @@
-//! What of MongoDB is read: the deployment, databases, or collections; and the stream that covers just that.
+//! What of MongoDB is read: the deployment, databases, or collections, less what is excluded; and the stream that covers just that.
 //!
 //! One stream serves any scope, because every cursor walks the whole oplog on the server. The narrowest stream that holds the scope is
-//! opened; if it holds more, a `$match` on `ns.db` and `ns.coll` cuts it down on the server, in the shape that the server can push
-//! down to the oplog scan. Events that end a stream or a database have no `ns.coll`; they are let through.
+//! opened; if it holds more, [`filter`] cuts it down on the server. [`Scope::contains`] says the same of a name without a server.
 
-use bson::{Document, doc};
+pub mod filter;
+pub mod operations;
+mod pattern;
+mod selection;
+
 use shared::{namespace::Namespace, settings::Expected};
 
+use self::selection::Selection;
+pub use self::{
+    pattern::NamePattern,
+    selection::{CollectionPattern, Item},
+};
 use crate::token_record::ScopeRecord;
 
 /// Their changes are the server's own business; `$changeStream` refuses or leaves them out too.
 const INTERNAL_DATABASES: [&str; 3] = ["admin", "local", "config"];
+/// So are theirs.
+const INTERNAL_COLLECTIONS: &str = "system.";
 
-/// The databases and collections that are read. Both empty means the whole deployment.
+/// The databases and collections that are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
-    databases: Vec<String>,
-    collections: Vec<Namespace>,
+    /// Empty means the whole deployment.
+    included: Selection,
+    excluded: Selection,
 }
 
 /// What the stream is opened on.
@@ -27,93 +38,89 @@ pub enum Target {
     Collection(Namespace),
 }
 
+/// The excludes leave nothing to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("every database and collection to be read is excluded")]
+pub struct NothingLeft;
+
 impl Scope {
-    /// Names in any order, also twice. A collection of a database that is named as a whole adds nothing.
-    pub fn new(mut databases: Vec<String>, mut collections: Vec<Namespace>) -> Self {
-        databases.sort();
-        databases.dedup();
-        collections.retain(|collection| !databases.contains(&collection.db));
-        collections.sort();
-        collections.dedup();
-        Self { databases, collections }
+    /// Items in any order, also twice. A collection of a database that is named as a whole adds nothing.
+    ///
+    /// # Errors
+    /// [`NothingLeft`], as far as it can be told without looking at names.
+    pub fn new(
+        included: impl IntoIterator<Item = Item>,
+        excluded: impl IntoIterator<Item = Item>,
+    ) -> Result<Self, NothingLeft> {
+        let (asked, excluded) = (Selection::new(included), Selection::new(excluded));
+        let whole = asked.is_empty() || asked.is_everything();
+        let included = if whole { Selection::default() } else { asked.without(&excluded) };
+        if excluded.is_everything() || !whole && included.is_empty() {
+            return Err(NothingLeft);
+        }
+        Ok(Self { included, excluded })
     }
 
     pub fn target(&self) -> Target {
-        match (self.databases.as_slice(), self.collections.as_slice()) {
-            ([database], []) => Target::Database(database.clone()),
-            ([], [collection]) => Target::Collection(collection.clone()),
-            ([], [first, others @ ..]) if others.iter().all(|other| other.db == first.db) => {
-                Target::Database(first.db.clone())
+        let databases = self.included.databases.iter().map(NamePattern::exact);
+        let mut all = databases.chain(self.included.collections.iter().map(|one| one.db.exact()));
+        let Some(Some(first)) = all.next() else { return Target::Deployment };
+        if !all.all(|other| other == Some(first)) {
+            return Target::Deployment;
+        }
+        match (self.included.databases.as_slice(), self.included.collections.as_slice()) {
+            ([], [CollectionPattern { coll: NamePattern::Exact(coll), .. }]) => {
+                Target::Collection(Namespace::new(first, coll))
             }
-            _ => Target::Deployment,
+            _ => Target::Database(first.to_owned()),
         }
     }
 
-    /// The stage behind `$changeStream`; `None` if the stream holds nothing else.
-    pub fn filter(&self) -> Option<Document> {
-        if self.collections.len() + self.databases.len() < 2 {
-            return None;
-        }
-        let mut branches = Vec::new();
-        if !self.databases.is_empty() {
-            branches.push(doc! { "ns.db": { "$in": &self.databases } });
-        }
-        for (database, collections) in self.by_database() {
-            branches.push(doc! { "ns.db": database, "ns.coll": { "$in": collections } });
-            branches.push(doc! { "ns.db": database, "operationType": "dropDatabase" });
-        }
-        branches.push(doc! { "operationType": "invalidate" });
-        Some(doc! { "$match": { "$or": branches } })
-    }
-
-    /// Whether events of this collection are in scope.
+    /// Whether changes of this collection are read.
     pub fn contains(&self, db: &str, coll: &str) -> bool {
-        let whole = self.databases.is_empty() && self.collections.is_empty();
-        !INTERNAL_DATABASES.contains(&db)
-            && (whole
-                || self.databases.iter().any(|database| database == db)
-                || self.collections.iter().any(|collection| collection.db == db && collection.coll == coll))
+        let internal = INTERNAL_DATABASES.contains(&db) || coll.starts_with(INTERNAL_COLLECTIONS);
+        let included = self.included.is_empty() || self.included.contains(db, coll);
+        !internal && included && !self.excluded.contains(db, coll)
     }
 
-    /// Whether anything of this database is in scope.
+    /// Whether a collection of this database may be in scope: then what happens to the database as a whole is read.
     pub fn touches(&self, db: &str) -> bool {
-        let whole = self.databases.is_empty() && self.collections.is_empty();
-        !INTERNAL_DATABASES.contains(&db)
-            && (whole
-                || self.databases.iter().any(|database| database == db)
-                || self.collections.iter().any(|collection| collection.db == db))
+        let included = self.included.is_empty() || self.included.touches(db);
+        !INTERNAL_DATABASES.contains(&db) && included && !self.excluded.contains_whole(db)
+    }
+
+    /// The name of a collection that could be in scope, for trying things out.
+    pub fn example(&self) -> Namespace {
+        let collection = self.included.collections.first();
+        let db = collection.map(|one| &one.db).or_else(|| self.included.databases.first());
+        Namespace::new(
+            db.map_or_else(|| "db".to_owned(), NamePattern::example),
+            collection.map_or_else(|| "coll".to_owned(), |one| one.coll.example()),
+        )
     }
 
     /// In clear, for the token record.
     pub fn record(&self) -> ScopeRecord {
         ScopeRecord {
-            databases: self.databases.clone(),
-            collections: self.collections.iter().map(ToString::to_string).collect(),
-            excludes: Vec::new(),
+            databases: self.included.databases.iter().map(|database| database.text().to_owned()).collect(),
+            collections: self.included.collections.iter().map(ToString::to_string).collect(),
+            excludes: self.excluded.names().collect(),
         }
-    }
-
-    fn by_database(&self) -> Vec<(&str, Vec<&str>)> {
-        let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
-        for collection in &self.collections {
-            match groups.last_mut() {
-                Some((database, names)) if *database == collection.db => names.push(&collection.coll),
-                _ => groups.push((&collection.db, vec![&collection.coll])),
-            }
-        }
-        groups
     }
 }
 
-/// For people: `deployment`, or the names.
+/// For people: `deployment`, or the names; then what is excluded.
 impl std::fmt::Display for Scope {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.databases.is_empty() && self.collections.is_empty() {
-            return f.write_str("deployment");
+        if self.included.is_empty() {
+            f.write_str("deployment")?;
+        } else {
+            f.write_str(&self.included.names().collect::<Vec<_>>().join(","))?;
         }
-        let databases = self.databases.iter().map(|database| format!("{database}.*"));
-        let names: Vec<String> = databases.chain(self.collections.iter().map(ToString::to_string)).collect();
-        f.write_str(&names.join(","))
+        if !self.excluded.is_empty() {
+            write!(f, " without {}", self.excluded.names().collect::<Vec<_>>().join(","))?;
+        }
+        Ok(())
     }
 }
 
@@ -121,32 +128,57 @@ impl std::fmt::Display for Scope {
 ///
 /// # Errors
 /// What was expected instead.
-pub fn parse_database(text: &str) -> Result<String, Expected> {
-    if INTERNAL_DATABASES.contains(&text) {
-        return Err(Expected::exactly("no internal database (admin, local, config)"));
-    }
-    // MongoDB's own rule for database names, plus the characters that patterns are made of.
-    let refused =
-        |c: char| matches!(c, '/' | '\\' | '.' | ' ' | '"' | '$' | '*' | '<' | '>' | ':' | '|' | '?' | '\0');
-    if text.is_empty() || text.len() > 63 || text.contains(refused) {
-        return Err(Expected::exactly("exact database names, separated by commas"));
-    }
-    Ok(text.to_owned())
+pub fn parse_database(text: &str) -> Result<Item, Expected> {
+    database(text).map(Item::Databases)
 }
 
 /// An item of `MONGO_COLLECTIONS`.
 ///
 /// # Errors
 /// What was expected instead.
-pub fn parse_collection(text: &str) -> Result<Namespace, Expected> {
-    let expected = || Expected::exactly("exact names as database.collection, separated by commas");
-    let (database, collection) = text.split_once('.').ok_or_else(expected)?;
-    let database = parse_database(database)?;
-    let refused = |c: char| matches!(c, '$' | '*' | '?' | '\0');
-    if collection.is_empty() || collection.starts_with("system.") || collection.contains(refused) {
-        return Err(expected());
+pub fn parse_collection(text: &str) -> Result<Item, Expected> {
+    let (db, coll) = text.split_once('.').ok_or(Expected::AsDeclared)?;
+    let db = database(db)?;
+    if coll.starts_with(INTERNAL_COLLECTIONS) {
+        return Err(Expected::exactly("no internal collection (system.…)"));
     }
-    Ok(Namespace::new(database, collection))
+    Ok(Item::Collections(CollectionPattern { db, coll: collection_name(coll)? }))
+}
+
+/// An item of `MONGO_EXCLUDE`. What is internal is never read: excluding it is superfluous, not wrong.
+///
+/// # Errors
+/// What was expected instead.
+pub fn parse_exclude(text: &str) -> Result<Item, Expected> {
+    match text.split_once('.') {
+        None => Ok(Item::Databases(database_name(text)?)),
+        Some((db, coll)) => {
+            Ok(Item::Collections(CollectionPattern { db: database_name(db)?, coll: collection_name(coll)? }))
+        }
+    }
+}
+
+fn database(text: &str) -> Result<NamePattern, Expected> {
+    if INTERNAL_DATABASES.contains(&text) {
+        return Err(Expected::exactly("no internal database (admin, local, config)"));
+    }
+    database_name(text)
+}
+
+/// MongoDB's own rule for database names.
+fn database_name(text: &str) -> Result<NamePattern, Expected> {
+    let refused = |c: char| matches!(c, '/' | '\\' | '.' | ' ' | '"' | '$' | '<' | '>' | ':' | '|' | '\0');
+    if text.is_empty() || text.len() > 63 || text.contains(refused) {
+        return Err(Expected::AsDeclared);
+    }
+    Ok(NamePattern::new(text))
+}
+
+fn collection_name(text: &str) -> Result<NamePattern, Expected> {
+    if text.is_empty() || text.contains(['$', '\0']) {
+        return Err(Expected::AsDeclared);
+    }
+    Ok(NamePattern::new(text))
 }
 
 #[cfg(test)]
@@ -155,45 +187,107 @@ mod tests {
 
     use super::*;
 
-    fn scope(databases: &[&str], collections: &[&str]) -> Scope {
-        Scope::new(
-            databases.iter().map(|name| parse_database(name).unwrap()).collect(),
-            collections.iter().map(|name| parse_collection(name).unwrap()).collect(),
-        )
+    fn items(list: &str, parse: fn(&str) -> Result<Item, Expected>) -> Vec<Item> {
+        list.split(',').filter(|text| !text.is_empty()).map(|text| parse(text).unwrap()).collect()
+    }
+
+    /// As the three settings give it.
+    fn read(databases: &str, collections: &str, excludes: &str) -> Result<Scope, NothingLeft> {
+        let included = [items(databases, parse_database), items(collections, parse_collection)].concat();
+        Scope::new(included, items(excludes, parse_exclude))
+    }
+
+    pub(super) fn scope(databases: &str, collections: &str, excludes: &str) -> Scope {
+        read(databases, collections, excludes).unwrap()
     }
 
     #[test]
     fn the_narrowest_stream_is_opened() {
-        assert_eq!(scope(&[], &[]).target(), Target::Deployment);
-        assert_eq!(scope(&["shop"], &[]).target(), Target::Database("shop".to_owned()));
-        assert_eq!(scope(&[], &["shop.a.b"]).target(), Target::Collection(Namespace::new("shop", "a.b")));
-        assert_eq!(scope(&[], &["shop.a", "shop.b"]).target(), Target::Database("shop".to_owned()));
-        assert_eq!(scope(&["shop"], &["shop.a"]).target(), Target::Database("shop".to_owned()));
-        assert_eq!(scope(&["shop", "crm"], &[]).target(), Target::Deployment);
-        assert_eq!(scope(&[], &["shop.a", "crm.b"]).target(), Target::Deployment);
+        let target = |databases, collections| scope(databases, collections, "").target();
+        let shop = || Target::Database("shop".to_owned());
+        assert_eq!(target("", ""), Target::Deployment);
+        assert_eq!(target("*", "shop.a"), Target::Deployment);
+        assert_eq!(target("shop", ""), shop());
+        assert_eq!(target("", "shop.*"), shop());
+        assert_eq!(target("", "shop.a.b"), Target::Collection(Namespace::new("shop", "a.b")));
+        assert_eq!(target("", "shop.a,shop.b"), shop());
+        assert_eq!(target("", "shop.a*"), shop());
+        assert_eq!(target("shop", "shop.a"), shop());
+        assert_eq!(target("shop,crm", ""), Target::Deployment);
+        assert_eq!(target("", "shop.a,crm.b"), Target::Deployment);
+        assert_eq!(target("sh*p", ""), Target::Deployment);
+        assert_eq!(target("", "*.a"), Target::Deployment);
+        let left = scope("", "shop.a,shop.b", "shop.b,crm");
+        assert_eq!(left.target(), Target::Collection(Namespace::new("shop", "a")));
     }
 
     #[test]
-    fn the_filter_lets_ends_through() {
-        assert_eq!(scope(&["shop"], &[]).filter(), None);
-        assert_eq!(scope(&[], &["shop.a"]).filter(), None);
-        let filter = scope(&["crm"], &["shop.a", "shop.b"]).filter().unwrap();
-        let expected = doc! { "$match": { "$or": [
-            { "ns.db": { "$in": ["crm"] } },
-            { "ns.db": "shop", "ns.coll": { "$in": ["a", "b"] } },
-            { "ns.db": "shop", "operationType": "dropDatabase" },
-            { "operationType": "invalidate" },
-        ] } };
-        assert_eq!(filter, expected);
+    fn a_scope_contains_what_is_included_and_not_excluded() {
+        let scope = scope("crm,eu_*", "shop.or*,shop.a.b,*.audit", "crm.tmp_?,eu_x,*.or_old");
+        for (db, coll) in [
+            ("crm", "a"),
+            ("crm", "tmp_"),
+            ("eu_de", "x"),
+            ("shop", "orders"),
+            ("shop", "a.b"),
+            ("hr", "audit"),
+        ] {
+            assert!(scope.contains(db, coll), "{db}.{coll}");
+        }
+        for (db, coll) in [
+            ("crm", "tmp_1"),
+            ("eu_x", "audit"),
+            ("eu", "x"),
+            ("shop", "a"),
+            ("shop", "or_old"),
+            ("hr", "audits"),
+            ("crm", "system.views"),
+            ("admin", "audit"),
+        ] {
+            assert!(!scope.contains(db, coll), "{db}.{coll}");
+        }
+        assert!(
+            scope.touches("crm") && scope.touches("hr") && !scope.touches("eu_x") && !scope.touches("local")
+        );
     }
 
     #[test]
-    fn names_are_exact_and_not_internal() {
-        for name in ["admin", "a.b", "shop*", "", "a b"] {
+    fn excludes_that_leave_nothing_are_refused() {
+        for (databases, collections, excludes) in [
+            ("", "", "*"),
+            ("", "", "*.*"),
+            ("shop", "", "shop"),
+            ("", "shop.a,crm.b", "shop,crm.?"),
+            ("", "s*.a", "s*.a*"),
+        ] {
+            let left = read(databases, collections, excludes);
+            assert_eq!(left, Err(NothingLeft), "{databases} {collections} {excludes}");
+        }
+        // Two different patterns are not held against each other.
+        assert!(read("", "s?.a", "s*.a").is_ok());
+    }
+
+    /// It stands in the fingerprint, where two scopes must not look alike.
+    #[test]
+    fn a_scope_says_what_it_is() {
+        assert_eq!(scope("", "", "").to_string(), "deployment");
+        assert_eq!(scope("b,a", "b.x,c.y", "").to_string(), "a.*,b.*,c.y");
+        assert_eq!(scope("", "", "crm,shop.tmp*").to_string(), "deployment without crm.*,shop.tmp*");
+        let record = scope("a", "c.y*", "a.t,d").record();
+        assert_eq!((record.databases, record.collections), (vec!["a".to_owned()], vec!["c.y*".to_owned()]));
+        assert_eq!(record.excludes, ["d.*", "a.t"]);
+    }
+
+    #[test]
+    fn names_are_neither_impossible_nor_internal() {
+        for name in ["admin", "a.b", "", "a b", "a$"] {
             assert!(parse_database(name).is_err(), "{name}");
         }
-        for name in ["shop", "shop.", ".a", "local.a", "shop.or*", "shop.system.views"] {
+        for name in ["shop", "shop.", ".a", "local.a", "shop.a$", "shop.system.views"] {
             assert!(parse_collection(name).is_err(), "{name}");
+        }
+        for name in ["admin", "shop.system.views", "*.tmp", "sh?p"] {
+            assert!(parse_exclude(name).is_ok(), "{name}");
         }
     }
 }

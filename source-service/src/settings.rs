@@ -3,7 +3,7 @@
 mod commands;
 mod table;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use bson::{Bson, Document};
 use bytesize::ByteSize;
@@ -19,15 +19,21 @@ use shared::{
 pub use self::commands::{StreamMonitorSettings, TokenShowSettings, TopicMonitorSettings};
 use self::table::{
     ADMIN_ADDR, BROKER_CHECK, FULL_DOCUMENT, FULL_DOCUMENT_BEFORE, JSON_DIALECT, KEY_FORMAT,
-    MONGO_COLLECTIONS, MONGO_DATABASES, MONGO_URI, OLD_NAMES, SNAPSHOT_FILTER_FILE, SNAPSHOT_PARALLELISM,
-    SNAPSHOT_RATE, SOURCE_ID, START_FROM, TABLE, TOKEN_INTERVAL, TOPIC_MAX_MESSAGE_BYTES, TOPIC_MIN_ISR,
-    TOPIC_PARTITIONS, TOPIC_REPLICATION, TOPIC_RETENTION, TRANSACTION_TIMEOUT,
+    MONGO_COLLECTIONS, MONGO_DATABASES, MONGO_EXCLUDE, MONGO_URI, OLD_NAMES, OPERATIONS, PIPELINE_FILE,
+    SNAPSHOT_FILTER_FILE, SNAPSHOT_PARALLELISM, SNAPSHOT_RATE, SOURCE_ID, START_FROM, TABLE, TOKEN_INTERVAL,
+    TOPIC_MAX_MESSAGE_BYTES, TOPIC_MIN_ISR, TOPIC_PARTITIONS, TOPIC_REPLICATION, TOPIC_RETENTION,
+    TRANSACTION_TIMEOUT,
 };
 use crate::{
     change_stream::{FullDocument, FullDocumentBefore, StreamOptions},
     envelope::{JsonDialect, KeyFormat},
+    pipeline::Pipeline,
     pump::SnapshotSettings,
-    scope::{Scope, parse_collection, parse_database},
+    scope::{
+        Scope,
+        operations::{Operations, parse_operation},
+        parse_collection, parse_database, parse_exclude,
+    },
     start_from::StartFrom,
     topics::TopicSettings,
 };
@@ -97,6 +103,14 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
     let stream = read_stream(reader);
     let source_id = read_source_id(reader);
     let start_from = reader.parsed(&START_FROM, StartFrom::parse);
+    if let (Some(StartFrom::Snapshot), Some(StreamOptions { pipeline: Some(_), .. })) = (&start_from, &stream)
+    {
+        // Its stages are the stream's: the rows of a snapshot would pass them by.
+        reader.refuse(
+            &START_FROM,
+            "now, timestamp:… or token:… together with PIPELINE_FILE; rows of a snapshot do not pass it",
+        );
+    }
     let snapshot = read_snapshot(reader);
     let key_format = read_key_format(reader);
     let dialect = read_dialect(reader);
@@ -147,12 +161,11 @@ fn read_filters(path: &str) -> Result<BTreeMap<String, Document>, Expected> {
     let json: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).map_err(|error| {
         Expected::exactly(format!("a file with one JSON object; at line {} it is not", error.line()))
     })?;
-    let filters = json.into_iter().map(|(name, filter)| {
-        let collection = parse_collection(&name)?;
-        match Bson::try_from(filter) {
-            Ok(Bson::Document(filter)) => Ok((collection.to_string(), filter)),
-            _ => Err(Expected::exactly(format!("a query in Extended JSON for {name}, which is an object"))),
-        }
+    let filters = json.into_iter().map(|(name, filter)| match Bson::try_from(filter) {
+        Ok(Bson::Document(filter)) if name.contains('.') => Ok((name, filter)),
+        _ => Err(Expected::exactly(format!(
+            "for {name}, a query in Extended JSON, which is an object, under db.coll"
+        ))),
     });
     filters.collect()
 }
@@ -167,10 +180,37 @@ fn read_mongo_uri(reader: &mut Reader) -> Option<Secret> {
 fn read_stream(reader: &mut Reader) -> Option<StreamOptions> {
     let databases = reader.list(&MONGO_DATABASES, parse_database);
     let collections = reader.list(&MONGO_COLLECTIONS, parse_collection);
+    let excludes = reader.list(&MONGO_EXCLUDE, parse_exclude);
+    let scope = databases.zip(collections).zip(excludes).and_then(|((databases, collections), excludes)| {
+        let scope = Scope::new(databases.into_iter().chain(collections), excludes);
+        scope.map_err(|error| reader.refuse(&MONGO_EXCLUDE, format!("to leave something, but {error}"))).ok()
+    });
+    let operations = reader.parsed(&OPERATIONS, |text| {
+        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let wanted = names.map(parse_operation).collect::<Result<Vec<_>, _>>()?;
+        if wanted.is_empty() { Err(Expected::AsDeclared) } else { Ok(Operations::only(&wanted)) }
+    });
+    let pipeline = if reader.is_given(&PIPELINE_FILE) {
+        let read = |path: &str| {
+            Pipeline::read(Path::new(path)).map_err(|error| Expected::exactly(error.to_string()))
+        };
+        reader.parsed(&PIPELINE_FILE, read).map(Some)
+    } else {
+        Some(None)
+    };
     let full_document: Option<FullDocument> = reader.choice(&FULL_DOCUMENT);
     let full_document_before: Option<FullDocumentBefore> = reader.choice(&FULL_DOCUMENT_BEFORE);
+    if let (Some(Some(pipeline)), Some(operations), Some(full_document)) =
+        (&pipeline, &operations, full_document)
+    {
+        for warning in pipeline.warnings(operations, full_document != FullDocument::Default) {
+            reader.warn(format!("PIPELINE_FILE: {warning}"));
+        }
+    }
     Some(StreamOptions {
-        scope: Scope::new(databases?, collections?),
+        scope: scope?,
+        operations: operations?,
+        pipeline: pipeline?,
         full_document: full_document?,
         full_document_before: full_document_before?,
     })

@@ -63,6 +63,8 @@ const NO_OPTION: &str = "this server does not know an option of the stream: FULL
 const NO_IMAGE: &str = "a required image of a document is missing: turn changeStreamPreAndPostImages on for every collection in scope, \
      or set FULL_DOCUMENT and FULL_DOCUMENT_BEFORE to whenAvailable";
 const ID_ALTERED: &str = "the pipeline alters _id, which is the resume token: let _id through as it is";
+const STAGE_FAILED: &str = "a stage of PIPELINE_FILE fails on an event, or cannot be run at all: nothing was skipped, and the stream waits there. \
+     Change the stage so that it takes every event (a $match before it, $ifNull, $convert with onError) and start again";
 const BAD_URI: &str = "MONGO_URI cannot be used";
 
 /// Judges an error of the driver.
@@ -87,8 +89,10 @@ fn by_code(code: i32, message: &str, resumable: bool, phase: Phase) -> Verdict {
         (286, _) => Verdict::Stop(PositionLost, POSITION_LOST),
         // A fatal error of the stream. One cause can be told by its text: a pipeline that changed the token. A token of another scope never
         // gets here: recovery opens at its time instead.
-        (280, _) if message.contains("_id field") => Verdict::Stop(Configuration, ID_ALTERED),
+        (280, _) if message.contains(ID_FIELD) => Verdict::Stop(Configuration, ID_ALTERED),
         (280, _) => Verdict::Stop(PositionLost, POSITION_LOST),
+        // ConversionFailure: only an expression converts, and only a pipeline has one.
+        (241, _) => Verdict::Stop(Configuration, STAGE_FAILED),
         // A token that cannot be decoded, or the wrong kind of resume: only when opening is the token meant.
         (260 | 50811 | 50795 | 15, Phase::Opening) => Verdict::Stop(PositionLost, POSITION_LOST),
         (13 | 18 | 8000, _) => Verdict::Stop(NotAllowed, NOT_ALLOWED),
@@ -117,12 +121,40 @@ pub fn stop_text(advice: &str, error: &Error, position: &str) -> String {
     format!("{advice}. Position: {position}. MongoDB says: {}", short(error))
 }
 
-/// An error of the driver in one line of bounded length.
+/// Whether waiting is all that this error asks for: somebody is away, or the primary moves.
+pub fn is_passing(error: &Error) -> bool {
+    matches!(
+        classify(error, Phase::Opening),
+        Verdict::Reopen(Cause::Network | Cause::Election | Cause::CursorGone)
+    )
+}
+
+/// An option of the stage that this server does not know.
+pub fn is_unknown_option(error: &Error) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::Command(command) if command.code == 40415)
+}
+
+/// The code of an error that the user's pipeline may have raised by what it found in an event. Such an error repeats itself.
+pub fn code_of_a_stage(error: &Error) -> Option<i32> {
+    match error.kind.as_ref() {
+        ErrorKind::Command(command) if is_of_a_stage(command.code, &command.code_name) => Some(command.code),
+        _ => None,
+    }
+}
+
+/// The verdict on an error of [`code_of_a_stage`] that has repeated itself.
+pub const REPEATED: Verdict = Verdict::Stop(ExitCode::Configuration, STAGE_FAILED);
+
+/// BadValue, FailedToParse, TypeMismatch, PathNotViable, ConversionFailure; and the assertions without a name, of which nearly every
+/// expression has some.
+fn is_of_a_stage(code: i32, name: &str) -> bool {
+    matches!(code, 2 | 9 | 14 | 28 | 241) || name.starts_with("Location")
+}
+
+/// An error of the driver in one line of bounded length, without any document.
 pub fn short(error: &Error) -> String {
     let text = match error.kind.as_ref() {
-        ErrorKind::Command(command) => {
-            format!("{} ({}): {}", command.code_name, command.code, command.message)
-        }
+        ErrorKind::Command(command) => server_text(command.code, &command.code_name, &command.message),
         kind => kind.to_string(),
     };
     let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect();
@@ -131,6 +163,22 @@ pub fn short(error: &Error) -> String {
     }
     line
 }
+
+/// A stage that fails while it runs quotes values, some of them the whole event, and so does an altered `_id`.
+fn server_text(code: i32, name: &str, message: &str) -> String {
+    let quotes = is_of_a_stage(code, name) && message.contains(RUNNING) || message.contains(ID_FIELD);
+    if quotes {
+        format!("{name} ({code}); the rest is left out, because it may quote documents")
+    } else {
+        format!("{name} ({code}): {message}")
+    }
+}
+
+/// In what the server says of a pipeline that was taken and failed on an event ("PlanExecutor error during aggregation" at the opening,
+/// "Executor error during getMore" later).
+const RUNNING: &str = "Executor error";
+/// In what it says of a pipeline that altered `_id`.
+const ID_FIELD: &str = "_id field";
 
 /// How long the server may stay silent before the stream counts as down: it answers every second when all is well.
 pub const SILENCE_UNTIL_DOWN: Duration = Duration::from_secs(10);
@@ -166,6 +214,13 @@ mod tests {
             (47, "", Streaming, stop(Configuration)),
             (40415, "", Opening, stop(Configuration)),
             (40324, "", Opening, stop(Configuration)),
+            (20, "$limit is not permitted in a $changeStream pipeline", Opening, stop(Configuration)),
+            (40218, "", Opening, stop(Configuration)),
+            (241, "Unsupported conversion from object to string", Opening, stop(Configuration)),
+            (241, "", Streaming, stop(Configuration)),
+            // A stage may have raised these; the reader sees whether they repeat themselves.
+            (17124, "The argument to $size must be an array", Streaming, None),
+            (2, "can't $divide by zero", Streaming, None),
             (43, "", Streaming, None),
             (237, "", Streaming, None),
             (50, "", Streaming, None),
@@ -185,5 +240,34 @@ mod tests {
             };
             assert_eq!(found, *expected, "code {code} while {phase:?}");
         }
+    }
+    /// Texts of MongoDB 6.0.5.
+    #[test]
+    fn what_quotes_documents_is_left_out() {
+        let opening = "PlanExecutor error during aggregation :: caused by ::";
+        let streaming = "Executor error during getMore :: caused by ::";
+        for (code, name, message) in [
+            (241, "ConversionFailure", "Failed to parse number 'geheim' in $convert with no onError value"),
+            (
+                40228,
+                "Location40228",
+                "'replacement document' must evaluate to an object. Input document: {v: 'geheim'}",
+            ),
+            (
+                280,
+                "ChangeStreamFatalError",
+                "Encountered an event whose _id field … Expected: geheim but found: {}",
+            ),
+        ] {
+            for running in [opening, streaming] {
+                let text = server_text(code, name, &format!("{running} {message}"));
+                assert!(!text.contains("geheim") && text.contains(name), "{text}");
+            }
+        }
+        let lost = format!("{streaming} Resume of change stream was not possible");
+        assert!(server_text(286, "ChangeStreamHistoryLost", &lost).contains("not possible"));
+        assert!(
+            server_text(168, "InvalidPipelineOperator", "Unrecognized expression '$bar'").contains("'$bar'")
+        );
     }
 }

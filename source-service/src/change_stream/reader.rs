@@ -17,7 +17,8 @@ use tokio::sync::{mpsc, watch};
 use super::{Epoch, FIRST_CONTACT_LIMIT, Open, Reply, StreamEvent, StreamOptions, unreachable_at_start};
 use crate::{
     metrics::StreamMetrics,
-    scope::Target,
+    pipeline::Pipeline,
+    scope::{Target, filter},
     status::Status,
     stream_error::{self, Cause, Phase, SILENCE_UNTIL_DOWN, Verdict},
     token_record::{Position, ResumeToken},
@@ -49,6 +50,10 @@ pub(super) struct Reader {
     events: mpsc::Sender<StreamEvent>,
     /// Whether a stream was ever open: until then a server that is away may also be one that was never there.
     reached: bool,
+    /// Whether the server is asked for what happens to collections beyond drop and rename. Not every one can be (6.0 and later).
+    expanded: bool,
+    /// The last error that a stage of the user's may have raised, and where.
+    failed: Option<(i32, Position)>,
 }
 
 impl Reader {
@@ -59,7 +64,7 @@ impl Reader {
         metrics: StreamMetrics,
         events: mpsc::Sender<StreamEvent>,
     ) -> Self {
-        Self { client, options, status, metrics, events, reached: false }
+        Self { client, options, status, metrics, events, reached: false, expanded: true, failed: None }
     }
 
     pub(super) async fn run(mut self, mut commands: watch::Receiver<Option<Open>>) {
@@ -138,7 +143,10 @@ impl Reader {
                 NextReply::Batch(batch) => batch,
                 NextReply::End => return Ended::Closed,
                 NextReply::Silent => return Ended::Broken(Cause::Network, "MongoDB is silent".to_owned()),
-                NextReply::Failed(error) => return self.judge(&error, Phase::Streaming, &open.position),
+                NextReply::Failed(error) => {
+                    drop(room);
+                    return self.judge(&error, Phase::Streaming, &open.position);
+                }
             };
             let Some(token) = token_of(&batch) else {
                 let text = "a reply of the change stream has no usable resume token";
@@ -179,13 +187,27 @@ impl Reader {
         }
     }
 
-    fn judge(&self, error: &mongodb::error::Error, phase: Phase, position: &Position) -> Ended {
-        match stream_error::classify(error, phase) {
+    fn judge(&mut self, error: &mongodb::error::Error, phase: Phase, position: &Position) -> Ended {
+        let mut verdict = stream_error::classify(error, phase);
+        if verdict == Verdict::Reopen(Cause::Server) && self.repeats_itself(error, position) {
+            verdict = stream_error::REPEATED;
+        }
+        match verdict {
             Verdict::Reopen(cause) => Ended::Broken(cause, stream_error::short(error)),
             Verdict::Stop(code, advice) => {
                 Ended::Stopped(Stop::new(code, stream_error::stop_text(advice, error, &describe(position))))
             }
         }
+    }
+
+    /// Whether a stage of the user's fails for the second time at the same place: it will again. Most of its errors have codes that
+    /// say nothing else about them.
+    fn repeats_itself(&mut self, error: &mongodb::error::Error, position: &Position) -> bool {
+        let code = stream_error::code_of_a_stage(error).filter(|_| self.options.pipeline.is_some());
+        let failed = code.map(|code| (code, position.clone()));
+        let repeated = failed.is_some() && failed == self.failed;
+        self.failed = failed;
+        repeated
     }
 
     async fn report_stop(&self, epoch: Epoch, stop: Stop) {
@@ -198,9 +220,26 @@ impl Reader {
         &mut self,
         position: &Position,
     ) -> mongodb::error::Result<RawBatchCursor> {
+        match self.aggregate(position).await {
+            Err(error) if self.expanded && stream_error::is_unknown_option(&error) => {
+                // It may be another option; then it is said again.
+                self.expanded = false;
+                let cursor = self.aggregate(position).await?;
+                tracing::warn!(
+                    "this server does not report creates, changes of indexes and the like (MongoDB 6.0 does): atlas.control has drops and renames only"
+                );
+                Ok(cursor)
+            }
+            opened => opened,
+        }
+    }
+
+    async fn aggregate(&self, position: &Position) -> mongodb::error::Result<RawBatchCursor> {
         let target = self.options.scope.target();
-        let mut pipeline = vec![doc! { "$changeStream": stage(&self.options, &target, position)? }];
-        pipeline.extend(self.options.scope.filter());
+        let mut pipeline =
+            vec![doc! { "$changeStream": stage(&self.options, &target, position, self.expanded)? }];
+        pipeline.extend(filter::stage(&self.options.scope, &self.options.operations));
+        pipeline.extend(self.options.pipeline.iter().flat_map(Pipeline::stages).cloned());
         match target {
             Target::Deployment => {
                 let database = self.client.database("admin");
@@ -240,10 +279,18 @@ enum NextReply {
     Failed(mongodb::error::Error),
 }
 
-fn stage(options: &StreamOptions, target: &Target, position: &Position) -> mongodb::error::Result<Document> {
+fn stage(
+    options: &StreamOptions,
+    target: &Target,
+    position: &Position,
+    expanded: bool,
+) -> mongodb::error::Result<Document> {
     let mut stage = Document::new();
     if *target == Target::Deployment {
         stage.insert("allChangesForCluster", true);
+    }
+    if expanded {
+        stage.insert("showExpandedEvents", true);
     }
     // Not asking for what is the default keeps the stage understood by old servers.
     if let Some(mode) = options.full_document.mode() {
@@ -294,12 +341,14 @@ mod tests {
     use super::*;
     use crate::{
         change_stream::{FullDocument, FullDocumentBefore},
-        scope::Scope,
+        scope::{Scope, operations::Operations},
     };
 
     fn options(scope: Scope) -> StreamOptions {
         StreamOptions {
             scope,
+            operations: Operations::default(),
+            pipeline: None,
             full_document: FullDocument::UpdateLookup,
             full_document_before: FullDocumentBefore::WhenAvailable,
         }
@@ -308,9 +357,11 @@ mod tests {
     #[test]
     fn a_stream_always_goes_on_with_start_after() {
         let token = ResumeToken::new(&rawdoc! { "_data": "8266C1F3A4000000032B0229296E04" }).unwrap();
-        let stage = stage(&options(Scope::default()), &Target::Deployment, &Position::After(token)).unwrap();
+        let stage =
+            stage(&options(Scope::default()), &Target::Deployment, &Position::After(token), true).unwrap();
         let expected = doc! {
             "allChangesForCluster": true,
+            "showExpandedEvents": true,
             "fullDocument": "updateLookup",
             "fullDocumentBeforeChange": "whenAvailable",
             "startAfter": { "_data": "8266C1F3A4000000032B0229296E04" },
@@ -321,12 +372,12 @@ mod tests {
     #[test]
     fn a_first_start_opens_at_a_time() {
         let position = Position::Time(ClusterTime::new(7, 2));
-        let stage =
-            stage(&options(Scope::default()), &Target::Database("shop".to_owned()), &position).unwrap();
+        let stage = stage(&options(Scope::default()), &Target::Database("shop".to_owned()), &position, false)
+            .unwrap();
         assert_eq!(
             stage.get("startAtOperationTime"),
             Some(&Bson::Timestamp(bson::Timestamp { time: 7, increment: 2 }))
         );
-        assert_eq!(stage.get("allChangesForCluster"), None);
+        assert_eq!((stage.get("allChangesForCluster"), stage.get("showExpandedEvents")), (None, None));
     }
 }

@@ -26,15 +26,36 @@ pub(super) const MONGO_URI: Setting = Setting {
 pub(super) const MONGO_DATABASES: Setting = Setting::public(
     "MONGO_DATABASES",
     None,
-    "exact database names, separated by commas",
+    "names of databases, with * and ? as wildcards, separated by commas",
     "Databases to read whole; the whole deployment if neither this nor MONGO_COLLECTIONS is set.",
     MONGODB,
 );
 pub(super) const MONGO_COLLECTIONS: Setting = Setting::public(
     "MONGO_COLLECTIONS",
     None,
-    "exact names as database.collection, separated by commas",
+    "names as database.collection, with * and ? as wildcards, separated by commas",
     "Collections to read, beside those of MONGO_DATABASES.",
+    MONGODB,
+);
+pub(super) const MONGO_EXCLUDE: Setting = Setting::public(
+    "MONGO_EXCLUDE",
+    None,
+    "names as database or database.collection, with * and ? as wildcards, separated by commas",
+    "Databases and collections that are not read, whatever else says so.",
+    MONGODB,
+);
+pub(super) const OPERATIONS: Setting = Setting::public(
+    "OPERATIONS",
+    Some("insert,update,replace,delete"),
+    "some of insert, update, replace and delete, separated by commas",
+    "Changes of documents to publish. Drops, renames and the like always are.",
+    MONGODB,
+);
+pub(super) const PIPELINE_FILE: Setting = Setting::public(
+    "PIPELINE_FILE",
+    None,
+    "a file with a JSON array of stages",
+    "Stages that filter, narrow or add to events on the server; see docs/scope-and-filter.md.",
     MONGODB,
 );
 pub(super) const FULL_DOCUMENT: Setting = Setting::public(
@@ -165,6 +186,9 @@ pub(super) const TABLE: Table = &[
     &MONGO_URI,
     &MONGO_DATABASES,
     &MONGO_COLLECTIONS,
+    &MONGO_EXCLUDE,
+    &OPERATIONS,
+    &PIPELINE_FILE,
     &FULL_DOCUMENT,
     &FULL_DOCUMENT_BEFORE,
     &SOURCE_ID,
@@ -208,9 +232,6 @@ pub(super) const OLD_NAMES: &[OldName] = &[
         name: "RESUME_TOKEN_PATH",
         answer: Answer::Replaced("nothing: the position lies in Kafka, beside the events"),
     },
-    OldName::not_yet("MONGO_EXCLUDE"),
-    OldName::not_yet("OPERATIONS"),
-    OldName::not_yet("PIPELINE_FILE"),
     OldName::not_yet("ON_POSITION_LOST"),
     OldName::not_yet("COMMIT_INTERVAL"),
     OldName::not_yet("VALUE_FORMAT"),

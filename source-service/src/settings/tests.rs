@@ -49,6 +49,87 @@ fn every_mistake_comes_at_once_and_no_secret() {
     assert!(!text.contains("secret"), "{text}");
 }
 
+#[test]
+fn what_is_read_is_all_said_or_all_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pipeline.json");
+    let path = file.display().to_string();
+    std::fs::write(&file, r#"[{"$match": {"fullDocument.open": true}}, {"$set": {"at": "$$NOW"}}]"#).unwrap();
+    let given = [
+        ("MONGO_DATABASES", "crm, eu_*"),
+        ("MONGO_COLLECTIONS", "shop.or*"),
+        ("MONGO_EXCLUDE", "*.tmp,crm.audit"),
+        ("OPERATIONS", "delete,insert"),
+        ("PIPELINE_FILE", path.as_str()),
+    ];
+    let (settings, effective) = SourceSettings::read(sources(&[&LEAST[..], &given].concat())).unwrap();
+    let stream = &settings.stream;
+    assert_eq!(stream.scope.to_string(), "crm.*,eu_*.*,shop.or* without crm.audit,*.tmp");
+    assert_eq!(stream.operations.to_string(), "insert,delete");
+    assert_eq!(stream.pipeline.as_ref().map(|pipeline| pipeline.stages().len()), Some(2));
+    let warnings = effective.warnings.join("\n");
+    assert!(
+        warnings.contains("PIPELINE_FILE: stage 1 ($match) asks for fullDocument.open, which a delete"),
+        "{warnings}"
+    );
+    assert!(warnings.contains("PIPELINE_FILE: stage 2 ($set) uses $$NOW"), "{warnings}");
+
+    std::fs::write(&file, r#"[{"$limit": 1}, {"$unset": "_id"}]"#).unwrap();
+    let mistaken = [
+        ("MONGO_DATABASES", "a b"),
+        ("MONGO_COLLECTIONS", "shop"),
+        ("MONGO_EXCLUDE", "*.a$"),
+        ("OPERATIONS", "insert,drop"),
+        ("PIPELINE_FILE", path.as_str()),
+    ];
+    let error = SourceSettings::read(sources(&[&LEAST[..], &mistaken].concat())).unwrap_err().to_string();
+    for (name, _) in mistaken {
+        assert!(error.contains(&format!("\n{name}=")), "{name} is missing in {error}");
+    }
+    assert!(
+        error.contains("stage 1 ($limit) is none of") && error.contains("stage 2 ($unset) drops _id"),
+        "{error}"
+    );
+
+    let nothing = [("MONGO_DATABASES", "shop"), ("MONGO_EXCLUDE", "shop,crm")];
+    let error = SourceSettings::read(sources(&[&LEAST[..], &nothing].concat())).unwrap_err().to_string();
+    assert!(error.contains("MONGO_EXCLUDE=\"shop,crm\": expected to leave something"), "{error}");
+}
+
+/// A token of another stream may not resume this one.
+#[test]
+fn whatever_decides_which_events_there_are_is_in_the_fingerprint() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipeline = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.display().to_string()
+    };
+    let (one, same, other) = (
+        pipeline("one", r#"[{"$set":{"a":1}}]"#),
+        pipeline("same", r#" [ {"$set": {"a": 1}} ] "#),
+        pipeline("other", r#"[{"$set":{"a":2}}]"#),
+    );
+    let of = |given: &[(&str, &str)]| {
+        let (settings, _) = SourceSettings::read(sources(&[&LEAST[..], given].concat())).unwrap();
+        settings.stream.fingerprint()
+    };
+    let streams = [
+        of(&[]),
+        of(&[("MONGO_DATABASES", "shop")]),
+        of(&[("MONGO_EXCLUDE", "shop")]),
+        of(&[("OPERATIONS", "insert")]),
+        of(&[("PIPELINE_FILE", &one)]),
+        of(&[("PIPELINE_FILE", &other)]),
+        of(&[("FULL_DOCUMENT", "default")]),
+        of(&[("FULL_DOCUMENT_BEFORE", "off")]),
+    ];
+    let different: std::collections::BTreeSet<&String> = streams.iter().collect();
+    assert_eq!(different.len(), streams.len());
+    assert_eq!(of(&[("PIPELINE_FILE", &one)]), of(&[("PIPELINE_FILE", &same)]));
+    assert_eq!(of(&[]), of(&[("MONGO_DATABASES", "*"), ("OPERATIONS", "delete,insert,replace,update")]));
+}
+
 const PLANTED: &str = "geheim";
 
 /// Valid and invalid values; each holds the secret where one can be by intent or by mistake.
@@ -88,10 +169,10 @@ fn names_of_other_scripts_and_of_later_versions_are_answered() {
     let old = [("MONGO_DB", "shop"), ("MONGO_FULL_DOC", "required"), ("RESUME_TOKEN_PATH", "/token")];
     let (settings, effective) = SourceSettings::read(sources(&[&LEAST[..], &old].concat())).unwrap();
     assert_eq!(settings.stream.full_document, FullDocument::Required);
-    assert_eq!(settings.stream.scope, Scope::new(vec!["shop".to_owned()], Vec::new()));
+    assert_eq!(settings.stream.scope.to_string(), "shop.*");
     assert_eq!(effective.warnings.len(), 3, "{:?}", effective.warnings);
     let refused: Vec<_> = OLD_NAMES.iter().filter(|old| matches!(old.answer, Answer::Refused(_))).collect();
-    assert_eq!(refused.len(), 12);
+    assert_eq!(refused.len(), 9);
     for old in refused {
         let error = SourceSettings::read(sources(&[&LEAST[..], &[(old.name, "x")]].concat())).unwrap_err();
         assert!(error.to_string().contains(&format!("\n{}=\"x\": expected ", old.name)), "{error}");

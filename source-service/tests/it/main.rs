@@ -5,11 +5,14 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod definitions;
 mod idle;
 mod monitor;
+mod pipeline;
 mod recovery;
 mod recovery_reads;
 mod rights;
+mod scope;
 mod snapshot;
 mod stage;
 mod start;

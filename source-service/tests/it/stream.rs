@@ -16,9 +16,9 @@ async fn the_stream_goes_on_behind_an_invalidate() -> Result<()> {
     stage.insert("shop.orders", 50..55).await?;
     let records = stage.records("atlas.shop.orders", 15).await?;
     assert_eq!((records.len(), repeated(&records).len()), (15, 0));
-    let control = stage.records("atlas.control", 4).await?;
+    let control = stage.records("atlas.control", 7).await?;
     let operations: Vec<&str> = control.iter().filter_map(|record| record.header("operation-type")).collect();
-    assert_eq!(operations, ["drop", "invalidate", "drop", "invalidate"]);
+    assert_eq!(operations, ["create", "drop", "invalidate", "create", "drop", "invalidate", "create"]);
     source.stop(LIMIT).await?;
 
     let mut source = stage.started(stage.environment().set("MONGO_COLLECTIONS", "shop.orders")).await?;
