@@ -42,7 +42,7 @@ impl Stage {
         shop.collection::<Document>("items").drop().await?;
         self.records("atlas.shop.orders", 7).await?;
         self.records("atlas.shop.items", 3).await?;
-        self.records("atlas.control", 1).await?;
+        self.records("atlas.control", 3).await?;
         Ok(())
     }
 }
@@ -73,7 +73,7 @@ async fn events_become_lines_that_say_what_changed() -> Result<()> {
     stage.play().await?;
 
     let (code, text, summary) = one_shot(stage.topics_only(), &ALL).await?;
-    assert_eq!((code, text.lines().count()), (0, 11), "{text}{summary}");
+    assert_eq!((code, text.lines().count()), (0, 13), "{text}{summary}");
     assert_eq!(
         line_of(&text, "insert", OID),
         format!("insert   shop.orders  {OID}  _id, items, note, status")
@@ -89,10 +89,10 @@ async fn events_become_lines_that_say_what_changed() -> Result<()> {
     assert_eq!(line_of(&text, "drop", "shop.items"), "drop     shop.items");
     // In a pipe: no colour, no status, and no value of a document.
     assert!(!text.contains('\u{1b}') && !text.contains("planted") && !text.contains("paid"), "{text}");
-    assert!(summary.starts_with("11 events in ") && !summary.contains('\u{1b}'), "{summary}");
+    assert!(summary.starts_with("13 events in ") && !summary.contains('\u{1b}'), "{summary}");
     let orders = summary.lines().find(|line| line.contains("shop.orders")).context("no row")?;
     let cells: Vec<&str> = orders.split_whitespace().collect();
-    assert_eq!(cells, ["shop.orders", "3", "2", "1", "1", "0", "7"]);
+    assert_eq!(cells, ["shop.orders", "3", "2", "1", "1", "1", "8"]);
 
     let (_, coloured, _) =
         one_shot(stage.topics_only(), &[&ALL[..], &["--color", "always"]].concat()).await?;
@@ -115,7 +115,7 @@ async fn json_is_the_envelope_and_filters_filter() -> Result<()> {
         }
     };
     let all = show(&[]).await?;
-    assert_eq!(all.len(), 11);
+    assert_eq!(all.len(), 13);
     let published = stage.records("atlas.shop.orders", 7).await?;
     for record in &published {
         let place = json!({
@@ -129,7 +129,10 @@ async fn json_is_the_envelope_and_filters_filter() -> Result<()> {
 
     let count = |lines: Vec<Value>| by_operation(&lines).into_iter().collect::<Vec<_>>();
     let pair = |operation: &str, count| (operation.to_owned(), count);
-    assert_eq!(count(show(&["--ns", "shop.items"]).await?), [pair("drop", 1), pair("insert", 3)]);
+    assert_eq!(
+        count(show(&["--ns", "shop.items"]).await?),
+        [pair("create", 1), pair("drop", 1), pair("insert", 3)]
+    );
     assert_eq!(
         count(show(&["--ns", "*.or*", "--op", "delete,replace"]).await?),
         [pair("delete", 1), pair("replace", 1)]
@@ -139,7 +142,7 @@ async fn json_is_the_envelope_and_filters_filter() -> Result<()> {
         [pair("delete", 1), pair("insert", 1), pair("replace", 1), pair("update", 2)]
     );
     assert_eq!(count(show(&["--key", "\"sku-9\""]).await?), [pair("insert", 1)]);
-    assert_eq!(count(show(&["--topic", "atlas.control"]).await?), [pair("drop", 1)]);
+    assert_eq!(count(show(&["--topic", "atlas.control"]).await?), [pair("create", 2), pair("drop", 1)]);
     let line = ["monitor", "--from", "timestamp:2099-01-01T00:00:00Z", "--until-end", "--json"];
     let (code, text, _) = one_shot(stage.topics_only(), &line).await?;
     assert_eq!((code, text.as_str()), (0, ""));
@@ -207,19 +210,19 @@ async fn the_change_stream_is_shown_without_kafka() -> Result<()> {
     let (code, text, complaint) = one_shot(mongo_only(), &line).await?;
     assert_eq!(code, 0, "{complaint}");
     let streamed = json_lines(&text);
-    assert_eq!(streamed.len(), 11, "{text}");
+    assert_eq!(streamed.len(), 13, "{text}");
     let (_, text, _) = one_shot(stage.topics_only(), &[&ALL[..], &["--json"]].concat()).await?;
     let id = |line: &Value| line["_meta"]["eventId"].as_str().unwrap_or_default().to_owned();
     let ids = |lines: &[Value]| lines.iter().map(id).collect::<std::collections::BTreeSet<_>>();
     assert_eq!(by_operation(&streamed), by_operation(&json_lines(&text)));
-    assert_eq!(ids(&streamed).len(), 11);
+    assert_eq!(ids(&streamed).len(), 13);
     assert!(streamed.iter().all(|line| line.get("_kafka").is_none()));
 
-    let token = id(&streamed[9]);
+    let token = id(&streamed[11]);
     let from = format!("token:{token}");
     let line = ["monitor", "--stream", "--from", &from, "--until-end", "--json"];
     let (_, text, _) = one_shot(mongo_only(), &line).await?;
-    assert_eq!(json_lines(&text).iter().map(id).collect::<Vec<_>>(), [id(&streamed[10])]);
+    assert_eq!(json_lines(&text).iter().map(id).collect::<Vec<_>>(), [id(&streamed[12])]);
 
     let (code, _, complaint) = one_shot(Environment::new(), &["monitor", "--stream"]).await?;
     assert!(code == 78 && complaint.contains("MONGO_URI") && !complaint.contains("KAFKA"), "{complaint}");
@@ -255,7 +258,7 @@ async fn news_are_shown_as_they_come_until_a_signal() -> Result<()> {
     stage.insert("shop.brandnew", 0..5).await?;
     for monitor in [&topics, &stream] {
         wait::until("the monitor shows a new collection", LIMIT, || async {
-            Ok((monitor.stdout().matches(r#""ns":{"db":"shop","coll":"brandnew"}"#).count() == 5)
+            Ok((monitor.stdout().matches(r#""ns":{"db":"shop","coll":"brandnew"}"#).count() == 6)
                 .then_some(()))
         })
         .await?;
@@ -265,7 +268,7 @@ async fn news_are_shown_as_they_come_until_a_signal() -> Result<()> {
         let (code, text, summary) = monitor.end().await?;
         let lines = json_lines(&text);
         assert_eq!(code, 0, "{summary}");
-        assert!(lines.iter().all(|line| {
+        assert!(lines.iter().filter(|line| line["_meta"]["operationType"] != "create").all(|line| {
             line["documentKey"]["_id"]
                 .as_i64()
                 .is_some_and(|id| id >= 100 || line["_meta"]["ns"]["coll"] == "brandnew")
