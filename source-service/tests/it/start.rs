@@ -87,7 +87,7 @@ async fn a_position_that_mongodb_does_not_have_is_refused_before_anything_is_com
     for (from, code, text) in [
         ("timestamp:2020-01-01T00:00:00Z", 20, "MongoDB's oplog begins at"),
         ("timestamp:2099-01-01T00:00:00Z", 78, "in the future"),
-        (foreign.as_str(), 20, "resume token"),
+        (foreign.as_str(), 20, "MongoDB's oplog"),
     ] {
         let mut source = stage.start(stage.environment().set("START_FROM", from))?;
         assert_eq!(source.exit_code(LIMIT).await?, code, "{from}: {}", source.log_text()?);

@@ -160,7 +160,8 @@ async fn a_position_set_forward_leaves_a_gap_marker() -> Result<()> {
     let records = stage.records(TOPIC, 10).await?;
     assert_eq!(runs(&records), [vec!["default/1"; 5], vec!["default/2"; 5]].concat());
 
-    let control = stage.records("atlas.control", 2).await?;
+    let mut control = stage.records("atlas.control", 3).await?;
+    control.retain(|record| record.header("operation-type") != Some("create"));
     let operations: Vec<_> = control.iter().filter_map(|record| record.header("operation-type")).collect();
     assert_eq!(operations, ["gap", "drop"]);
     let marker: Value = serde_json::from_slice(control[0].value.as_deref().unwrap())?;
