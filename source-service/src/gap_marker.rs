@@ -7,8 +7,11 @@ use rdkafka::message::OwnedHeaders;
 use shared::{cluster_time::ClusterTime, wire::header};
 
 use crate::{
-    publisher::with_header,
+    batch::common_headers,
+    partitioner::partition_for_key,
+    publisher::{Outgoing, PublishError, Publisher, with_header},
     token_record::{Position, ScopeRecord},
+    topics::Topics,
 };
 
 /// As operations of MongoDB's are named, in the envelope and in the header.
@@ -39,18 +42,21 @@ pub struct GapMarker<'a> {
 pub enum GapReason {
     /// `token set` moved the position forward.
     PositionSet,
+    /// MongoDB's oplog no longer had the position, and `ON_POSITION_LOST` said to go on.
+    PositionLost,
 }
 
 impl GapReason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::PositionSet => "position-set",
+            Self::PositionLost => "position-lost",
         }
     }
 }
 
 impl GapMarker<'_> {
-    pub fn event_id(&self) -> String {
+    fn event_id(&self) -> String {
         let data = match self.to {
             Position::After(token) => token.as_raw().get_str("_data").unwrap_or_default().to_owned(),
             Position::Time(ClusterTime { seconds, increment }) => {
@@ -61,7 +67,7 @@ impl GapMarker<'_> {
     }
 
     /// One line of JSON, its members in the envelope's order.
-    pub fn value(&self) -> Vec<u8> {
+    fn value(&self) -> Vec<u8> {
         let to = timestamp(self.to.cluster_time());
         let from = self.from.map_or_else(|| "null".to_owned(), timestamp);
         let text = |text: &str| serde_json::Value::from(text).to_string();
@@ -82,8 +88,25 @@ impl GapMarker<'_> {
         .into_bytes()
     }
 
+    /// Puts the marker into the open transaction, as a record of this run.
+    ///
+    /// # Errors
+    /// See [`PublishError`].
+    pub fn send(&self, run: u32, topics: &mut Topics, publisher: &mut Publisher) -> Result<(), PublishError> {
+        let control = topics.control();
+        let control = topics.get(control);
+        publisher.send(Outgoing {
+            topic: &control.name,
+            partition: partition_for_key(b"", control.partitions),
+            key: b"",
+            value: &self.value(),
+            timestamp_ms: self.to.cluster_time().to_millis(),
+            headers: self.headers(common_headers(&format!("{}/{run}", self.source_id))),
+        })
+    }
+
     /// On top of those that every record of this run has.
-    pub fn headers(&self, common: OwnedHeaders) -> OwnedHeaders {
+    fn headers(&self, common: OwnedHeaders) -> OwnedHeaders {
         let headers = with_header(common, header::OPERATION_TYPE, OPERATION.as_bytes());
         let time = self.to.cluster_time().to_string();
         let headers = with_header(headers, header::CLUSTER_TIME, time.as_bytes());

@@ -9,7 +9,7 @@ use metrics::{
 
 use shared::dead_letter::DeadLetterReason;
 
-use crate::{envelope::Operation, snapshot::plan::Progress};
+use crate::{envelope::Operation, gap_marker::GapReason, snapshot::plan::Progress};
 
 const EVENTS: &str = "cdc_source_events_total";
 const EVENT_BYTES: &str = "cdc_source_event_bytes_total";
@@ -23,6 +23,7 @@ const TOKEN_TIME: &str = "cdc_source_resume_token_timestamp_seconds";
 const HEADROOM: &str = "cdc_source_retention_headroom_seconds";
 const SKIPPED: &str = "cdc_source_duplicates_skipped_total";
 const REPAIRED: &str = "cdc_source_repaired_texts_total";
+const GAPS: &str = "cdc_source_gaps_total";
 const BROKER_CHECK_SKIPPED: &str = "cdc_source_broker_check_skipped";
 const DEAD_LETTERS: &str = "cdc_dlq_records_total";
 const ERRORS: &str = "cdc_errors_total";
@@ -80,6 +81,12 @@ pub fn describe() {
         "Events that a recovery found to be committed already, and that were not sent again."
     );
     describe_counter!(REPAIRED, Unit::Count, "Texts with invalid UTF-8, whose bad bytes became U+FFFD.");
+    describe_counter!(
+        GAPS,
+        Unit::Count,
+        "Gaps in the published changes that were gone on behind, by reason; each has a marker in the control topic."
+    );
+    counter!(GAPS, "reason" => GapReason::PositionLost.as_str()).absolute(0);
     describe_gauge!(
         BROKER_CHECK_SKIPPED,
         Unit::Count,
@@ -113,6 +120,11 @@ pub fn describe() {
 /// An error that was handled or ends the process. Both labels are bounded sets.
 pub fn error(stage: &'static str, kind: &'static str) {
     counter!(ERRORS, "stage" => stage, "type" => kind).increment(1);
+}
+
+/// The reader of the control topic sees the marker, the operator this.
+pub fn gap(reason: GapReason) {
+    counter!(GAPS, "reason" => reason.as_str()).increment(1);
 }
 
 pub fn broker_check_skipped(skipped: bool) {

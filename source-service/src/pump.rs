@@ -13,6 +13,7 @@
 //! of the recovery that follows it; the position in memory is never ahead of a committed one, but for an idle stream's.
 
 mod copy;
+mod gap;
 mod recover;
 mod setback;
 
@@ -36,8 +37,8 @@ use shared::{
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-pub use self::copy::SnapshotSettings;
-use self::{copy::Copying, setback::Setback};
+use self::{copy::Copying, gap::Gap, setback::Setback};
+pub use self::{copy::SnapshotSettings, gap::OnPositionLost};
 use crate::{
     batch::{self, BatchWriter, Destination},
     change_stream::{ChangeStream, Epoch, Reply},
@@ -128,6 +129,8 @@ pub struct Pump {
     end_reached: bool,
     /// The last producer was fenced: by another instance, or because its own transaction timed out.
     fenced: bool,
+    /// MongoDB does not have the committed position any more, and the next recovery is to go on behind a gap.
+    position_lost: bool,
     /// Whether a token record of this instance is committed: from then on another instance's is a takeover.
     announced: bool,
 }
@@ -183,6 +186,7 @@ impl Pump {
             brokers_checked: None,
             announced: false,
             fenced: false,
+            position_lost: false,
             end: None,
             end_reached: false,
             copying: Copying::default(),
@@ -246,6 +250,10 @@ impl Pump {
                     self.fenced = true;
                     ("fenced", text)
                 }
+                Setback::PositionLost(text) => {
+                    self.position_lost = true;
+                    ("position-lost", text)
+                }
             };
             disturbed_in_a_row = 0;
             self.totals.recoveries += 1;
@@ -256,8 +264,9 @@ impl Pump {
             tracing::warn!(
                 attempt = backoff.attempts(),
                 ?delay,
+                reason = label,
                 cause = text,
-                "in doubt about Kafka: reading what is really there"
+                "reading what is really committed, and going on from there"
             );
             self.shown.stage(Stage::Recovering(text));
             if self.pause(delay) {
@@ -312,13 +321,23 @@ impl Pump {
                 Some(Ok(reply)) => self.take(session, &reply),
                 Some(Err(stop)) => {
                     metrics::error("stream", "stop");
-                    Err(Setback::Stop(stop))
+                    Err(self.stream_ended(stop))
                 }
                 None => Ok(()),
             };
             if let Err(setback) = result.and_then(|()| self.keep_young(session)) {
                 return setback;
             }
+        }
+    }
+
+    /// The reader can do nothing more by itself.
+    fn stream_ended(&self, stop: Stop) -> Setback {
+        let goes_on = self.settings.on_position_lost != OnPositionLost::Stop;
+        if stop.code == ExitCode::PositionLost && goes_on {
+            Setback::PositionLost(stop.message)
+        } else {
+            Setback::Stop(stop)
         }
     }
 
@@ -404,7 +423,7 @@ impl Pump {
     }
 
     fn commit_token(&mut self, session: &mut Session, clean: bool) -> Result<(), Setback> {
-        self.commit_states(session, clean, &[])
+        self.commit_states(session, clean, &[], None)
     }
 
     /// The position, and further records of the token topic with it.
@@ -413,12 +432,16 @@ impl Pump {
         session: &mut Session,
         clean: bool,
         states: &[(String, Vec<u8>)],
+        gap: Option<&Gap>,
     ) -> Result<(), Setback> {
         if session.publisher.disturbed() {
             return Err(Setback::Disturbed);
         }
         let token = self.token_record(session, clean).to_json();
         session.publisher.begin()?;
+        if let Some(gap) = gap {
+            self.send_gap(gap, session.run, &mut session.publisher)?;
+        }
         for (key, state) in states {
             batch::send_state(&mut session.publisher, &self.token_topic, key, state)?;
         }
@@ -449,14 +472,17 @@ impl Pump {
         }
     }
 
-    /// A clean token record says to the next start that nothing was in flight.
+    /// A clean token record says to the next start that nothing was in flight: neither now, nor before the last recovery.
     fn finish(&mut self, session: &mut Session) -> Setback {
         self.shown.stage(Stage::Stopping);
-        match self.commit_token(session, true) {
+        let position = session.pending.event_id();
+        let torn = session.tails.as_ref().is_some_and(|tails| tails.reach_beyond(position));
+        let clean = !torn && !self.copying.is_in_doubt();
+        match self.commit_token(session, clean) {
             Ok(()) => Setback::Asked,
             Err(Setback::Stop(stop)) => Setback::Stop(stop),
             // All that was published is committed or will be found by the next start; only its "clean" is missing.
-            Err(Setback::Doubt(_, cause) | Setback::Fenced(cause)) => {
+            Err(Setback::Doubt(_, cause) | Setback::Fenced(cause) | Setback::PositionLost(cause)) => {
                 tracing::warn!(cause, "stopped without a clean token record");
                 Setback::Asked
             }

@@ -171,6 +171,11 @@ impl Tails {
         self.by_partition.entry(topic.to_owned()).or_default().insert(partition, event_id);
     }
 
+    /// Whether something behind this event, or this position, is committed already.
+    pub fn reach_beyond(&self, event_id: &str) -> bool {
+        self.highest.as_bytes() > event_id.as_bytes()
+    }
+
     /// Whether an event may still be committed already. Once it is not, none after it is.
     pub fn may_hold(&self, event_id: &str) -> bool {
         event_id.as_bytes() <= self.highest.as_bytes()

@@ -19,16 +19,16 @@ use shared::{
 pub use self::commands::{StreamMonitorSettings, TokenShowSettings, TopicMonitorSettings};
 use self::table::{
     ADMIN_ADDR, BROKER_CHECK, FULL_DOCUMENT, FULL_DOCUMENT_BEFORE, JSON_DIALECT, KEY_FORMAT,
-    MONGO_COLLECTIONS, MONGO_DATABASES, MONGO_EXCLUDE, MONGO_URI, OLD_NAMES, OPERATIONS, PIPELINE_FILE,
-    SNAPSHOT_FILTER_FILE, SNAPSHOT_PARALLELISM, SNAPSHOT_RATE, SOURCE_ID, START_FROM, TABLE, TOKEN_INTERVAL,
-    TOPIC_MAX_MESSAGE_BYTES, TOPIC_MIN_ISR, TOPIC_PARTITIONS, TOPIC_REPLICATION, TOPIC_RETENTION,
-    TRANSACTION_TIMEOUT,
+    MONGO_COLLECTIONS, MONGO_DATABASES, MONGO_EXCLUDE, MONGO_URI, OLD_NAMES, ON_POSITION_LOST, OPERATIONS,
+    PIPELINE_FILE, SNAPSHOT_FILTER_FILE, SNAPSHOT_PARALLELISM, SNAPSHOT_RATE, SOURCE_ID, START_FROM, TABLE,
+    TOKEN_INTERVAL, TOPIC_MAX_MESSAGE_BYTES, TOPIC_MIN_ISR, TOPIC_PARTITIONS, TOPIC_REPLICATION,
+    TOPIC_RETENTION, TRANSACTION_TIMEOUT,
 };
 use crate::{
     change_stream::{FullDocument, FullDocumentBefore, StreamOptions},
     envelope::{JsonDialect, KeyFormat},
     pipeline::Pipeline,
-    pump::SnapshotSettings,
+    pump::{OnPositionLost, SnapshotSettings},
     scope::{
         Scope,
         operations::{Operations, parse_operation},
@@ -69,6 +69,7 @@ pub struct SourceSettings {
     pub stream: StreamOptions,
     pub source_id: String,
     pub start_from: StartFrom,
+    pub on_position_lost: OnPositionLost,
     pub snapshot: SnapshotSettings,
     pub key_format: KeyFormat,
     pub dialect: JsonDialect,
@@ -111,6 +112,15 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
             "now, timestamp:… or token:… together with PIPELINE_FILE; rows of a snapshot do not pass it",
         );
     }
+    let on_position_lost = reader.choice(&ON_POSITION_LOST);
+    if let (Some(OnPositionLost::Snapshot), Some(StreamOptions { pipeline: Some(_), .. })) =
+        (&on_position_lost, &stream)
+    {
+        reader.refuse(
+            &ON_POSITION_LOST,
+            "stop or resume-at-oldest together with PIPELINE_FILE; rows of a snapshot do not pass it",
+        );
+    }
     let snapshot = read_snapshot(reader);
     let key_format = read_key_format(reader);
     let dialect = read_dialect(reader);
@@ -132,6 +142,7 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
         stream: stream?,
         source_id: source_id?,
         start_from: start_from?,
+        on_position_lost: on_position_lost?,
         snapshot: snapshot?,
         key_format: key_format?,
         dialect: dialect?,

@@ -79,7 +79,7 @@ pub fn parse_token(text: &str) -> Result<ResumeToken, Expected> {
         )
     };
     let text = text.trim();
-    let json = if text.starts_with('{') {
+    let mut json = if text.starts_with('{') {
         let mut json: serde_json::Value = serde_json::from_str(text).map_err(|_| expected())?;
         match json.get_mut("token").map(serde_json::Value::take) {
             Some(token) => token,
@@ -92,6 +92,9 @@ pub fn parse_token(text: &str) -> Result<ResumeToken, Expected> {
     if data.len() % 2 != 0 || !data.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(expected());
     }
+    // As MongoDB writes it: event ids are compared as text with those of its events.
+    let data = data.to_ascii_uppercase();
+    json["_data"] = data.into();
     ResumeToken::from_extended_json(json).ok_or_else(expected)
 }
 
@@ -197,6 +200,7 @@ mod tests {
     #[test]
     fn a_token_is_taken_whole_or_as_its_data() {
         assert_eq!(token_of(&format!("token:{DATA}")).cluster_time(), TIME);
+        assert_eq!(token_of(&format!("token:{}", DATA.to_lowercase())), token_of(&format!("token:{DATA}")));
         let whole =
             format!(r#"{{"_data":"{DATA}","_typeBits":{{"$binary":{{"base64":"ggE=","subType":"00"}}}}}}"#);
         let token = token_of(&format!("token:{whole}"));

@@ -49,8 +49,8 @@ impl Cause {
 }
 
 const POSITION_LOST: &str = "the place to continue from is no longer in MongoDB's oplog: changes since then cannot be read from it any more. \
-     Nothing was skipped. Look at how long the oplog reaches back and why the source was away for longer; \
-     a new start from now leaves a gap in the data and has to be an explicit choice (another SOURCE_ID)";
+     Nothing was skipped. Look at how long the oplog reaches back and why the source was away for longer. To go on behind a gap, which a \
+     marker in the control topic tells of, set ON_POSITION_LOST=resume-at-oldest, or snapshot to copy what is there";
 const NOT_ALLOWED: &str = "MongoDB does not let this user read the change stream: the user in MONGO_URI must exist, its password be right, and \
      it needs the actions changeStream and find on everything in scope";
 const NO_REPLICA_SET: &str = "change streams need a replica set or a sharded cluster; this server is neither. \

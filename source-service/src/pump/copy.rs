@@ -96,6 +96,10 @@ impl Copying {
         self.plan = SnapshotPlan { collections: copies.collect() };
     }
 
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.in_doubt.is_some()
+    }
+
     pub(super) fn is_done(&self) -> bool {
         self.plan.is_done()
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use shared::exit::{ExitCode, Stop};
 
-use super::{Pump, Session, setback::Setback};
+use super::{OnPositionLost, Pump, Session, setback::Setback};
 use crate::{
     broker_check::{self, BrokerReport},
     metrics,
@@ -34,8 +34,11 @@ impl Pump {
 
         let topics = OwnTopics { names: self.topics.names(), dead_letters: &self.settings.dead_letters };
         let former = remembered.token.take();
-        let (position, run, clean) = match &former {
-            Some(record) => {
+        let lost = std::mem::take(&mut self.position_lost);
+        let gap = former.as_ref().filter(|_| lost).map(|record| self.gap_behind(record)).transpose()?;
+        let (position, run, clean) = match (&former, &gap) {
+            (Some(record), Some(gap)) => (gap.to.clone(), record.run + 1, record.clean),
+            (Some(record), None) => {
                 if !self.announced
                     && !matches!(self.settings.start_from, StartFrom::Now | StartFrom::Snapshot)
                 {
@@ -45,7 +48,7 @@ impl Pump {
                 }
                 (self.resumed(record)?, record.run, record.clean)
             }
-            None => {
+            (None, _) => {
                 let source_id = &self.settings.source_id;
                 let own = recovery::own_record_without_token(&self.log, &topics, source_id, |busy| {
                     self.going_on(busy)
@@ -56,14 +59,18 @@ impl Pump {
                 (self.first_position()?, 1, true)
             }
         };
-        let first_snapshot = former.is_none() && self.settings.start_from == StartFrom::Snapshot;
+        let copies = match (&former, &gap) {
+            (None, _) => self.settings.start_from == StartFrom::Snapshot,
+            (Some(_), Some(_)) => self.settings.on_position_lost == OnPositionLost::Snapshot,
+            (Some(_), None) => false,
+        };
         let own = format!("{}/{run}", self.settings.source_id);
         let since = position.cluster_time().to_millis();
         let tails = recovery::read_tails(&self.log, &topics, &remembered.topics, &own, since, |busy| {
             self.going_on(busy)
         })?;
         self.copying.recovered(std::mem::take(&mut remembered.snapshot));
-        if first_snapshot {
+        if copies {
             let collections = self.stream.collections(&self.settings.stream.scope).map_err(Setback::Stop)?;
             self.copying.plan_copies(collections);
         }
@@ -79,7 +86,12 @@ impl Pump {
             run,
             caught_up: false,
         };
-        self.commit_start(&mut session, first_snapshot)?;
+        // The own token record, and with it what is to be copied and where the gap is: all of it from here on, or nothing.
+        let copies: Vec<_> = if copies { self.copying.records().collect() } else { Vec::new() };
+        self.commit_states(&mut session, false, &copies, gap.as_ref())?;
+        if let Some(gap) = &gap {
+            self.tell_gap(gap, run);
+        }
         self.announced = true;
         self.tell_snapshot(false);
         let from = session.committed.cluster_time();
@@ -96,12 +108,6 @@ impl Pump {
         self.stream.open(self.epoch, session.committed.clone());
         self.shown.stage(Stage::Publishing);
         Ok(session)
-    }
-
-    /// The own token record, and with it what the first start's snapshot has to copy: both are wanted from here on, or neither.
-    fn commit_start(&mut self, session: &mut Session, first_snapshot: bool) -> Result<(), Setback> {
-        let copies: Vec<_> = if first_snapshot { self.copying.records().collect() } else { Vec::new() };
-        self.commit_states(session, false, &copies)
     }
 
     pub(super) fn check_brokers(&mut self) -> Result<(), Setback> {

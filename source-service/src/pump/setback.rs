@@ -12,6 +12,8 @@ pub(super) enum Setback {
     Doubt(&'static str, String),
     /// As a doubt; but first look whether another instance has taken over.
     Fenced(String),
+    /// MongoDB no longer has the position, and the operator has said beforehand to go on behind the gap.
+    PositionLost(String),
     /// Nothing failed: the producer was disturbed, so the next transaction gets a new one.
     Disturbed,
     Stop(Stop),

@@ -86,6 +86,13 @@ pub(super) const START_FROM: Setting = Setting::public(
     "Where the very first start begins; snapshot copies what is there already. It has no effect once the source has a position, which `token set` moves.",
     SOURCE,
 );
+pub(super) const ON_POSITION_LOST: Setting = Setting::public(
+    "ON_POSITION_LOST",
+    Some("stop"),
+    "stop, resume-at-oldest or snapshot",
+    "What to do when MongoDB's oplog no longer has the position: end with code 20, or go on behind a gap that a marker in the control topic tells of.",
+    SOURCE,
+);
 pub(super) const SNAPSHOT_PARALLELISM: Setting = Setting::public(
     "SNAPSHOT_PARALLELISM",
     Some("4"),
@@ -193,6 +200,7 @@ pub(super) const TABLE: Table = &[
     &FULL_DOCUMENT_BEFORE,
     &SOURCE_ID,
     &START_FROM,
+    &ON_POSITION_LOST,
     &SNAPSHOT_PARALLELISM,
     &SNAPSHOT_RATE,
     &SNAPSHOT_FILTER_FILE,
@@ -232,7 +240,6 @@ pub(super) const OLD_NAMES: &[OldName] = &[
         name: "RESUME_TOKEN_PATH",
         answer: Answer::Replaced("nothing: the position lies in Kafka, beside the events"),
     },
-    OldName::not_yet("ON_POSITION_LOST"),
     OldName::not_yet("COMMIT_INTERVAL"),
     OldName::not_yet("VALUE_FORMAT"),
     OldName::not_yet("EVENT_PROFILE"),

@@ -25,12 +25,11 @@ use super::{
     stored::{TokenTopic, log_stop},
 };
 use crate::{
-    batch::{self, common_headers},
+    batch,
     change_stream::ChangeStream,
     gap_marker::{GapMarker, GapReason},
     metrics::StreamMetrics,
-    partitioner::partition_for_key,
-    publisher::{Outgoing, PublishError, Publisher, producer_config},
+    publisher::{PublishError, Publisher, producer_config},
     recovery::{self, OwnTopics, Remembered},
     settings::SourceSettings,
     start_from::{self, StartFrom},
@@ -68,7 +67,7 @@ pub(super) fn run(settings: &SourceSettings, request: &SetRequest) -> Result<Ans
 /// What is to be written.
 struct Plan {
     /// `None` if the position was lost.
-    former: Option<ClusterTime>,
+    former: Option<Position>,
     former_run: u32,
     record: TokenRecord,
     unchecked: Vec<String>,
@@ -106,7 +105,7 @@ impl Plan {
             clean: true,
         };
         Ok(Self {
-            former: first.token.as_ref().map(|record| record.position.cluster_time()),
+            former: first.token.as_ref().map(|record| record.position.clone()),
             former_run,
             record,
             unchecked: chosen.unchecked,
@@ -120,31 +119,37 @@ impl Plan {
 
     /// Whether changes are left out. Of a lost position nobody knows, so it is said too.
     fn is_gap(&self) -> bool {
-        self.former.is_none_or(|former| self.to() > former)
+        let order = |position: &Position| (position.cluster_time(), position.event_id().to_owned());
+        self.former.as_ref().is_none_or(|former| order(&self.record.position) > order(former))
     }
 
     fn facts(&self) -> Facts {
         let mut facts = Facts::default();
-        facts.add("from", self.former.map_or_else(|| "unknown: there is no token record".to_owned(), moment));
+        let former = self.former.as_ref().map(Position::cluster_time);
+        facts.add("from", former.map_or_else(|| "unknown: there is no token record".to_owned(), moment));
         facts.add("to", moment(self.to()));
-        let between =
-            |former: ClusterTime| span((i64::from(self.to().seconds) - i64::from(former.seconds)).abs());
-        let effect = match self.former {
+        let between = |former: ClusterTime| {
+            let seconds = i64::from(self.to().seconds) - i64::from(former.seconds);
+            if self.to() == former {
+                "some of that time's".to_owned()
+            } else {
+                format!("{} of", span(seconds.abs()))
+            }
+        };
+        let effect = match former {
             None => format!(
                 "GAP: what happened since the position was lost until then is not read; a marker in {} says so",
                 self.control
             ),
-            Some(former) if self.to() > former => format!(
-                "GAP: {} of changes are not read; a marker in {} says so",
-                between(former),
-                self.control
-            ),
-            Some(former) if self.to() < former => format!(
-                "REPEAT: {} of changes are read again and published a second time, as run {}",
+            Some(former) if self.is_gap() => {
+                format!("GAP: {} changes are not read; a marker in {} says so", between(former), self.control)
+            }
+            Some(_) if self.former.as_ref() == Some(&self.record.position) => "the same position".to_owned(),
+            Some(former) => format!(
+                "REPEAT: {} changes are read again and published a second time, as run {}",
                 between(former),
                 self.record.run
             ),
-            Some(_) => "the same cluster time".to_owned(),
         };
         facts.add("effect", effect);
         facts.add("run", format!("{}, was {}", self.record.run, self.former_run));
@@ -212,23 +217,13 @@ fn send(
         let processed_at = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
         let marker = GapMarker {
             source_id: &settings.source_id,
-            from: plan.former,
+            from: plan.former.as_ref().map(Position::cluster_time),
             to: &plan.record.position,
             reason: GapReason::PositionSet,
             scope: &plan.record.scope,
             processed_at: &processed_at,
         };
-        let control = topics.control();
-        let control = topics.get(control);
-        let source = format!("{}/{}", settings.source_id, plan.record.run);
-        publisher.send(Outgoing {
-            topic: &control.name,
-            partition: partition_for_key(b"", control.partitions),
-            key: b"",
-            value: &marker.value(),
-            timestamp_ms: plan.to().to_millis(),
-            headers: marker.headers(common_headers(&source)),
-        })?;
+        marker.send(plan.record.run, topics, publisher)?;
     }
     batch::send_state(publisher, &topic.name, &settings.source_id, &plan.record.to_json())?;
     publisher.commit()

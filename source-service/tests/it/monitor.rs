@@ -198,7 +198,7 @@ async fn the_audit_says_who_changed_what() -> Result<()> {
 /// Without Kafka, the same events, and no position anywhere.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_change_stream_is_shown_without_kafka() -> Result<()> {
-    let stage = Stage::new().await?;
+    let stage = Stage::own().await?;
     let mut source = stage.started(stage.environment()).await?;
     stage.play().await?;
     source.stop(LIMIT).await?;

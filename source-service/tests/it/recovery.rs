@@ -1,6 +1,7 @@
 //! Positions: torn, lost, foreign, changed.
 
 use anyhow::Result;
+use pipeline_tests::wait;
 
 use crate::stage::{LIMIT, Stage, repeated};
 
@@ -32,6 +33,44 @@ async fn a_torn_commit_is_repaired() -> Result<()> {
     // The documents, and the event that the collection was made.
     assert_eq!(skipped, Some(51.0));
     source.stop(LIMIT).await
+}
+
+/// A stop before the events in doubt are passed leaves them in doubt: "clean" would let their keys move.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_amid_a_repair_is_not_called_clean() -> Result<()> {
+    let stage = Stage::new().await?;
+    let mut source = stage.started(stage.environment()).await?;
+    stage.insert("shop.orders", 0..5).await?;
+    stage.records(TOPIC, 5).await?;
+    let before = stage.last_token().await?;
+    stage.insert("shop.orders", 5..50).await?;
+    stage.records(TOPIC, 50).await?;
+    source.kill9()?;
+    stage.produce("atlas.resume-tokens-default", "default", Some(&before))?;
+
+    let is_clean = async || -> Result<bool> {
+        let record: serde_json::Value = serde_json::from_slice(&stage.last_token().await?)?;
+        Ok(record["clean"] == true)
+    };
+    // ShutdownInProgress: the stream does not open.
+    stage.fail("aggregate", 91, 100_000).await?;
+    let mut source = stage.start(stage.environment())?;
+    wait::until("the position is known", LIMIT, || async {
+        // In the log of both.
+        Ok((source.log_text()?.matches("position is known").count() == 2).then_some(()))
+    })
+    .await?;
+    source.stop(LIMIT).await?;
+    assert!(!is_clean().await?);
+
+    stage.fail("aggregate", 91, 0).await?;
+    let mut source = stage.started(stage.environment()).await?;
+    stage.insert("shop.orders", 50..60).await?;
+    let records = stage.records(TOPIC, 60).await?;
+    assert_eq!((records.len(), repeated(&records).len()), (60, 0));
+    source.stop(LIMIT).await?;
+    assert!(is_clean().await?);
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

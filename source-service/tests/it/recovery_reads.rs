@@ -3,10 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
-use pipeline_tests::{
-    kafka_writer::{KafkaWriter, NewRecord},
-    servers::{Kafka, KafkaOptions},
-};
+use pipeline_tests::kafka_writer::{KafkaWriter, NewRecord};
 use rdkafka::ClientConfig;
 use shared::{
     namespace::Namespace,
@@ -18,13 +15,15 @@ use source_service::{
     token_record::TopicRecord,
 };
 
+use crate::servers::Lent;
+
 const DATA: &str = "atlas.shop.orders";
 const DEAD_LETTERS: &str = "atlas.dlq";
 const OWN: &str = "default/1";
 
 struct Broker {
-    /// Dropping it ends it.
-    _server: Kafka,
+    /// Dropping them gives them back.
+    _servers: Lent,
     writer: KafkaWriter,
     log: KafkaLog,
     names: TopicNames,
@@ -32,13 +31,13 @@ struct Broker {
 
 impl Broker {
     async fn start() -> Result<Self> {
-        let server = Kafka::start(KafkaOptions::default()).await?;
+        let servers = Lent::empty().await?;
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", server.bootstrap());
+        config.set("bootstrap.servers", servers.kafka.bootstrap());
         let log = KafkaLog::new(&config, "default")?;
-        let writer = KafkaWriter::new(server.bootstrap());
+        let writer = KafkaWriter::new(servers.kafka.bootstrap());
         let names = TopicNames::new("atlas").map_err(anyhow::Error::msg)?;
-        Ok(Self { _server: server, writer, log, names })
+        Ok(Self { _servers: servers, writer, log, names })
     }
 
     fn topics(&self) -> OwnTopics<'_> {

@@ -7,7 +7,6 @@ use mongodb::{
     Client,
     bson::{Bson, Document, Timestamp, doc},
 };
-use pipeline_tests::servers::{Mongod, MongodOptions};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestError, TestRunner},
@@ -18,7 +17,10 @@ use source_service::scope::{
     parse_collection, parse_database, parse_exclude,
 };
 
-use crate::stage::{LIMIT, Stage, repeated};
+use crate::{
+    servers::Lent,
+    stage::{LIMIT, Stage, repeated},
+};
 
 /// What is special in a regular expression, dots, another alphabet, and names that begin alike.
 const DATABASES: [&str; 4] = ["shop", "shop_eu", "s+op", "crm"];
@@ -157,8 +159,8 @@ fn items(texts: &[String], parse: fn(&str) -> Result<Item, shared::settings::Exp
 /// The narrowest stream with its filter gives exactly what a stream over everything gives and the scope accepts.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_filter_accepts_exactly_the_scope() -> Result<()> {
-    let mongod = Mongod::start(MongodOptions::default()).await?;
-    let client = mongod.client().await?;
+    let servers = Lent::empty().await?;
+    let client = servers.mongod.client().await?;
     let from = history(&client).await?;
     let all = events(&client, &Target::Deployment, from, None).await?;
     let operations: BTreeSet<&str> = all.iter().map(operation).collect();
@@ -234,8 +236,8 @@ async fn oplog_scan(client: &Client, scope: &Scope, operations: &Operations) -> 
 /// What cannot be pushed down is looked at once per oplog entry of the whole deployment, as an event that was made for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_filter_is_part_of_the_oplog_scan() -> Result<()> {
-    let mongod = Mongod::start(MongodOptions::default()).await?;
-    let client = mongod.client().await?;
+    let servers = Lent::empty().await?;
+    let client = servers.mongod.client().await?;
     client.database("any").collection("any").insert_one(doc! {}).await?;
     let scope = |collections: &str, excludes: &str| {
         let list = |text: &str| {

@@ -1,4 +1,4 @@
-//! One mongod, one broker, one source under test.
+//! One source under test, between servers that are the test's alone while it runs.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -10,7 +10,7 @@ use mongodb::{
 use pipeline_tests::{
     kafka_reader::{KafkaReader, KafkaRecord},
     process::{Process, Signal},
-    servers::{Kafka, KafkaOptions, Mongod, MongodOptions},
+    servers::{KafkaOptions, MongodOptions},
     service::{Binary, Environment, Service},
     wait,
 };
@@ -19,6 +19,8 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer as _},
 };
 use tempfile::TempDir;
+
+use crate::servers::{Lent, Servers};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
@@ -80,24 +82,35 @@ pub(crate) async fn one_shot(environment: Environment, arguments: &[&str]) -> Re
 }
 
 pub(crate) struct Stage {
-    pub(crate) mongod: Mongod,
-    pub(crate) kafka: Kafka,
+    servers: Lent,
     pub(crate) client: Client,
     pub(crate) reader: KafkaReader,
     folder: TempDir,
 }
 
 impl Stage {
+    /// On empty servers, whose oplog holds what earlier tests did.
     pub(crate) async fn new() -> Result<Self> {
-        Self::with_broker(KafkaOptions::default()).await
+        Self::on(Lent::empty().await?).await
+    }
+
+    /// On new servers.
+    pub(crate) async fn own() -> Result<Self> {
+        Self::with_mongod(MongodOptions::default()).await
+    }
+
+    pub(crate) async fn with_mongod(mongod: MongodOptions) -> Result<Self> {
+        Self::on(Lent::own(mongod, KafkaOptions::default()).await?).await
     }
 
     pub(crate) async fn with_broker(broker: KafkaOptions) -> Result<Self> {
-        let (mongod, kafka) =
-            tokio::try_join!(Mongod::start(MongodOptions::default()), Kafka::start(broker))?;
-        let client = mongod.client().await?;
-        let reader = KafkaReader::new(kafka.bootstrap());
-        Ok(Self { mongod, kafka, client, reader, folder: TempDir::new()? })
+        Self::on(Lent::own(MongodOptions::default(), broker).await?).await
+    }
+
+    async fn on(servers: Lent) -> Result<Self> {
+        let client = servers.mongod.client().await?;
+        let reader = KafkaReader::new(servers.kafka.bootstrap());
+        Ok(Self { servers, client, reader, folder: TempDir::new()? })
     }
 
     pub(crate) fn environment(&self) -> Environment {
@@ -178,6 +191,20 @@ impl Stage {
         let point = doc! { "configureFailPoint": "failCommand", "mode": { "times": times }, "data": data };
         self.mongod.admin_command(point).await?;
         Ok(())
+    }
+}
+
+impl std::ops::Deref for Stage {
+    type Target = Servers;
+
+    fn deref(&self) -> &Servers {
+        &self.servers
+    }
+}
+
+impl std::ops::DerefMut for Stage {
+    fn deref_mut(&mut self) -> &mut Servers {
+        &mut self.servers
     }
 }
 
