@@ -24,10 +24,12 @@ pub enum DeadLetterReason {
     UnreadableEvent,
     /// A change event without a member that routing, key or position need.
     IncompleteEvent,
+    /// A part of a value that was too large for its topic, in which a stub stands for it.
+    Oversize,
 }
 
 impl DeadLetterReason {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Empty,
         Self::InvalidUtf8,
         Self::InvalidJson,
@@ -38,6 +40,7 @@ impl DeadLetterReason {
         Self::TooLarge,
         Self::UnreadableEvent,
         Self::IncompleteEvent,
+        Self::Oversize,
     ];
 
     /// The text in the `dlq-reason` header and in metrics.
@@ -53,6 +56,7 @@ impl DeadLetterReason {
             Self::TooLarge => "too-large",
             Self::UnreadableEvent => "unreadable-event",
             Self::IncompleteEvent => "incomplete-event",
+            Self::Oversize => "oversize",
         }
     }
 }
@@ -65,8 +69,10 @@ pub mod header {
     pub const REASON: &str = "dlq-reason";
     /// The message with its causes.
     pub const ERROR: &str = "dlq-error";
-    /// `validate` (sink), `transcode` (source): where it failed.
+    /// `validate` (sink), `transcode` and `publish` (source): where it failed.
     pub const STAGE: &str = "dlq-stage";
+    /// `<number>/<of>`, from 1: the letter's value is a part of what did not fit.
+    pub const PART: &str = "dlq-part";
     pub const ATTEMPTS: &str = "dlq-attempts";
     pub const ORIGINAL_TOPIC: &str = "dlq-original-topic";
     pub const ORIGINAL_PARTITION: &str = "dlq-original-partition";

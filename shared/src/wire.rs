@@ -30,6 +30,10 @@ pub mod member {
     pub const FULL_DOCUMENT: &str = "fullDocument";
     pub const UPDATE_DESCRIPTION: &str = "updateDescription";
     pub const FULL_DOCUMENT_BEFORE_CHANGE: &str = "fullDocumentBeforeChange";
+    /// Of events of a multi-document transaction only: their place in it.
+    pub const TRANSACTION: &str = "transaction";
+    /// Of events only whose documents were too large: what is not there.
+    pub const OVERSIZE: &str = "oversize";
     /// Added by the sink as the line's last member.
     pub const KAFKA: &str = "_kafka";
 }

@@ -2,13 +2,16 @@
 //!
 //! The order inside the transaction is the stream's; the token record comes last. Nothing here commits.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeSet,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use bson::RawDocument;
 use chrono::{SecondsFormat, Utc};
 use rdkafka::message::OwnedHeaders;
 use shared::{
     cluster_time::ClusterTime,
+    dead_letter::{DeadLetterReason, header as dead_letter_header},
     exit::{ExitCode, Stop},
     namespace::Namespace,
     seeded_bug::{self, SeededBug},
@@ -16,11 +19,12 @@ use shared::{
 };
 
 use crate::{
-    change_stream::Reply,
+    change_stream::{Reply, unreadable},
     dead_letter::DeadLetter,
     envelope::{self, EventContext, EventError, EventRecord, EventTranscoder},
     kafka_log::KafkaLog,
     metrics::BatchFigures,
+    oversize,
     partitioner::partition_for_key,
     publisher::{Outgoing, PublishError, Publisher, with_header},
     recovery::Tails,
@@ -28,6 +32,7 @@ use crate::{
     snapshot::{Chunk, RowIds},
     status::rfc3339,
     topics::{Topic, TopicError, TopicIndex, Topics},
+    transactions::Transactions,
 };
 
 /// Of a topic's retention: an event older than this part of it could expire before anybody has read it.
@@ -54,18 +59,39 @@ pub struct BatchWriter {
     common: OwnedHeaders,
     /// Header text of a cluster time, reused.
     cluster_time: String,
+    transactions: Transactions,
+    /// Ids of events that their topics do not take: stubs stand for them.
+    too_large: BTreeSet<String>,
     seen: u64,
 }
 
 impl BatchWriter {
     /// `source` is `<source id>/<run>`.
     pub fn new(transcoder: EventTranscoder, source: &str) -> Self {
-        Self { transcoder, common: common_headers(source), cluster_time: String::new(), seen: 0 }
+        Self {
+            transcoder,
+            common: common_headers(source),
+            cluster_time: String::new(),
+            transactions: Transactions::default(),
+            too_large: BTreeSet::new(),
+            seen: 0,
+        }
     }
 
-    /// From now on for this run.
-    pub fn set_source(&mut self, source: &str) {
+    /// From now on for this run, wherever its stream begins.
+    pub fn begin_run(&mut self, source: &str) {
         self.common = common_headers(source);
+        self.transactions.forget();
+    }
+
+    /// From now on a stub stands for this event. `false` if one does already, and was not taken either.
+    pub fn stub_for(&mut self, event_id: String) -> bool {
+        self.too_large.insert(event_id)
+    }
+
+    /// The stubs are committed, and with them the position behind their events.
+    pub fn stubs_committed(&mut self) {
+        self.too_large.clear();
     }
 
     /// Makes and checks the topics of collections that come for the first time. Before the transaction, whose time would run out
@@ -73,12 +99,10 @@ impl BatchWriter {
     ///
     /// # Errors
     /// See [`TopicError`].
-    pub fn prepare(&self, reply: &Reply, topics: &mut Topics, log: &KafkaLog) -> Result<(), TopicError> {
-        let Ok(events) = reply.batch.doc_slices() else { return Ok(()) };
+    pub fn prepare(&self, replies: &[Reply], topics: &mut Topics, log: &KafkaLog) -> Result<(), TopicError> {
         // Neighbours are of the same collection as a rule, so most events cost one comparison.
         let mut known: &[u8] = &[];
-        for event in events.into_iter().flatten() {
-            let Some(event) = event.as_document().map(RawDocument::as_bytes) else { continue };
+        for event in replies.iter().flat_map(Reply::events).filter_map(Result::ok) {
             let Some(raw) = envelope::raw_namespace(event) else { continue };
             if raw == known {
                 continue;
@@ -94,17 +118,24 @@ impl BatchWriter {
         Ok(())
     }
 
-    /// Sends every event of the reply that is not committed already. Returns what to tell after the commit; the age is still the age
-    /// now.
+    /// Sends every event of the replies that is not committed already. Returns what to tell after the commit; the age is still the age
+    /// now. `ended`: the MongoDB transaction of the last event has no more events behind these.
     ///
     /// # Errors
     /// See [`BatchError`]; the transaction is in doubt then.
-    pub fn write(&mut self, reply: &Reply, to: &mut Destination<'_>) -> Result<BatchFigures, BatchError> {
-        let mut batch = Batch::new(reply.token.cluster_time(), false);
-        for element in reply.batch.doc_slices().map_err(|error| unreadable(&error))? {
-            let element = element.map_err(|error| unreadable(&error))?;
-            let event = element.as_document().ok_or_else(|| unreadable(&"an event is no document"))?;
-            self.write_event(event.as_bytes(), &mut batch, to)?;
+    pub fn write(
+        &mut self,
+        replies: &[Reply],
+        ended: bool,
+        to: &mut Destination<'_>,
+    ) -> Result<BatchFigures, BatchError> {
+        let Some(last) = replies.last() else { return Ok(BatchFigures::default()) };
+        let events = || replies.iter().flat_map(Reply::events);
+        self.transactions.look_at(events().filter_map(Result::ok).map(envelope::transaction), ended);
+        let mut batch = Batch::new(last.token.cluster_time(), false);
+        for event in events() {
+            batch.context.transaction_count = self.transactions.count_of_next();
+            self.write_event(event?, &mut batch, to)?;
         }
         Ok(batch.figures())
     }
@@ -158,6 +189,20 @@ impl BatchWriter {
             figures.skipped += 1;
             return Ok(());
         }
+        let stub;
+        let record = if !self.too_large.is_empty() && self.too_large.contains(record.event_id) {
+            let name = topic.name.clone();
+            to.send_parts(&record, &name, &self.common)?;
+            figures.stubs += 1;
+            figures.dead_letters.push(DeadLetterReason::Oversize);
+            stub = oversize::stub(event, record.value, to.topics.dead_letters().0)?;
+            self.transcoder
+                .transcode(stub.as_bytes(), &batch.context)
+                .map_err(|error| refused(&error, batch.until))?
+        } else {
+            record
+        };
+        let topic = to.topics.get(index);
         self.seen += 1;
         if seeded_bug::planted(SeededBug::DroppedRecord) && self.seen.is_multiple_of(DROPPED_ONE_IN) {
             return Ok(());
@@ -202,7 +247,7 @@ struct Batch {
 
 impl Batch {
     fn new(until: ClusterTime, snapshot: bool) -> Self {
-        let context = EventContext { processed_at_ms: now_ms(), snapshot };
+        let context = EventContext { processed_at_ms: now_ms(), snapshot, transaction_count: None };
         Self { context, until, oldest_wall_ms: None, figures: BatchFigures::default() }
     }
 
@@ -213,12 +258,35 @@ impl Batch {
     }
 }
 
-fn unreadable(error: &dyn std::fmt::Display) -> Stop {
-    Stop::new(ExitCode::Defect, format!("a reply of MongoDB cannot be read: {error}"))
-}
-
 impl Destination<'_> {
     /// Puts a dead letter into the transaction. Returns whether it had to be sent: after a doubt it may be committed already.
+    /// Puts a value that its topic does not take into the transaction, as parts.
+    fn send_parts(
+        &mut self,
+        record: &EventRecord<'_>,
+        topic_of_stub: &str,
+        common: &OwnedHeaders,
+    ) -> Result<(), PublishError> {
+        let letter = DeadLetter::oversize(record, topic_of_stub);
+        let (topic, partitions) = self.topics.dead_letters();
+        let partition = partition_for_key(record.event_id.as_bytes(), partitions);
+        let failed_at = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+        let of = record.value.len().div_ceil(oversize::PART_BYTES);
+        for (number, part) in (1..).zip(record.value.chunks(oversize::PART_BYTES)) {
+            let place = format!("{number}/{of}");
+            let headers = letter.headers(common, &failed_at);
+            self.publisher.send(Outgoing {
+                topic,
+                partition,
+                key: record.event_id.as_bytes(),
+                value: part,
+                timestamp_ms: record.cluster_time.to_millis(),
+                headers: with_header(headers, dead_letter_header::PART, place.as_bytes()),
+            })?;
+        }
+        Ok(())
+    }
+
     fn send_letter(
         &mut self,
         letter: &DeadLetter,

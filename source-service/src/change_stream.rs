@@ -12,15 +12,19 @@
 //! Replies are raw because typed events cost the client seven times more. `startAfter` is used always, never `resumeAfter`: it alone
 //! goes on behind an `invalidate`.
 
+mod fragments;
+mod open;
 mod oplog;
 mod probe;
 mod reader;
+mod reply;
 mod snapshot_side;
+mod standstill;
 
 use std::{thread, time::Duration};
 
 use bson::{Bson, Document, doc};
-use mongodb::{Client, error::ErrorKind, options::ClientOptions, raw_batch_cursor::RawBatch};
+use mongodb::{Client, error::ErrorKind, options::ClientOptions};
 use shared::{
     backoff::Backoff,
     cluster_time::ClusterTime,
@@ -32,8 +36,9 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
 };
 
-use self::reader::Reader;
-pub use self::{oplog::OplogStart, probe::Acceptance};
+pub(crate) use self::reply::unreadable;
+use self::{open::Opener, reader::Reader};
+pub use self::{oplog::OplogStart, probe::Acceptance, reply::Reply};
 use crate::{
     metrics::StreamMetrics,
     pipeline::{
@@ -43,11 +48,13 @@ use crate::{
     scope::{Scope, Target, operations::Operations},
     status::Status,
     stream_error::{self, Phase, Verdict},
-    token_record::{self, Position, ResumeToken},
+    token_record::{self, Position},
 };
 
 /// How long the first contact may take before the process ends with "dependency unreachable".
 pub const FIRST_CONTACT_LIMIT: Duration = Duration::from_secs(60);
+/// How long the server waits for an event before it answers with an empty reply, whose token keeps the position young.
+const AWAIT_TIME: Duration = Duration::from_secs(1);
 /// While an answer is waited for, the outside is looked at so often.
 const LOOK_AROUND: Duration = Duration::from_millis(200);
 
@@ -60,6 +67,7 @@ pub struct StreamOptions {
     pub pipeline: Option<Pipeline>,
     pub full_document: FullDocument,
     pub full_document_before: FullDocumentBefore,
+    pub oversize: Oversize,
 }
 
 impl StreamOptions {
@@ -74,6 +82,15 @@ impl StreamOptions {
             &format!("{:?}", self.full_document_before),
         ])
     }
+}
+
+/// `OVERSIZE`: what becomes of an event that is larger than MongoDB can send or a topic takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Oversize {
+    /// Exit code 78, with everything before it published.
+    Stop,
+    /// It is published without what makes it large, and says so.
+    Stub,
 }
 
 /// `FULL_DOCUMENT`: what an update event carries beside the change itself.
@@ -125,14 +142,6 @@ impl Epoch {
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }
-}
-
-/// One server reply and the token that covers all of it.
-pub struct Reply {
-    /// The events lie in the reply's own buffer.
-    pub batch: RawBatch,
-    /// Behind the last event of the reply, also if it has none.
-    pub token: ResumeToken,
 }
 
 /// What the reader reports.
@@ -198,7 +207,8 @@ impl ChangeStream {
                     }
                 };
                 drop(ready_sender.send(Ok((client.clone(), runtime.handle().clone()))));
-                let reader = Reader::new(client, options, reader_status, metrics, event_sender);
+                let opener = Opener::new(client, options);
+                let reader = Reader::new(opener, reader_status, metrics, event_sender);
                 runtime.block_on(reader.run(commands));
             })
             .map_err(|error| {
@@ -331,7 +341,7 @@ impl ChangeStream {
                         Verdict::Stop(code, advice) => {
                             return Err(Stop::new(code, stream_error::stop_text(advice, &error, "none yet")));
                         }
-                        Verdict::Reopen(_) => {
+                        Verdict::Reopen(_) | Verdict::Oversize => {
                             let delay = backoff.next_delay();
                             let cause = stream_error::short(&error);
                             self.status.stream_down(&cause);

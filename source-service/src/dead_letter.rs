@@ -11,7 +11,7 @@ use shared::{
 };
 
 use crate::{
-    envelope::{self, EventError},
+    envelope::{self, EventError, EventRecord},
     publisher::with_header,
 };
 
@@ -21,6 +21,7 @@ pub struct DeadLetter {
     pub reason: DeadLetterReason,
     pub event_id: String,
     pub cluster_time: Option<ClusterTime>,
+    stage: &'static str,
     error: String,
 }
 
@@ -40,8 +41,23 @@ impl DeadLetter {
             reason,
             event_id: event_id.to_owned(),
             cluster_time: ClusterTime::from_token_data(event_id),
+            stage: "transcode",
             error: text,
         })
+    }
+
+    /// The letters for a value that is too large for its topic: parts of it, in order.
+    pub fn oversize(record: &EventRecord<'_>, topic: &str) -> Self {
+        Self {
+            reason: DeadLetterReason::Oversize,
+            event_id: record.event_id.to_owned(),
+            cluster_time: Some(record.cluster_time),
+            stage: "publish",
+            error: format!(
+                "{topic} does not take the value of {} bytes, even compressed: a stub is there",
+                record.value.len()
+            ),
+        }
     }
 
     /// `common` are the headers that all records of this run have; recovery finds own records by them.
@@ -57,7 +73,7 @@ impl DeadLetter {
         add(wire::header::EVENT_ID, &self.event_id);
         add(header::REASON, self.reason.as_str());
         add(header::ERROR, &self.error);
-        add(header::STAGE, "transcode");
+        add(header::STAGE, self.stage);
         add(header::ATTEMPTS, "1");
         add(header::EVENT_ID, &self.event_id);
         add(header::FAILED_AT, failed_at);
@@ -78,7 +94,9 @@ mod tests {
 
     fn refusal(event: &[u8]) -> EventError {
         let mut transcoder = EventTranscoder::new("orders", JsonDialect::Relaxed, KeyFormat::ExtendedJson);
-        transcoder.transcode(event, &EventContext { processed_at_ms: 0, snapshot: false }).unwrap_err()
+        transcoder
+            .transcode(event, &EventContext { processed_at_ms: 0, snapshot: false, transaction_count: None })
+            .unwrap_err()
     }
 
     #[test]

@@ -25,11 +25,12 @@ use shared::cluster_time::ClusterTime;
 
 pub use key::KeyFormat;
 use members::Members;
-pub use members::{EventNamespace, collection, raw_namespace, resume_token};
+pub use members::{EventNamespace, Transaction, collection, raw_namespace, resume_token, transaction};
 pub use operation::Operation;
 
-use crate::transcode::{
-    Canonical, Dialect, ElementKind, IsoInstant, MalformedBson, Relaxed, Writer, write_text,
+use crate::{
+    transactions::operation_index,
+    transcode::{Canonical, Dialect, ElementKind, IsoInstant, MalformedBson, Relaxed, Writer, write_text},
 };
 
 /// The room that is kept for the next value, in bytes. MongoDB's largest event, 16 MiB of BSON, may need several
@@ -69,6 +70,8 @@ pub struct EventContext {
     pub processed_at_ms: i64,
     /// Whether the event is a row of a snapshot.
     pub snapshot: bool,
+    /// How many events its MongoDB transaction has, as far as it is of one and that is known.
+    pub transaction_count: Option<u32>,
 }
 
 /// A record, in the transcoder's buffers and in the event.
@@ -147,7 +150,7 @@ impl EventTranscoder {
             event_id: members.event_id,
             resume_token: members.resume_token,
             wall_time_ms: members.wall_time_ms(),
-            in_transaction: members.lsid.is_some() && members.txn_number.is_some(),
+            in_transaction: members.is_in_transaction(),
             snapshot: context.snapshot,
             repaired_texts,
         })
@@ -221,9 +224,20 @@ impl EventTranscoder {
             writer.raw(b":");
             writer.value(member.kind, member.value)?;
         }
+        if members.is_in_transaction() {
+            write_transaction(&mut writer, members.event_id, context.transaction_count);
+        }
         writer.raw(b"}");
         Ok(writer.repaired_texts())
     }
+}
+
+fn write_transaction<D: Dialect>(writer: &mut Writer<'_, D>, event_id: &str, count: Option<u32>) {
+    writer.raw(b",\"transaction\":{\"index\":");
+    writer.count(operation_index(event_id));
+    writer.raw(b",\"count\":");
+    writer.count(count);
+    writer.raw(b"}");
 }
 
 fn optional<D: Dialect>(

@@ -24,6 +24,7 @@ const HEADROOM: &str = "cdc_source_retention_headroom_seconds";
 const SKIPPED: &str = "cdc_source_duplicates_skipped_total";
 const REPAIRED: &str = "cdc_source_repaired_texts_total";
 const GAPS: &str = "cdc_source_gaps_total";
+const OVERSIZE: &str = "cdc_source_oversize_events_total";
 const BROKER_CHECK_SKIPPED: &str = "cdc_source_broker_check_skipped";
 const DEAD_LETTERS: &str = "cdc_dlq_records_total";
 const ERRORS: &str = "cdc_errors_total";
@@ -87,13 +88,23 @@ pub fn describe() {
         "Gaps in the published changes that were gone on behind, by reason; each has a marker in the control topic."
     );
     counter!(GAPS, "reason" => GapReason::PositionLost.as_str()).absolute(0);
+    describe_counter!(
+        OVERSIZE,
+        Unit::Count,
+        "Events published without their documents, by what they were too large for: event (a reply of MongoDB) or record (their topic)."
+    );
+    for reason in ["event", "record"] {
+        counter!(OVERSIZE, "reason" => reason).absolute(0);
+    }
     describe_gauge!(
         BROKER_CHECK_SKIPPED,
         Unit::Count,
         "1 while BROKER_CHECK=skip leaves the brokers unchecked."
     );
     describe_counter!(DEAD_LETTERS, Unit::Count, "Events sent to the dead-letter topic, by reason.");
-    for reason in [DeadLetterReason::UnreadableEvent, DeadLetterReason::IncompleteEvent] {
+    for reason in
+        [DeadLetterReason::UnreadableEvent, DeadLetterReason::IncompleteEvent, DeadLetterReason::Oversize]
+    {
         counter!(DEAD_LETTERS, "reason" => reason.as_str()).absolute(0);
     }
     describe_gauge!(SNAPSHOT_ROWS, Unit::Count, "Rows that the snapshot has copied, over all runs.");
@@ -150,6 +161,11 @@ impl StreamMetrics {
         self.up.set(if up { 1.0 } else { 0.0 });
     }
 
+    /// One that MongoDB could send only without its documents.
+    pub fn oversize_event(&self) {
+        counter!(OVERSIZE, "reason" => "event").increment(1);
+    }
+
     pub fn restarted(&self, reason: &'static str) {
         counter!(RESTARTS, "reason" => reason).increment(1);
     }
@@ -194,6 +210,8 @@ pub struct BatchFigures {
     pub age_seconds: Option<f64>,
     pub headroom_seconds: Option<f64>,
     pub dead_letters: Vec<DeadLetterReason>,
+    /// Events that were too large for their topic.
+    pub stubs: u64,
     pub seconds: f64,
 }
 
@@ -206,6 +224,9 @@ impl PumpMetrics {
         self.transaction_seconds.record(figures.seconds);
         if let Some(age) = figures.age_seconds {
             self.event_age.record(age);
+        }
+        if figures.stubs > 0 {
+            counter!(OVERSIZE, "reason" => "record").increment(figures.stubs);
         }
         for reason in &figures.dead_letters {
             counter!(DEAD_LETTERS, "reason" => reason.as_str()).increment(1);

@@ -12,7 +12,7 @@
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -22,7 +22,7 @@ use rdkafka::{
     ClientConfig, ClientContext, Message as _,
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
-    message::{Header, Headers as _, OwnedHeaders},
+    message::{BorrowedMessage, Header, Headers as _, OwnedHeaders},
     producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
     util::Timeout,
 };
@@ -86,11 +86,20 @@ fn publish_error(doing: &str, error: &KafkaError) -> PublishError {
     }
 }
 
+/// A record that its topic does not take.
+struct TooLarge {
+    bytes: usize,
+    topic: String,
+    event_id: String,
+}
+
 /// What librdkafka's threads report about one producer.
 #[derive(Default)]
 struct Reports {
     failed: AtomicU64,
     first_failure: OnceLock<PublishError>,
+    /// Of the records that were refused as too large, the largest: a broker refuses the whole batch of the one that is.
+    too_large: Mutex<Option<TooLarge>>,
     disturbed: AtomicBool,
     /// Before the first statistics there is nothing to compare with.
     has_baseline: AtomicBool,
@@ -103,6 +112,23 @@ impl Reports {
         if !self.disturbed.swap(true, Ordering::AcqRel) {
             tracing::debug!(cause, "the producer was disturbed");
         }
+    }
+
+    fn refused_as_too_large(&self, message: &BorrowedMessage<'_>) {
+        let bytes = message.payload_len();
+        let mut largest = self.too_large.lock().unwrap_or_else(PoisonError::into_inner);
+        if largest.as_ref().is_none_or(|largest| largest.bytes < bytes) {
+            let (topic, event_id) = (message.topic().to_owned(), event_id(message.headers()));
+            *largest = Some(TooLarge { bytes, topic, event_id });
+        }
+    }
+
+    fn too_large(&self) -> Option<PublishError> {
+        let largest = self.too_large.lock().unwrap_or_else(PoisonError::into_inner);
+        largest.as_ref().map(|TooLarge { topic, event_id, .. }| PublishError::TooLarge {
+            topic: topic.clone(),
+            event_id: event_id.clone(),
+        })
     }
 
     fn compare(&self, statistics: &Statistics) {
@@ -160,15 +186,12 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         let Err((error, message)) = result else { return };
         self.0.failed.fetch_add(1, Ordering::AcqRel);
-        self.0.first_failure.get_or_init(|| match error.rdkafka_error_code() {
+        match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {
-                PublishError::TooLarge {
-                    topic: message.topic().to_owned(),
-                    event_id: event_id(message.headers()),
-                }
+                self.0.refused_as_too_large(message);
             }
-            _ => publish_error("deliver a record", error),
-        });
+            _ => drop(self.0.first_failure.set(publish_error("deliver a record", error))),
+        }
     }
 }
 
@@ -306,7 +329,8 @@ impl Publisher {
         if self.reports.failed.load(Ordering::Acquire) == 0 {
             return None;
         }
-        self.reports.first_failure.get().cloned()
+        // What fails beside it, or after it, fails because of it.
+        self.reports.too_large().or_else(|| self.reports.first_failure.get().cloned())
     }
 }
 

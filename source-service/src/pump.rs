@@ -14,6 +14,7 @@
 
 mod copy;
 mod gap;
+mod publish;
 mod recover;
 mod setback;
 
@@ -22,26 +23,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rdkafka::{
-    ClientConfig,
-    producer::{BaseProducer, BaseRecord, Producer as _},
-};
+use rdkafka::ClientConfig;
 use shared::{
     admin::HealthReporter,
     backoff::Backoff,
     cluster_time::ClusterTime,
     exit::{ExitCode, Stop},
     kafka_topics::TopicAdmin,
-    seeded_bug::{self, SeededBug},
 };
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use self::{copy::Copying, gap::Gap, setback::Setback};
+use self::{copy::Copying, gap::Gap, publish::Held, setback::Setback};
 pub use self::{copy::SnapshotSettings, gap::OnPositionLost};
 use crate::{
-    batch::{self, BatchWriter, Destination},
-    change_stream::{ChangeStream, Epoch, Reply},
+    batch::{self, BatchWriter},
+    change_stream::{ChangeStream, Epoch},
     envelope::EventTranscoder,
     kafka_log::KafkaLog,
     metrics::{self, PumpMetrics},
@@ -69,6 +66,8 @@ struct Session {
     pending: Position,
     committed_at: Instant,
     run: u32,
+    /// Replies that wait for the rest of a MongoDB transaction.
+    held: Held,
     /// The stream had nothing more when it was last looked at.
     caught_up: bool,
 }
@@ -245,6 +244,10 @@ impl Pump {
                     }
                     continue;
                 }
+                Setback::TooLarge { topic, event_id } => {
+                    self.too_large(&topic, event_id)?;
+                    continue;
+                }
                 Setback::Doubt(label, text) => (label, text),
                 Setback::Fenced(text) => {
                     self.fenced = true;
@@ -318,7 +321,7 @@ impl Pump {
                 }
             });
             let result = match next {
-                Some(Ok(reply)) => self.take(session, &reply),
+                Some(Ok(reply)) => self.take(session, reply),
                 Some(Err(stop)) => {
                     metrics::error("stream", "stop");
                     Err(self.stream_ended(stop))
@@ -341,19 +344,6 @@ impl Pump {
         }
     }
 
-    fn take(&mut self, session: &mut Session, reply: &Reply) -> Result<(), Setback> {
-        session.pending = Position::After(reply.token.clone());
-        let empty = reply.batch.doc_slices().is_ok_and(bson::RawArray::is_empty);
-        if !empty {
-            self.publish_reply(session, reply)?;
-        }
-        session.caught_up = empty;
-        let time = reply.token.cluster_time();
-        // Events of one transaction share a time: only an empty reply says that there are no more of it.
-        self.end_reached |= self.end.is_some_and(|end| time > end || (empty && time == end));
-        Ok(())
-    }
-
     /// An idle stream's position is committed too: it must not fall off the oplog.
     fn keep_young(&mut self, session: &mut Session) -> Result<(), Setback> {
         self.check_brokers()?;
@@ -365,45 +355,6 @@ impl Pump {
             return Ok(());
         }
         self.commit_token(session, false)
-    }
-
-    /// One reply, one transaction.
-    fn publish_reply(&mut self, session: &mut Session, reply: &Reply) -> Result<(), Setback> {
-        let begun = Instant::now();
-        if session.publisher.disturbed() {
-            return Err(Setback::Disturbed);
-        }
-        let token = self.token_record(session, false).to_json();
-        self.writer.prepare(reply, &mut self.topics, &self.log)?;
-        self.commit_topics(session)?;
-        session.publisher.begin()?;
-        if seeded_bug::planted(SeededBug::TokenOutsideTransaction) {
-            self.send_outside(&token)?;
-        }
-        let mut figures = self.writer.write(
-            reply,
-            &mut Destination {
-                tails: session.tails.as_ref(),
-                topics: &mut self.topics,
-                publisher: &mut session.publisher,
-            },
-        )?;
-        if !seeded_bug::planted(SeededBug::TokenOutsideTransaction) {
-            batch::send_state(&mut session.publisher, &self.token_topic, &self.settings.source_id, &token)?;
-        }
-        session.publisher.commit()?;
-
-        figures.seconds = begun.elapsed().as_secs_f64();
-        figures.age_seconds = figures.age_seconds.map(|age| age + figures.seconds);
-        self.totals.events += self.topics.committed();
-        self.totals.skipped += figures.skipped;
-        self.metrics.batch_committed(&figures);
-        self.committed(session);
-        // The reply's own token is behind its last event.
-        if session.tails.as_ref().is_some_and(|tails| !tails.may_hold(&last_event_id(reply))) {
-            session.tails = None;
-        }
-        Ok(())
     }
 
     /// Where keys go is committed before anything goes there: if the first events were torn from their transaction's other
@@ -486,25 +437,8 @@ impl Pump {
                 tracing::warn!(cause, "stopped without a clean token record");
                 Setback::Asked
             }
-            Err(Setback::Disturbed | Setback::Asked) => Setback::Asked,
+            // A token record is small.
+            Err(Setback::Disturbed | Setback::TooLarge { .. } | Setback::Asked) => Setback::Asked,
         }
     }
-
-    /// The planted bug `token-outside-transaction`.
-    fn send_outside(&self, token: &[u8]) -> Result<(), Setback> {
-        let doubt = |error: rdkafka::error::KafkaError| Setback::Doubt("seeded", error.to_string());
-        let producer: BaseProducer =
-            self.settings.kafka.client_config("atlas-seeded-bug").create().map_err(doubt)?;
-        let record =
-            BaseRecord::to(&self.token_topic).partition(0).key(&self.settings.source_id).payload(token);
-        producer.send(record).map_err(|(error, _)| doubt(error))?;
-        producer.flush(Duration::from_secs(10)).map_err(doubt)
-    }
-}
-
-fn last_event_id(reply: &Reply) -> String {
-    let last = reply.batch.doc_slices().ok().and_then(|events| events.into_iter().last()?.ok());
-    let event = last.as_ref().and_then(|last| last.as_document());
-    let id = event.and_then(|event| crate::envelope::resume_token(event.as_bytes()).ok());
-    id.map(|(_, id)| id.to_owned()).unwrap_or_default()
 }

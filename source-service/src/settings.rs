@@ -20,12 +20,12 @@ pub use self::commands::{StreamMonitorSettings, TokenShowSettings, TopicMonitorS
 use self::table::{
     ADMIN_ADDR, BROKER_CHECK, FULL_DOCUMENT, FULL_DOCUMENT_BEFORE, JSON_DIALECT, KEY_FORMAT,
     MONGO_COLLECTIONS, MONGO_DATABASES, MONGO_EXCLUDE, MONGO_URI, OLD_NAMES, ON_POSITION_LOST, OPERATIONS,
-    PIPELINE_FILE, SNAPSHOT_FILTER_FILE, SNAPSHOT_PARALLELISM, SNAPSHOT_RATE, SOURCE_ID, START_FROM, TABLE,
-    TOKEN_INTERVAL, TOPIC_MAX_MESSAGE_BYTES, TOPIC_MIN_ISR, TOPIC_PARTITIONS, TOPIC_REPLICATION,
-    TOPIC_RETENTION, TRANSACTION_TIMEOUT,
+    OVERSIZE, PIPELINE_FILE, SNAPSHOT_FILTER_FILE, SNAPSHOT_PARALLELISM, SNAPSHOT_RATE, SOURCE_ID,
+    START_FROM, TABLE, TOKEN_INTERVAL, TOPIC_MAX_MESSAGE_BYTES, TOPIC_MIN_ISR, TOPIC_PARTITIONS,
+    TOPIC_REPLICATION, TOPIC_RETENTION, TRANSACTION_TIMEOUT,
 };
 use crate::{
-    change_stream::{FullDocument, FullDocumentBefore, StreamOptions},
+    change_stream::{FullDocument, FullDocumentBefore, Oversize, StreamOptions},
     envelope::{JsonDialect, KeyFormat},
     pipeline::Pipeline,
     pump::{OnPositionLost, SnapshotSettings},
@@ -211,6 +211,7 @@ fn read_stream(reader: &mut Reader) -> Option<StreamOptions> {
     };
     let full_document: Option<FullDocument> = reader.choice(&FULL_DOCUMENT);
     let full_document_before: Option<FullDocumentBefore> = reader.choice(&FULL_DOCUMENT_BEFORE);
+    let oversize: Option<Oversize> = reader.choice(&OVERSIZE);
     if let (Some(Some(pipeline)), Some(operations), Some(full_document)) =
         (&pipeline, &operations, full_document)
     {
@@ -224,6 +225,7 @@ fn read_stream(reader: &mut Reader) -> Option<StreamOptions> {
         pipeline: pipeline?,
         full_document: full_document?,
         full_document_before: full_document_before?,
+        oversize: oversize?,
     })
 }
 

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use shared::{backoff::Backoff, exit::Stop};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::time::Instant;
 
-use super::{ChangeStream, FIRST_CONTACT_LIMIT, StreamOptions, reader::Reader, unreachable_at_start};
+use super::{
+    ChangeStream, FIRST_CONTACT_LIMIT, StreamOptions,
+    open::{Opener, View},
+    unreachable_at_start,
+};
 use crate::{
-    metrics::StreamMetrics,
-    status::Status,
     stream_error::{self, Phase, Verdict},
     token_record::Position,
 };
@@ -31,21 +33,20 @@ impl ChangeStream {
     /// # Errors
     /// The stop that a start from there would end with.
     pub fn probe(&self, options: &StreamOptions, position: &Position) -> Result<Acceptance, Stop> {
-        // A reader that is never run: what it would ask is asked once.
-        let (client, events) = (self.client.clone(), mpsc::channel(1).0);
-        let mut reader =
-            Reader::new(client, options.clone(), Status::default(), StreamMetrics::default(), events);
+        let mut opener = Opener::new(self.client.clone(), options.clone());
         self.ask(async {
             let mut backoff = Backoff::default();
             let deadline = Instant::now() + FIRST_CONTACT_LIMIT;
             loop {
-                let opened = tokio::time::timeout(SEARCH_LIMIT, reader.open_cursor(position)).await;
+                let opened = tokio::time::timeout(SEARCH_LIMIT, opener.open(position, View::Usual)).await;
                 let error = match opened {
                     Ok(Ok(_closed_when_dropped)) => return Ok(Acceptance::Opened),
                     Ok(Err(error)) => error,
                     Err(_elapsed) => return Ok(Acceptance::Searching),
                 };
                 match stream_error::classify(&error, Phase::Opening) {
+                    // It was there, and found the first event.
+                    Verdict::Oversize => return Ok(Acceptance::Opened),
                     Verdict::Stop(code, advice) => {
                         let at = format!("cluster time {}", position.cluster_time());
                         return Err(Stop::new(code, stream_error::stop_text(advice, &error, &at)));

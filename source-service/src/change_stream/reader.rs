@@ -2,34 +2,38 @@
 
 use std::{pin::Pin, time::Duration};
 
-use bson::{Document, doc};
+use bson::RawDocument;
 use futures::Stream as _;
-use mongodb::{
-    Client,
-    raw_batch_cursor::{RawBatch, RawBatchCursor},
-};
+use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 use shared::{
     backoff::Backoff,
+    cluster_time::ClusterTime,
     exit::{ExitCode, Stop},
 };
 use tokio::sync::{mpsc, watch};
 
-use super::{Epoch, FIRST_CONTACT_LIMIT, Open, Reply, StreamEvent, StreamOptions, unreachable_at_start};
+use super::{
+    Epoch, FIRST_CONTACT_LIMIT, Open, Oversize, Reply, StreamEvent,
+    fragments::Fragments,
+    open::{Opener, View},
+    reply::{Events, document},
+    standstill::{Moved, Standstill},
+    unreachable_at_start, unreadable,
+};
 use crate::{
     metrics::StreamMetrics,
-    pipeline::Pipeline,
-    scope::{Target, filter},
+    oversize,
     status::Status,
-    stream_error::{self, Cause, Phase, SILENCE_UNTIL_DOWN, Verdict},
+    stream_error::{self, Cause, OVERSIZE, Phase, SILENCE_UNTIL_DOWN, Verdict},
     token_record::{Position, ResumeToken},
+    transactions::REPLY_EVENTS_MAX,
 };
 
-/// Events in one reply at most; the server also ends a reply at 16 MB. Bounds memory without costing throughput.
-const BATCH_EVENTS_MAX: u32 = 2000;
-/// How long the server waits for an event before it answers with an empty reply, whose token keeps the position young.
-const AWAIT_TIME: Duration = Duration::from_secs(1);
 /// A connection that has been silent for this long is given up: a black hole sends no error.
 const SILENCE_LIMIT: Duration = Duration::from_secs(120);
+
+/// Events that are read one by one, at most, before replies are full again: an event that was too large may not be any more.
+const ONE_BY_ONE_MAX: u32 = REPLY_EVENTS_MAX;
 
 /// Why reading from one cursor ended.
 enum Ended {
@@ -37,34 +41,45 @@ enum Ended {
     Broken(Cause, String),
     /// The server closed the cursor in order, as it does after `invalidate`.
     Closed,
+    /// The next event, or one soon after it, is too large to be sent.
+    Oversize(String),
+    /// Open again from here with full replies.
+    Usual,
     Stopped(Stop),
     /// Nobody listens any more.
     Abandoned,
 }
 
 pub(super) struct Reader {
-    client: Client,
-    options: StreamOptions,
+    opener: Opener,
     status: Status,
     metrics: StreamMetrics,
     events: mpsc::Sender<StreamEvent>,
     /// Whether a stream was ever open: until then a server that is away may also be one that was never there.
     reached: bool,
-    /// Whether the server is asked for what happens to collections beyond drop and rename. Not every one can be (6.0 and later).
-    expanded: bool,
     /// The last error that a stage of the user's may have raised, and where.
     failed: Option<(i32, Position)>,
+    view: View,
+    standstill: Standstill,
 }
 
 impl Reader {
     pub(super) fn new(
-        client: Client,
-        options: StreamOptions,
+        opener: Opener,
         status: Status,
         metrics: StreamMetrics,
         events: mpsc::Sender<StreamEvent>,
     ) -> Self {
-        Self { client, options, status, metrics, events, reached: false, expanded: true, failed: None }
+        Self {
+            opener,
+            status,
+            metrics,
+            events,
+            reached: false,
+            failed: None,
+            view: View::Usual,
+            standstill: Standstill::default(),
+        }
     }
 
     pub(super) async fn run(mut self, mut commands: watch::Receiver<Option<Open>>) {
@@ -91,13 +106,19 @@ impl Reader {
     async fn read(&mut self, mut open: Open) {
         let mut backoff = Backoff::default();
         let started = tokio::time::Instant::now();
+        self.view = View::Usual;
         loop {
-            let ended = match self.open_cursor(&open.position).await {
+            let ended = match self.opener.open(&open.position, self.view).await {
                 Ok(cursor) => {
                     self.reached = true;
-                    self.metrics.up(true);
+                    self.metrics.up(!self.standstill.is_suspected());
                     tracing::info!(from = %open.position.cluster_time(), attempts = backoff.attempts() + 1, "change stream open");
-                    self.read_cursor(cursor, &mut open, &mut backoff).await
+                    match self.view {
+                        View::WithoutImages => self.read_without_images(cursor, &mut open).await,
+                        View::Usual | View::OneByOne => {
+                            self.read_cursor(cursor, &mut open, &mut backoff).await
+                        }
+                    }
                 }
                 Err(error) => self.judge(&error, Phase::Opening, &open.position),
             };
@@ -108,6 +129,14 @@ impl Reader {
                 Ended::Closed => {
                     self.metrics.restarted("closed");
                     tracing::info!(at = %open.position.cluster_time(), "the server closed the stream, as after invalidate: going on behind it");
+                    Duration::ZERO
+                }
+                Ended::Oversize(text) => match self.narrower(&text, &open.position) {
+                    Ok(()) => Duration::ZERO,
+                    Err(stop) => return self.report_stop(open.epoch, stop).await,
+                },
+                Ended::Usual => {
+                    self.view = View::Usual;
                     Duration::ZERO
                 }
                 Ended::Broken(cause, text) => {
@@ -130,38 +159,128 @@ impl Reader {
         }
     }
 
+    /// What comes before the event arrives when events are asked for one by one; then it is the next one, and is read without images.
+    fn narrower(&mut self, text: &str, position: &Position) -> Result<(), Stop> {
+        self.metrics.restarted("oversize");
+        self.view = match self.view {
+            View::Usual => View::OneByOne,
+            View::OneByOne if self.opener.options().oversize == Oversize::Stub => View::WithoutImages,
+            View::OneByOne | View::WithoutImages => {
+                let at = describe(position);
+                return Err(Stop::new(
+                    ExitCode::Configuration,
+                    format!("{OVERSIZE}. Position: {at}. MongoDB says: {text}"),
+                ));
+            }
+        };
+        tracing::warn!(at = %position.cluster_time(), view = ?self.view, cause = text, "an event is too large for MongoDB to send: looking for it");
+        Ok(())
+    }
+
     async fn read_cursor(
         &mut self,
         mut cursor: RawBatchCursor,
         open: &mut Open,
         backoff: &mut Backoff,
     ) -> Ended {
+        let mut fragments = Fragments::default();
+        let mut replies = 0;
         loop {
             // Room first: then one reply is read ahead, and never a second one waits in memory.
-            let Ok(room) = self.events.reserve().await else { return Ended::Abandoned };
+            let Ok(room) = self.events.clone().reserve_owned().await else { return Ended::Abandoned };
             let batch = match self.next_reply(&mut cursor).await {
-                NextReply::Batch(batch) => batch,
-                NextReply::End => return Ended::Closed,
-                NextReply::Silent => return Ended::Broken(Cause::Network, "MongoDB is silent".to_owned()),
-                NextReply::Failed(error) => {
+                Ok(batch) => batch,
+                Err(NextReply::End) => return Ended::Closed,
+                Err(NextReply::Silent) => {
+                    return Ended::Broken(Cause::Network, "MongoDB is silent".to_owned());
+                }
+                Err(NextReply::Failed(error)) => {
                     drop(room);
                     return self.judge(&error, Phase::Streaming, &open.position);
                 }
             };
-            let Some(token) = token_of(&batch) else {
-                let text = "a reply of the change stream has no usable resume token";
-                return Ended::Stopped(Stop::new(ExitCode::Defect, text));
+            let Some(token) = token_of(&batch) else { return Ended::Stopped(no_token()) };
+            if let Moved::No(text) = self.standstill.look_at(token.cluster_time(), cluster_time_of(&batch)) {
+                return Ended::Broken(Cause::Standstill, text);
+            }
+            let events = match self.whole_events(batch, &mut fragments) {
+                Ok(Some(events)) => events,
+                // Only the last fragment's token is safe.
+                Ok(None) => continue,
+                Err(stop) => return Ended::Stopped(stop),
             };
+            let reply = Reply { events, token: token.clone() };
+            let empty = reply.is_empty();
             backoff.reset();
-            self.status.stream_up();
-            room.send(StreamEvent { epoch: open.epoch, reply: Ok(Reply { batch, token: token.clone() }) });
+            if !self.standstill.is_suspected() {
+                self.status.stream_up();
+            }
+            room.send(StreamEvent { epoch: open.epoch, reply: Ok(reply) });
             // Only what was handed over counts as read.
             open.position = Position::After(token);
+            replies += 1;
+            if self.view == View::OneByOne && (empty || replies >= ONE_BY_ONE_MAX) {
+                return Ended::Usual;
+            }
+        }
+    }
+
+    /// `None` while an event lacks fragments.
+    fn whole_events(&self, batch: RawBatch, fragments: &mut Fragments) -> Result<Option<Events>, Stop> {
+        if !self.opener.splits() {
+            return Ok(Some(Events::Sent(batch)));
+        }
+        let documents = || -> Result<Vec<&RawDocument>, Stop> {
+            let elements = batch.doc_slices().map_err(|error| unreadable(&error))?;
+            elements.into_iter().map(|element| document(element).and_then(raw_document)).collect()
+        };
+        let documents = documents()?;
+        if !fragments.is_open() && !documents.iter().any(|event| Fragments::are_in(event)) {
+            return Ok(Some(Events::Sent(batch)));
+        }
+        documents.into_iter().try_for_each(|event| fragments.add(event))?;
+        Ok((!fragments.is_open()).then(|| Events::Rebuilt(fragments.take())))
+    }
+
+    /// Hands over the one event that is too large, without its documents; it is the next one.
+    async fn read_without_images(&mut self, mut cursor: RawBatchCursor, open: &mut Open) -> Ended {
+        loop {
+            let Ok(room) = self.events.clone().reserve_owned().await else { return Ended::Abandoned };
+            let batch = match self.next_reply(&mut cursor).await {
+                Ok(batch) => batch,
+                Err(NextReply::End) => return Ended::Closed,
+                Err(NextReply::Silent) => {
+                    return Ended::Broken(Cause::Network, "MongoDB is silent".to_owned());
+                }
+                Err(NextReply::Failed(error)) => {
+                    drop(room);
+                    return self.judge(&error, Phase::Streaming, &open.position);
+                }
+            };
+            let Some(token) = token_of(&batch) else { return Ended::Stopped(no_token()) };
+            let reply = Reply { events: Events::Sent(batch), token: token.clone() };
+            let reduced = reply.events().map(|event| oversize::without_images(raw_document(event?)?));
+            let reduced = match reduced.collect::<Result<Vec<_>, Stop>>() {
+                Ok(reduced) => reduced,
+                Err(stop) => return Ended::Stopped(stop),
+            };
+            if reduced.is_empty() {
+                // Not found yet: nothing is between the position and it.
+                continue;
+            }
+            self.metrics.oversize_event();
+            tracing::warn!(at = %token.cluster_time(), "an event is published without its documents: it is larger than MongoDB can send with them");
+            room.send(StreamEvent {
+                epoch: open.epoch,
+                reply: Ok(Reply { events: Events::Rebuilt(reduced), token: token.clone() }),
+            });
+            open.position = Position::After(token);
+            return Ended::Usual;
         }
     }
 
     /// The server answers at least every [`AWAIT_TIME`]; a longer silence is shown, and in the end given up.
-    async fn next_reply(&self, cursor: &mut RawBatchCursor) -> NextReply {
+    async fn next_reply(&self, cursor: &mut RawBatchCursor) -> Result<RawBatch, NextReply> {
         let next = std::future::poll_fn(|context| Pin::new(&mut *cursor).poll_next(context));
         tokio::pin!(next);
         let mut silence = Duration::ZERO;
@@ -171,16 +290,16 @@ impl Reader {
                     if !silence.is_zero() {
                         self.metrics.up(true);
                     }
-                    return NextReply::Batch(batch);
+                    return Ok(batch);
                 }
-                Ok(Some(Err(error))) => return NextReply::Failed(error),
-                Ok(None) => return NextReply::End,
+                Ok(Some(Err(error))) => return Err(NextReply::Failed(error)),
+                Ok(None) => return Err(NextReply::End),
                 Err(_elapsed) => {
                     silence += SILENCE_UNTIL_DOWN;
                     self.metrics.up(false);
                     self.status.stream_down("MongoDB is silent");
                     if silence >= SILENCE_LIMIT {
-                        return NextReply::Silent;
+                        return Err(NextReply::Silent);
                     }
                 }
             }
@@ -194,6 +313,7 @@ impl Reader {
         }
         match verdict {
             Verdict::Reopen(cause) => Ended::Broken(cause, stream_error::short(error)),
+            Verdict::Oversize => Ended::Oversize(stream_error::short(error)),
             Verdict::Stop(code, advice) => {
                 Ended::Stopped(Stop::new(code, stream_error::stop_text(advice, error, &describe(position))))
             }
@@ -203,7 +323,7 @@ impl Reader {
     /// Whether a stage of the user's fails for the second time at the same place: it will again. Most of its errors have codes that
     /// say nothing else about them.
     fn repeats_itself(&mut self, error: &mongodb::error::Error, position: &Position) -> bool {
-        let code = stream_error::code_of_a_stage(error).filter(|_| self.options.pipeline.is_some());
+        let code = stream_error::code_of_a_stage(error).filter(|_| self.opener.options().pipeline.is_some());
         let failed = code.map(|code| (code, position.clone()));
         let repeated = failed.is_some() && failed == self.failed;
         self.failed = failed;
@@ -215,102 +335,13 @@ impl Reader {
         // A pump that has gone has its own reason to end.
         drop(self.events.send(StreamEvent { epoch, reply: Err(stop) }).await);
     }
-
-    pub(super) async fn open_cursor(
-        &mut self,
-        position: &Position,
-    ) -> mongodb::error::Result<RawBatchCursor> {
-        match self.aggregate(position).await {
-            Err(error) if self.expanded && stream_error::is_unknown_option(&error) => {
-                // It may be another option; then it is said again.
-                self.expanded = false;
-                let cursor = self.aggregate(position).await?;
-                tracing::warn!(
-                    "this server does not report creates, changes of indexes and the like (MongoDB 6.0 does): atlas.control has drops and renames only"
-                );
-                Ok(cursor)
-            }
-            opened => opened,
-        }
-    }
-
-    async fn aggregate(&self, position: &Position) -> mongodb::error::Result<RawBatchCursor> {
-        let target = self.options.scope.target();
-        let mut pipeline =
-            vec![doc! { "$changeStream": stage(&self.options, &target, position, self.expanded)? }];
-        pipeline.extend(filter::stage(&self.options.scope, &self.options.operations));
-        pipeline.extend(self.options.pipeline.iter().flat_map(Pipeline::stages).cloned());
-        match target {
-            Target::Deployment => {
-                let database = self.client.database("admin");
-                database
-                    .aggregate(pipeline)
-                    .batch_size(BATCH_EVENTS_MAX)
-                    .max_await_time(AWAIT_TIME)
-                    .batch()
-                    .await
-            }
-            Target::Database(name) => {
-                let database = self.client.database(&name);
-                database
-                    .aggregate(pipeline)
-                    .batch_size(BATCH_EVENTS_MAX)
-                    .max_await_time(AWAIT_TIME)
-                    .batch()
-                    .await
-            }
-            Target::Collection(name) => {
-                let collection = self.client.database(&name.db).collection::<Document>(&name.coll);
-                collection
-                    .aggregate(pipeline)
-                    .batch_size(BATCH_EVENTS_MAX)
-                    .max_await_time(AWAIT_TIME)
-                    .batch()
-                    .await
-            }
-        }
-    }
 }
 
+/// Why there is no next reply.
 enum NextReply {
-    Batch(RawBatch),
     End,
     Silent,
     Failed(mongodb::error::Error),
-}
-
-fn stage(
-    options: &StreamOptions,
-    target: &Target,
-    position: &Position,
-    expanded: bool,
-) -> mongodb::error::Result<Document> {
-    let mut stage = Document::new();
-    if *target == Target::Deployment {
-        stage.insert("allChangesForCluster", true);
-    }
-    if expanded {
-        stage.insert("showExpandedEvents", true);
-    }
-    // Not asking for what is the default keeps the stage understood by old servers.
-    if let Some(mode) = options.full_document.mode() {
-        stage.insert("fullDocument", mode);
-    }
-    if let Some(mode) = options.full_document_before.mode() {
-        stage.insert("fullDocumentBeforeChange", mode);
-    }
-    match position {
-        Position::Time(time) => {
-            stage.insert(
-                "startAtOperationTime",
-                bson::Timestamp { time: time.seconds, increment: time.increment },
-            );
-        }
-        Position::After(token) => {
-            stage.insert("startAfter", Document::try_from(token.as_raw())?);
-        }
-    }
-    Ok(stage)
 }
 
 /// The reply's `postBatchResumeToken`; of a reply that closes its stream, the last event's own.
@@ -323,61 +354,25 @@ fn token_of(batch: &RawBatch) -> Option<ResumeToken> {
     ResumeToken::new(last.as_document()?.get_document("_id").ok()?)
 }
 
+fn no_token() -> Stop {
+    Stop::new(ExitCode::Defect, "a reply of the change stream has no usable resume token")
+}
+
+/// The newest time that the server had heard of when it answered. A server alone does not say.
+fn cluster_time_of(batch: &RawBatch) -> Option<ClusterTime> {
+    let cluster = batch.as_raw_document().get_document("$clusterTime").ok()?;
+    let time = cluster.get_timestamp("clusterTime").ok()?;
+    Some(ClusterTime::new(time.time, time.increment))
+}
+
+fn raw_document(event: &[u8]) -> Result<&RawDocument, Stop> {
+    RawDocument::from_bytes(event).map_err(|error| unreadable(&error))
+}
+
 /// A position for people; tokens hold no document but its `_id`, which may be personal, so only the time is shown.
 fn describe(position: &Position) -> String {
     match position {
         Position::Time(time) => format!("cluster time {time}"),
         Position::After(token) => format!("behind the event of cluster time {}", token.cluster_time()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
-    use bson::{Bson, rawdoc};
-    use shared::cluster_time::ClusterTime;
-
-    use super::*;
-    use crate::{
-        change_stream::{FullDocument, FullDocumentBefore},
-        scope::{Scope, operations::Operations},
-    };
-
-    fn options(scope: Scope) -> StreamOptions {
-        StreamOptions {
-            scope,
-            operations: Operations::default(),
-            pipeline: None,
-            full_document: FullDocument::UpdateLookup,
-            full_document_before: FullDocumentBefore::WhenAvailable,
-        }
-    }
-
-    #[test]
-    fn a_stream_always_goes_on_with_start_after() {
-        let token = ResumeToken::new(&rawdoc! { "_data": "8266C1F3A4000000032B0229296E04" }).unwrap();
-        let stage =
-            stage(&options(Scope::default()), &Target::Deployment, &Position::After(token), true).unwrap();
-        let expected = doc! {
-            "allChangesForCluster": true,
-            "showExpandedEvents": true,
-            "fullDocument": "updateLookup",
-            "fullDocumentBeforeChange": "whenAvailable",
-            "startAfter": { "_data": "8266C1F3A4000000032B0229296E04" },
-        };
-        assert_eq!(stage, expected);
-    }
-
-    #[test]
-    fn a_first_start_opens_at_a_time() {
-        let position = Position::Time(ClusterTime::new(7, 2));
-        let stage = stage(&options(Scope::default()), &Target::Database("shop".to_owned()), &position, false)
-            .unwrap();
-        assert_eq!(
-            stage.get("startAtOperationTime"),
-            Some(&Bson::Timestamp(bson::Timestamp { time: 7, increment: 2 }))
-        );
-        assert_eq!((stage.get("allChangesForCluster"), stage.get("showExpandedEvents")), (None, None));
     }
 }

@@ -42,7 +42,9 @@ impl ChangeStream {
                                     stream_error::stop_text(advice, &error, "none yet"),
                                 ));
                             }
-                            Verdict::Reopen(_) => tokio::time::sleep(backoff.next_delay()).await,
+                            Verdict::Reopen(_) | Verdict::Oversize => {
+                                tokio::time::sleep(backoff.next_delay()).await
+                            }
                         },
                     }
                 }

@@ -89,6 +89,9 @@ enum Slot {
     FullDocumentBeforeChange,
 }
 
+/// Members that only the envelope and the sink write.
+const TAKEN: [&str; 3] = [member::META, member::KAFKA, member::TRANSACTION];
+
 const SLOTS: usize = Slot::FullDocumentBeforeChange as usize + 1;
 
 impl Slot {
@@ -120,7 +123,7 @@ impl<'a> Members<'a> {
             let start = event.len() - reader.rest().len();
             let Some(Element { kind, name, value }) = reader.element()? else { break };
             let Some(slot) = Slot::of(name) else {
-                if name == member::META.as_bytes() || name == member::KAFKA.as_bytes() {
+                if TAKEN.iter().any(|taken| name == taken.as_bytes()) {
                     return Err(name_clash(name));
                 }
                 further.push(Span(start..event.len() - reader.rest().len()));
@@ -172,6 +175,10 @@ impl<'a> Members<'a> {
         Err(DOCUMENT_KEY)
     }
 
+    pub(super) fn is_in_transaction(&self) -> bool {
+        self.lsid.is_some() && self.txn_number.is_some()
+    }
+
     pub(super) fn wall_time_ms(&self) -> Option<i64> {
         let value = self.wall_time.filter(|value| value.kind == ElementKind::DateTime)?;
         value.bytes.try_into().ok().map(i64::from_le_bytes)
@@ -193,6 +200,29 @@ pub fn raw_namespace(event: &[u8]) -> Option<&[u8]> {
         }
     }
     None
+}
+
+/// The MongoDB transaction that an event is of: equal ones that follow each other are one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transaction<'a> {
+    /// The BSON of `lsid`.
+    pub lsid: &'a [u8],
+    /// The BSON of `txnNumber`.
+    pub number: &'a [u8],
+}
+
+/// `None` if the event is of no multi-document transaction.
+pub fn transaction(event: &[u8]) -> Option<Transaction<'_>> {
+    let (mut lsid, mut number) = (None, None);
+    let mut reader = Reader::of_document(event).ok()?;
+    while let Some(element) = reader.element().ok()? {
+        match element.name {
+            b"lsid" if element.kind != ElementKind::Null => lsid = Some(element.value),
+            b"txnNumber" if element.kind != ElementKind::Null => number = Some(element.value),
+            _ => {}
+        }
+    }
+    Some(Transaction { lsid: lsid?, number: number? })
 }
 
 /// The collection to whose topic the event's record will go; `None` if it goes elsewhere, or if there can be none.

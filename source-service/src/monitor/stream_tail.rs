@@ -102,16 +102,11 @@ impl StreamTail {
     }
 
     fn take(&mut self, reply: &Reply, take: &mut impl FnMut(&Observed<'_>)) -> Result<usize, Stop> {
-        let unreadable = |error: &dyn std::fmt::Display| {
-            Stop::new(ExitCode::Defect, format!("a reply of MongoDB cannot be read: {error}"))
-        };
-        let context = EventContext { processed_at_ms: now_ms(), snapshot: false };
+        let context = EventContext { processed_at_ms: now_ms(), snapshot: false, transaction_count: None };
         let mut count = 0;
-        for element in reply.batch.doc_slices().map_err(|error| unreadable(&error))? {
-            let element = element.map_err(|error| unreadable(&error))?;
-            let event = element.as_document().ok_or_else(|| unreadable(&"an event is no document"))?;
+        for event in reply.events() {
             count += 1;
-            let record = match self.transcoder.transcode(event.as_bytes(), &context) {
+            let record = match self.transcoder.transcode(event?, &context) {
                 Ok(record) => record,
                 Err(error) => {
                     tracing::warn!(%error, "an event that has no record");

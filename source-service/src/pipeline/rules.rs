@@ -14,7 +14,7 @@ const OWN: [&str; 7] =
 /// Members with the content of documents: their fields may be changed.
 pub(super) const PARTS: [&str; 3] = ["fullDocument", "fullDocumentBeforeChange", "updateDescription"];
 /// Written by the source and the sink.
-pub(super) const ENVELOPE: [&str; 2] = ["_meta", "_kafka"];
+pub(super) const ENVELOPE: [&str; 4] = ["_meta", "transaction", "oversize", "_kafka"];
 /// What a `$project` that includes keeps without naming it: the needed ones, and what else `_meta` and the control topic say.
 const KEPT: [&str; 9] = [
     "operationType",

@@ -280,6 +280,9 @@ impl Pump {
         self.totals.rows += self.topics.committed();
         self.totals.skipped += figures.skipped;
         self.metrics.batch_committed(&figures);
+        if figures.stubs > 0 {
+            self.writer.stubs_committed();
+        }
         if after.is_done() {
             tracing::info!(%namespace, rows = after.rows, "copied");
         }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use shared::exit::{ExitCode, Stop};
 
-use super::{OnPositionLost, Pump, Session, setback::Setback};
+use super::{Held, OnPositionLost, Pump, Session, setback::Setback};
 use crate::{
     broker_check::{self, BrokerReport},
     metrics,
@@ -75,7 +75,7 @@ impl Pump {
             self.copying.plan_copies(collections);
         }
         self.topics.recovered(remembered.topics, clean && !self.announced);
-        self.writer.set_source(&own);
+        self.writer.begin_run(&own);
 
         let mut session = Session {
             publisher,
@@ -84,6 +84,7 @@ impl Pump {
             pending: position,
             committed_at: Instant::now(),
             run,
+            held: Held::default(),
             caught_up: false,
         };
         // The own token record, and with it what is to be copied and where the gap is: all of it from here on, or nothing.

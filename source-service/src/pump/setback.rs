@@ -14,6 +14,11 @@ pub(super) enum Setback {
     Fenced(String),
     /// MongoDB no longer has the position, and the operator has said beforehand to go on behind the gap.
     PositionLost(String),
+    /// A topic does not take an event, even compressed.
+    TooLarge {
+        topic: String,
+        event_id: String,
+    },
     /// Nothing failed: the producer was disturbed, so the next transaction gets a new one.
     Disturbed,
     Stop(Stop),
@@ -40,13 +45,7 @@ impl From<PublishError> for Setback {
                 ),
             )),
             PublishError::Refused(text) => Self::Stop(Stop::new(ExitCode::Configuration, text)),
-            PublishError::TooLarge { topic, event_id } => Self::Stop(Stop::new(
-                ExitCode::Configuration,
-                format!(
-                    "an event is too large for topic {topic}, even compressed: raise TOPIC_MAX_MESSAGE_BYTES and max.message.bytes of the topic (event {event_id}). \
-                     Nothing was skipped"
-                ),
-            )),
+            PublishError::TooLarge { topic, event_id } => Self::TooLarge { topic, event_id },
         }
     }
 }

@@ -72,6 +72,13 @@ pub(super) const FULL_DOCUMENT_BEFORE: Setting = Setting::public(
     "The document before the change, where its collection keeps pre-images; off for servers before 6.0.",
     MONGODB,
 );
+pub(super) const OVERSIZE: Setting = Setting::public(
+    "OVERSIZE",
+    Some("stop"),
+    "stop or stub",
+    "An event that is larger than MongoDB can send, or than its topic takes even compressed: end with code 78, or publish it without its documents.",
+    SOURCE,
+);
 pub(super) const SOURCE_ID: Setting = Setting::public(
     "SOURCE_ID",
     Some("default"),
@@ -201,6 +208,7 @@ pub(super) const TABLE: Table = &[
     &SOURCE_ID,
     &START_FROM,
     &ON_POSITION_LOST,
+    &OVERSIZE,
     &SNAPSHOT_PARALLELISM,
     &SNAPSHOT_RATE,
     &SNAPSHOT_FILTER_FILE,
@@ -245,6 +253,5 @@ pub(super) const OLD_NAMES: &[OldName] = &[
     OldName::not_yet("EVENT_PROFILE"),
     OldName::not_yet("TOMBSTONES"),
     OldName::not_yet("FIELD_POLICY_FILE"),
-    OldName::not_yet("OVERSIZE"),
     OldName::not_yet("DELIVERY"),
 ];

@@ -38,6 +38,14 @@ impl<'o, D: Dialect> Writer<'o, D> {
         self.repaired_texts += u32::from(write_text(bytes, self.out));
     }
 
+    /// A number of our own, in no dialect; `null` if it is not known.
+    pub(crate) fn count(&mut self, count: Option<u32>) {
+        match count {
+            Some(count) => self.raw(itoa::Buffer::new().format(count).as_bytes()),
+            None => self.raw(b"null"),
+        }
+    }
+
     /// A whole document, frame included, as an object.
     pub(crate) fn document(&mut self, document: &[u8]) -> Result<(), MalformedBson> {
         self.members(document, MAX_DEPTH)

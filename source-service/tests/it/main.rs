@@ -8,6 +8,7 @@
 mod definitions;
 mod idle;
 mod monitor;
+mod oversize;
 mod pipeline;
 mod position_lost;
 mod recovery;
@@ -21,3 +22,4 @@ mod start;
 mod stream;
 mod token;
 mod topics;
+mod transactions;

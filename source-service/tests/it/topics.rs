@@ -71,38 +71,6 @@ async fn added_partitions_wait_for_an_orderly_stop() -> Result<()> {
     source.stop(LIMIT).await
 }
 
-/// Whether a record is too large is decided after compression, by the broker; then the source stops and names the event.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_record_over_the_limit_stops_the_source() -> Result<()> {
-    let stage = Stage::new().await?;
-    let environment = || stage.environment().set("TOPIC_MAX_MESSAGE_BYTES", "1MiB");
-    let mut source = stage.started(environment()).await?;
-    let blobs = stage.client.database("shop").collection::<mongodb::bson::Document>("orders");
-    blobs.insert_one(mongodb::bson::doc! { "_id": 1, "text": "planted ".repeat(1 << 20) }).await?;
-    assert_eq!(stage.records(TOPIC, 1).await?.len(), 1);
-
-    // Digits of a generator do not compress to a half.
-    let mut state = 1_u64;
-    let noise: String = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        char::from(b'0' + u8::try_from((state >> 33) % 75).unwrap())
-    })
-    .take(3 << 20)
-    .collect();
-    blobs.insert_one(mongodb::bson::doc! { "_id": 2, "text": noise }).await?;
-    assert_eq!(source.exit_code(LIMIT).await?, 78);
-    let log = source.log_text()?;
-    assert!(
-        log.contains("TOPIC_MAX_MESSAGE_BYTES") && log.contains("event 82") && !log.contains("planted"),
-        "{log}"
-    );
-
-    // It stops there again: nothing was skipped.
-    let mut source = stage.start(environment())?;
-    assert_eq!(source.exit_code(LIMIT).await?, 78);
-    Ok(())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn events_that_would_expire_at_once_are_refused() -> Result<()> {
     let stage = Stage::new().await?;

@@ -272,6 +272,12 @@ fn judge_value(event: &ExpectedEvent, value: &Json, topics: &Topics) -> Vec<Stri
     check("updateDescription", update_description(event, member("updateDescription")));
     check("fullDocumentBeforeChange", part(member("fullDocumentBeforeChange"), "fullDocumentBeforeChange"));
     check("fullDocument", full_document(event, member("fullDocument")));
+    let in_transaction = event.event.contains_key("lsid") && event.event.contains_key("txnNumber");
+    let is_placed = matches!(value.get("transaction"), Some(place) if names(place) == ["index", "count"]);
+    check(
+        "transaction",
+        (in_transaction != is_placed).then(|| ": does not say whether it is of one".to_owned()),
+    );
     wrong
 }
 
