@@ -1,7 +1,11 @@
 //! The change stream: what ends it, what it goes on after.
 
 use anyhow::Result;
-use mongodb::bson::Document;
+use mongodb::{
+    bson::{Document, doc},
+    options::{CollectionOptions, WriteConcern},
+};
+use pipeline_tests::wait;
 
 use crate::stage::{LIMIT, Stage, repeated};
 
@@ -64,5 +68,49 @@ async fn what_does_not_heal_stops_with_its_code() -> Result<()> {
     stage.insert("shop.orders", 0..3).await?;
     let mut source = stage.started(stage.environment()).await?;
     assert_eq!(stage.records("atlas.shop.orders", 3).await?.len(), 3);
+    source.stop(LIMIT).await
+}
+
+/// MongoDB answers, its time moves on, and the stream does not: what it does when it can no longer advance what a majority has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_stands_still_is_opened_again_and_not_ready_until_it_moves() -> Result<()> {
+    let stage = Stage::own().await?;
+    let mut source = stage.started(stage.environment()).await?;
+    stage.insert("shop.orders", 0..5).await?;
+    stage.records("atlas.shop.orders", 5).await?;
+
+    let freeze = async |mode: &str| {
+        stage.mongod.admin_command(doc! { "configureFailPoint": "disableSnapshotting", "mode": mode }).await
+    };
+    freeze("alwaysOn").await?;
+    let written =
+        CollectionOptions::builder().write_concern(WriteConcern::builder().w(Some(1.into())).build()).build();
+    let orders = stage.client.database("shop").collection_with_options::<Document>("orders", written);
+    for times in 1..=2 {
+        wait::until(&format!("it stands still for the {times}. time"), LIMIT, || async {
+            orders.update_one(doc! { "_id": 0 }, doc! { "$inc": { "v": 1 } }).await?;
+            // The last line of the attempt.
+            Ok((source.log_text()?.matches("the change stream broke").count() >= times).then_some(()))
+        })
+        .await?;
+        assert!(
+            source.log_text()?.contains("the stream stands still at cluster time"),
+            "{}",
+            source.log_text()?
+        );
+        source.wait_until_not_ready(LIMIT).await?;
+    }
+    assert_eq!(source.metrics()?.sum("cdc_source_stream_up"), Some(0.0));
+    freeze("off").await?;
+    source.wait_until_ready().await?;
+    stage.insert("shop.orders", 5..10).await?;
+    wait::until("everything is published", LIMIT, || async {
+        let records = stage.records("atlas.shop.orders", 10).await?;
+        let inserts =
+            records.iter().filter(|record| record.header("operation-type") == Some("insert")).count();
+        anyhow::ensure!(repeated(&records).is_empty(), "{:?}", repeated(&records));
+        Ok((inserts == 10).then_some(()))
+    })
+    .await?;
     source.stop(LIMIT).await
 }
