@@ -21,7 +21,7 @@ use shared::{
 use crate::{
     change_stream::{Reply, unreadable},
     dead_letter::DeadLetter,
-    envelope::{self, EventContext, EventError, EventRecord, EventTranscoder},
+    envelope::{self, EventContext, EventError, EventRecord, EventTranscoder, FoundDocument},
     kafka_log::KafkaLog,
     metrics::BatchFigures,
     oversize,
@@ -130,12 +130,14 @@ impl BatchWriter {
         to: &mut Destination<'_>,
     ) -> Result<BatchFigures, BatchError> {
         let Some(last) = replies.last() else { return Ok(BatchFigures::default()) };
-        let events = || replies.iter().flat_map(Reply::events);
-        self.transactions.look_at(events().filter_map(Result::ok).map(envelope::transaction), ended);
+        let events = replies.iter().flat_map(Reply::events);
+        self.transactions.look_at(events.filter_map(Result::ok).map(envelope::transaction), ended);
         let mut batch = Batch::new(last.token.cluster_time(), false);
-        for event in events() {
-            batch.context.transaction_count = self.transactions.count_of_next();
-            self.write_event(event?, &mut batch, to)?;
+        for reply in replies {
+            for (number, event) in reply.events().enumerate() {
+                batch.context.transaction_count = self.transactions.count_of_next();
+                self.write_event(event?, reply.looked_up(number), &mut batch, to)?;
+            }
         }
         Ok(batch.figures())
     }
@@ -158,7 +160,7 @@ impl BatchWriter {
             let element = element.map_err(|error| unreadable(&error))?;
             let row = element.as_document().ok_or_else(|| unreadable(&"a row is no document"))?;
             let event = event.of(row, number).map_err(|error| unreadable(&error))?;
-            self.write_event(event, &mut batch, to)?;
+            self.write_event(event, None, &mut batch, to)?;
         }
         Ok(batch.figures())
     }
@@ -166,11 +168,13 @@ impl BatchWriter {
     fn write_event(
         &mut self,
         event: &[u8],
+        looked_up: Option<FoundDocument<'_>>,
         batch: &mut Batch,
         to: &mut Destination<'_>,
     ) -> Result<(), BatchError> {
         let figures = &mut batch.figures;
-        let record = match self.transcoder.transcode(event, &batch.context) {
+        let context = EventContext { looked_up, ..batch.context };
+        let record = match self.transcoder.transcode(event, &context) {
             Ok(record) => record,
             Err(error) => {
                 let letter = DeadLetter::of(event, &error).ok_or_else(|| refused(&error, batch.until))?;
@@ -238,7 +242,7 @@ pub struct Destination<'a> {
 
 /// What is known of a transaction's events while they are written.
 struct Batch {
-    context: EventContext,
+    context: EventContext<'static>,
     /// None of its events is of a later time.
     until: ClusterTime,
     oldest_wall_ms: Option<i64>,
@@ -247,7 +251,8 @@ struct Batch {
 
 impl Batch {
     fn new(until: ClusterTime, snapshot: bool) -> Self {
-        let context = EventContext { processed_at_ms: now_ms(), snapshot, transaction_count: None };
+        let context =
+            EventContext { processed_at_ms: now_ms(), snapshot, transaction_count: None, looked_up: None };
         Self { context, until, oldest_wall_ms: None, figures: BatchFigures::default() }
     }
 

@@ -13,6 +13,7 @@
 //! goes on behind an `invalidate`.
 
 mod fragments;
+mod lookup;
 mod open;
 mod oplog;
 mod probe;
@@ -99,6 +100,8 @@ pub enum Oversize {
 pub enum FullDocument {
     Default,
     UpdateLookup,
+    /// As `updateLookup`, but by us: together for all updates of a reply.
+    BatchedLookup,
     WhenAvailable,
     Required,
 }
@@ -106,7 +109,7 @@ pub enum FullDocument {
 impl FullDocument {
     const fn mode(self) -> Option<&'static str> {
         match self {
-            Self::Default => None,
+            Self::Default | Self::BatchedLookup => None,
             Self::UpdateLookup => Some("updateLookup"),
             Self::WhenAvailable => Some("whenAvailable"),
             Self::Required => Some("required"),

@@ -95,7 +95,15 @@ mod tests {
     fn refusal(event: &[u8]) -> EventError {
         let mut transcoder = EventTranscoder::new("orders", JsonDialect::Relaxed, KeyFormat::ExtendedJson);
         transcoder
-            .transcode(event, &EventContext { processed_at_ms: 0, snapshot: false, transaction_count: None })
+            .transcode(
+                event,
+                &EventContext {
+                    processed_at_ms: 0,
+                    snapshot: false,
+                    transaction_count: None,
+                    looked_up: None,
+                },
+            )
             .unwrap_err()
     }
 

@@ -63,15 +63,26 @@ pub enum JsonDialect {
     Canonical,
 }
 
+/// What was found when an update's document was looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FoundDocument<'a> {
+    /// A whole BSON document.
+    Found(&'a [u8]),
+    /// It has been deleted since.
+    Gone,
+}
+
 /// What is said about an event that it does not say itself.
 #[derive(Clone, Copy, Debug)]
-pub struct EventContext {
+pub struct EventContext<'a> {
     /// Our clock, in milliseconds since 1970.
     pub processed_at_ms: i64,
     /// Whether the event is a row of a snapshot.
     pub snapshot: bool,
     /// How many events its MongoDB transaction has, as far as it is of one and that is known.
     pub transaction_count: Option<u32>,
+    /// The event's `fullDocument`, if the source looked it up.
+    pub looked_up: Option<FoundDocument<'a>>,
 }
 
 /// A record, in the transcoder's buffers and in the event.
@@ -132,9 +143,13 @@ impl EventTranscoder {
     pub fn transcode<'a>(
         &'a mut self,
         event: &'a [u8],
-        context: &EventContext,
+        context: &EventContext<'a>,
     ) -> Result<EventRecord<'a>, EventError> {
-        let members = Members::read(event, &mut self.further)?;
+        let mut members = Members::read(event, &mut self.further)?;
+        match context.looked_up {
+            Some(FoundDocument::Found(bytes)) => members.set_full_document(bytes),
+            Some(FoundDocument::Gone) | None => {}
+        }
         let is_document_change = self.write_key(&members)?;
         let repaired_texts = match self.dialect {
             JsonDialect::Relaxed => self.write_value::<Relaxed>(event, &members, context)?,
@@ -177,7 +192,7 @@ impl EventTranscoder {
         &mut self,
         event: &[u8],
         members: &Members<'_>,
-        context: &EventContext,
+        context: &EventContext<'_>,
     ) -> Result<u32, EventError> {
         self.value.clear();
         self.value.shrink_to(KEPT_BYTES);

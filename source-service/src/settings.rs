@@ -211,6 +211,13 @@ fn read_stream(reader: &mut Reader) -> Option<StreamOptions> {
     };
     let full_document: Option<FullDocument> = reader.choice(&FULL_DOCUMENT);
     let full_document_before: Option<FullDocumentBefore> = reader.choice(&FULL_DOCUMENT_BEFORE);
+    if let (Some(FullDocument::BatchedLookup), Some(Some(_))) = (full_document, &pipeline) {
+        // Its stages run in MongoDB, before the source looks anything up.
+        reader.refuse(
+            &FULL_DOCUMENT,
+            "default, updateLookup, whenAvailable or required together with PIPELINE_FILE; documents that the source looks up do not pass it",
+        );
+    }
     let oversize: Option<Oversize> = reader.choice(&OVERSIZE);
     if let (Some(Some(pipeline)), Some(operations), Some(full_document)) =
         (&pipeline, &operations, full_document)

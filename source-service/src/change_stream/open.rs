@@ -38,6 +38,10 @@ impl Opener {
         Self { client, options, expanded: true, splits: true }
     }
 
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
     pub(super) fn options(&self) -> &StreamOptions {
         &self.options
     }

@@ -13,8 +13,9 @@ use shared::{
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    Epoch, FIRST_CONTACT_LIMIT, Open, Oversize, Reply, StreamEvent,
+    Epoch, FIRST_CONTACT_LIMIT, FullDocument, Open, Oversize, Reply, StreamEvent,
     fragments::Fragments,
+    lookup::{self, LookedUp, LookupError},
     open::{Opener, View},
     reply::{Events, document},
     standstill::{Moved, Standstill},
@@ -209,7 +210,15 @@ impl Reader {
                 Ok(None) => continue,
                 Err(stop) => return Ended::Stopped(stop),
             };
-            let reply = Reply { events, token: token.clone() };
+            let looked_up = match self.look_up(&events, token.cluster_time()).await {
+                Ok(looked_up) => looked_up,
+                Err(LookupError::Stop(stop)) => return Ended::Stopped(stop),
+                Err(LookupError::MongoDb(error)) => {
+                    drop(room);
+                    return self.judge(&error, Phase::Streaming, &open.position);
+                }
+            };
+            let reply = Reply { events, looked_up, token: token.clone() };
             let empty = reply.is_empty();
             backoff.reset();
             if !self.standstill.is_suspected() {
@@ -223,6 +232,14 @@ impl Reader {
                 return Ended::Usual;
             }
         }
+    }
+
+    /// `None` if the server does it, or nobody.
+    async fn look_up(&self, events: &Events, until: ClusterTime) -> Result<Option<LookedUp>, LookupError> {
+        if self.opener.options().full_document != FullDocument::BatchedLookup {
+            return Ok(None);
+        }
+        lookup::look_up(self.opener.client(), events, until).await.map(Some)
     }
 
     /// `None` while an event lacks fragments.
@@ -258,7 +275,7 @@ impl Reader {
                 }
             };
             let Some(token) = token_of(&batch) else { return Ended::Stopped(no_token()) };
-            let reply = Reply { events: Events::Sent(batch), token: token.clone() };
+            let reply = Reply { events: Events::Sent(batch), looked_up: None, token: token.clone() };
             let reduced = reply.events().map(|event| oversize::without_images(raw_document(event?)?));
             let reduced = match reduced.collect::<Result<Vec<_>, Stop>>() {
                 Ok(reduced) => reduced,
@@ -272,7 +289,7 @@ impl Reader {
             tracing::warn!(at = %token.cluster_time(), "an event is published without its documents: it is larger than MongoDB can send with them");
             room.send(StreamEvent {
                 epoch: open.epoch,
-                reply: Ok(Reply { events: Events::Rebuilt(reduced), token: token.clone() }),
+                reply: Ok(Reply { events: Events::Rebuilt(reduced), looked_up: None, token: token.clone() }),
             });
             open.position = Position::After(token);
             return Ended::Usual;

@@ -4,11 +4,13 @@ use bson::{RawBsonRef, RawDocument, RawDocumentBuf};
 use mongodb::raw_batch_cursor::RawBatch;
 use shared::exit::{ExitCode, Stop};
 
-use crate::token_record::ResumeToken;
+use super::lookup::LookedUp;
+use crate::{envelope::FoundDocument, token_record::ResumeToken};
 
 /// One server reply and the token that covers all of it.
 pub struct Reply {
     pub(super) events: Events,
+    pub(super) looked_up: Option<LookedUp>,
     /// Behind the last event of the reply, also if it has none.
     pub token: ResumeToken,
 }
@@ -20,21 +22,32 @@ pub(super) enum Events {
     Rebuilt(Vec<RawDocumentBuf>),
 }
 
+impl Events {
+    pub(super) fn iter(&self) -> impl Iterator<Item = Result<&[u8], Stop>> {
+        let (sent, rebuilt, error) = match self {
+            Self::Sent(batch) => match batch.doc_slices() {
+                Ok(events) => (Some(events.into_iter()), None, None),
+                Err(error) => (None, None, Some(Err(unreadable(&error)))),
+            },
+            Self::Rebuilt(events) => (None, Some(events.iter().map(|event| Ok(event.as_bytes()))), None),
+        };
+        let sent = sent.into_iter().flatten().map(document);
+        error.into_iter().chain(sent).chain(rebuilt.into_iter().flatten())
+    }
+}
+
 impl Reply {
     /// Its events in order, each a whole BSON document.
     ///
     /// # Errors
     /// Of an item: [`ExitCode::Defect`], the reply is none.
     pub fn events(&self) -> impl Iterator<Item = Result<&[u8], Stop>> {
-        let (sent, rebuilt, error) = match &self.events {
-            Events::Sent(batch) => match batch.doc_slices() {
-                Ok(events) => (Some(events.into_iter()), None, None),
-                Err(error) => (None, None, Some(Err(unreadable(&error)))),
-            },
-            Events::Rebuilt(events) => (None, Some(events.iter().map(|event| Ok(event.as_bytes()))), None),
-        };
-        let sent = sent.into_iter().flatten().map(document);
-        error.into_iter().chain(sent).chain(rebuilt.into_iter().flatten())
+        self.events.iter()
+    }
+
+    /// The document that was looked up for the event of this number; `None` if the event itself says what there is.
+    pub fn looked_up(&self, number: usize) -> Option<FoundDocument<'_>> {
+        self.looked_up.as_ref()?.of_event(number)
     }
 
     pub fn is_empty(&self) -> bool {

@@ -175,6 +175,10 @@ impl<'a> Members<'a> {
         Err(DOCUMENT_KEY)
     }
 
+    pub(super) fn set_full_document(&mut self, bytes: &'a [u8]) {
+        self.full_document = Some(Value { kind: ElementKind::Document, bytes });
+    }
+
     pub(super) fn is_in_transaction(&self) -> bool {
         self.lsid.is_some() && self.txn_number.is_some()
     }

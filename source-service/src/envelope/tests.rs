@@ -15,8 +15,12 @@ use super::{
 use crate::transcode::MalformedBson;
 
 const TOKEN: &str = "8268A8EBE0000000032B042C0100296E5A1004";
-const CONTEXT: EventContext =
-    EventContext { processed_at_ms: 1_755_900_000_151, snapshot: false, transaction_count: None };
+const CONTEXT: EventContext<'_> = EventContext {
+    processed_at_ms: 1_755_900_000_151,
+    snapshot: false,
+    transaction_count: None,
+    looked_up: None,
+};
 
 fn bytes_of(event: &Document) -> Vec<u8> {
     RawDocumentBuf::try_from(event).unwrap().into_bytes()

@@ -102,9 +102,15 @@ impl StreamTail {
     }
 
     fn take(&mut self, reply: &Reply, take: &mut impl FnMut(&Observed<'_>)) -> Result<usize, Stop> {
-        let context = EventContext { processed_at_ms: now_ms(), snapshot: false, transaction_count: None };
+        let mut context = EventContext {
+            processed_at_ms: now_ms(),
+            snapshot: false,
+            transaction_count: None,
+            looked_up: None,
+        };
         let mut count = 0;
         for event in reply.events() {
+            context.looked_up = reply.looked_up(count);
             count += 1;
             let record = match self.transcoder.transcode(event?, &context) {
                 Ok(record) => record,

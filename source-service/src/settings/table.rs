@@ -61,8 +61,8 @@ pub(super) const PIPELINE_FILE: Setting = Setting::public(
 pub(super) const FULL_DOCUMENT: Setting = Setting::public(
     "FULL_DOCUMENT",
     Some("updateLookup"),
-    "default, updateLookup, whenAvailable or required",
-    "The document that an update event carries: none, as it is now, or its post-image.",
+    "default, updateLookup, batchedLookup, whenAvailable or required",
+    "The document that an update event carries: none, as it is now (looked up one by one by MongoDB, or many at once by the source), or its post-image.",
     MONGODB,
 );
 pub(super) const FULL_DOCUMENT_BEFORE: Setting = Setting::public(

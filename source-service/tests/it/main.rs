@@ -7,6 +7,7 @@
 
 mod definitions;
 mod idle;
+mod images;
 mod monitor;
 mod oversize;
 mod pipeline;
