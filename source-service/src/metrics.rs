@@ -7,7 +7,7 @@ use metrics::{
     histogram,
 };
 
-use shared::dead_letter::DeadLetterReason;
+use shared::{cluster_time::ClusterTime, dead_letter::DeadLetterReason, exit::ExitCode};
 
 use crate::{envelope::Operation, gap_marker::GapReason, snapshot::plan::Progress};
 
@@ -17,6 +17,7 @@ const TRANSACTIONS: &str = "cdc_source_transactions_total";
 const TRANSACTION_SECONDS: &str = "cdc_source_transaction_duration_seconds";
 const EVENT_AGE: &str = "cdc_source_event_age_seconds";
 const STREAM_UP: &str = "cdc_source_stream_up";
+const OPLOG_START: &str = "cdc_source_oplog_start_timestamp_seconds";
 const RESTARTS: &str = "cdc_source_restarts_total";
 const PRODUCERS: &str = "cdc_source_producer_recreated_total";
 const TOKEN_TIME: &str = "cdc_source_resume_token_timestamp_seconds";
@@ -125,12 +126,35 @@ pub fn describe() {
     );
     describe_counter!(ERRORS, Unit::Count, "Errors, by stage and type.");
     // A series that first appears with an error has no increase to be seen.
-    counter!(ERRORS, "stage" => "stream", "type" => "stop").absolute(0);
+    for code in [ExitCode::PositionLost, ExitCode::NotAllowed, ExitCode::Configuration, ExitCode::Unreachable]
+    {
+        counter!(ERRORS, "stage" => "stream", "type" => stop_class(code)).absolute(0);
+    }
+    describe_gauge!(
+        OPLOG_START,
+        Unit::Seconds,
+        "Cluster time of the first entry of MongoDB's oplog, in Unix seconds, asked every minute. What the position is ahead of it is the headroom; absent if it may not be read."
+    );
 }
 
 /// An error that was handled or ends the process. Both labels are bounded sets.
 pub fn error(stage: &'static str, kind: &'static str) {
     counter!(ERRORS, "stage" => stage, "type" => kind).increment(1);
+}
+
+/// The stream ended with what it does not heal from by itself.
+pub fn stream_stopped(code: ExitCode) {
+    error("stream", stop_class(code));
+}
+
+const fn stop_class(code: ExitCode) -> &'static str {
+    match code {
+        ExitCode::PositionLost => "position-lost",
+        ExitCode::NotAllowed => "not-allowed",
+        ExitCode::Configuration => "configuration",
+        ExitCode::Unreachable => "unreachable",
+        _ => "defect",
+    }
 }
 
 /// The reader of the control topic sees the marker, the operator this.
@@ -164,6 +188,11 @@ impl StreamMetrics {
     /// One that MongoDB could send only without its documents.
     pub fn oversize_event(&self) {
         counter!(OVERSIZE, "reason" => "event").increment(1);
+    }
+
+    /// Of the oplog's first entry.
+    pub fn oplog_start(&self, time: ClusterTime) {
+        gauge!(OPLOG_START).set(f64::from(time.seconds));
     }
 
     pub fn restarted(&self, reason: &'static str) {

@@ -323,7 +323,7 @@ impl Pump {
             let result = match next {
                 Some(Ok(reply)) => self.take(session, reply),
                 Some(Err(stop)) => {
-                    metrics::error("stream", "stop");
+                    metrics::stream_stopped(stop.code);
                     Err(self.stream_ended(stop))
                 }
                 None => Ok(()),

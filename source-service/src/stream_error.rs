@@ -92,7 +92,8 @@ fn by_code(code: i32, message: &str, resumable: bool, phase: Phase) -> Verdict {
 
     match (code, phase) {
         // ChangeStreamHistoryLost; also a `startAtOperationTime` before the oplog.
-        (286, _) => Verdict::Stop(PositionLost, POSITION_LOST),
+        // 464: what the position was of is gone.
+        (286 | 464, _) => Verdict::Stop(PositionLost, POSITION_LOST),
         // A fatal error of the stream. One cause can be told by its text: a pipeline that changed the token. A token of another scope never
         // gets here: recovery opens at its time instead.
         (280, _) if message.contains(ID_FIELD) => Verdict::Stop(Configuration, ID_ALTERED),
@@ -205,6 +206,7 @@ mod tests {
         let rows: &[(i32, &str, Phase, Option<ExitCode>)] = &[
             (286, "resume point may no longer be in the oplog", Opening, stop(PositionLost)),
             (286, "", Streaming, stop(PositionLost)),
+            (464, "", Opening, stop(PositionLost)),
             (280, "cannot resume stream", Opening, stop(PositionLost)),
             (
                 280,

@@ -199,7 +199,6 @@ fn fields(key: &RawDocument) -> usize {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
 

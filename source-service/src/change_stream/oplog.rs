@@ -11,7 +11,7 @@ use mongodb::Client;
 use shared::cluster_time::ClusterTime;
 
 use super::ChangeStream;
-use crate::stream_error;
+use crate::{metrics::StreamMetrics, stream_error};
 
 /// It is one look-up at the start of a collection.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -36,6 +36,19 @@ impl ChangeStream {
             })
         });
         answer.unwrap_or_else(|stop| OplogStart::Unreadable(stop.message))
+    }
+}
+
+/// Between two looks for the metric.
+const INTERVAL: Duration = Duration::from_mins(1);
+
+/// Keeps the metric of the oplog's beginning, where it may be read.
+pub(super) async fn watch_start(client: Client, metrics: StreamMetrics) {
+    loop {
+        if let Ok(Ok(Some(time))) = tokio::time::timeout(LIMIT, first_entry(&client)).await {
+            metrics.oplog_start(time);
+        }
+        tokio::time::sleep(INTERVAL).await;
     }
 }
 

@@ -11,12 +11,14 @@ use shared::{
     exit::{ExitCode, Stop},
 };
 use tokio::sync::{mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Epoch, FIRST_CONTACT_LIMIT, FullDocument, Open, Oversize, Reply, StreamEvent,
     fragments::Fragments,
     lookup::{self, LookedUp, LookupError},
     open::{Opener, View},
+    oplog::watch_start,
     reply::{Events, document},
     standstill::{Moved, Standstill},
     unreachable_at_start, unreadable,
@@ -84,6 +86,10 @@ impl Reader {
     }
 
     pub(super) async fn run(mut self, mut commands: watch::Receiver<Option<Open>>) {
+        let _ends_with_this = AbortOnDropHandle::new(tokio::spawn(watch_start(
+            self.opener.client().clone(),
+            self.metrics.clone(),
+        )));
         loop {
             let command = commands.borrow_and_update().clone();
             let Some(open) = command else {

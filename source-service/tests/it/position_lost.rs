@@ -104,6 +104,12 @@ async fn the_oldest_is_gone_on_with_behind_a_marker() -> Result<()> {
     let count = markers.len() as f64;
     assert_eq!(source.metrics()?.sum("cdc_source_gaps_total"), Some(count));
     assert!(source.log_text()?.contains("GAP: "), "{}", source.log_text()?);
+    assert_eq!(
+        source.metrics()?.sum_where("cdc_errors_total", "stage=\"stream\",type=\"position-lost\""),
+        Some(count)
+    );
+    let oplog = source.metrics()?.sum("cdc_source_oplog_start_timestamp_seconds").context("no metric")?;
+    assert!(oplog >= untouched["clusterTime"]["$timestamp"]["t"].as_f64().context("no time")?);
 
     // The gap is made once: later starts go on behind it.
     source.kill9()?;
