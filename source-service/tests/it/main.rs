@@ -10,6 +10,7 @@ mod idle;
 mod images;
 mod monitor;
 mod oversize;
+mod partitions;
 mod pipeline;
 mod position_lost;
 mod recovery;
