@@ -54,7 +54,7 @@ impl From<AdminError> for TopicError {
             AdminError::NotAllowed { .. } => Self::Stop(Stop::new(
                 ExitCode::NotAllowed,
                 format!(
-                    "{error}: the source needs CREATE, DESCRIBE, DESCRIBE_CONFIGS, READ and WRITE on topics with its prefix"
+                    "{error}: the source needs CREATE, DESCRIBE, DESCRIBE_CONFIGS, READ and WRITE on its topics; kafka/acls-source.conf has all that it needs"
                 ),
             )),
             AdminError::Refused { .. } => Self::Stop(Stop::new(ExitCode::Configuration, error.to_string())),

@@ -5,9 +5,11 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod check;
 mod definitions;
 mod idle;
 mod images;
+mod mongo_roles;
 mod monitor;
 mod oversize;
 mod partitions;
@@ -15,6 +17,7 @@ mod pipeline;
 mod position_lost;
 mod recovery;
 mod recovery_reads;
+mod required_images;
 mod rights;
 mod scope;
 mod servers;

@@ -11,7 +11,7 @@ use rdkafka::{
     client::DefaultClientContext,
 };
 
-use crate::stage::{LIMIT, Stage, repeated};
+use crate::stage::{LIMIT, Stage, one_shot, repeated};
 
 const TOPIC: &str = "atlas.shop.orders";
 
@@ -89,6 +89,8 @@ async fn added_partitions_end_a_running_source_in_order_and_are_used_when_confir
         stage.refused(stage.environment()).await?;
         assert!(stage.clean().await?, "a start that was refused took the order away");
     }
+    let (code, text, _) = one_shot(stage.environment(), &["check"]).await?;
+    assert!(code == 78 && text.contains("ACCEPT_PARTITIONS=atlas.shop.orders:6"), "{text}");
 
     // Committed with the start: a kill before the first event changes nothing.
     let mut source = stage.started(stage.accepting(6)).await?;
