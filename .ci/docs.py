@@ -112,7 +112,7 @@ def main():
     page = README.read_text()
     if with_tables(page) != page:
         faults.append("README.md: the settings have changed; type: make settings-table")
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "kafka/README.md", ROOT / "grafana/README.md"]
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "kafka/README.md", ROOT / "grafana/README.md", ROOT / "deploy/mongodb/README.md"]
     for page in sorted(pages):
         faults += [f"{page.relative_to(ROOT)}: {target} is not there" for target in broken(page)]
     if faults:

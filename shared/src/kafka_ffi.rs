@@ -3,7 +3,8 @@
 //! - [`flush`]: rdkafka's own flush polls in slices of 100 ms, and its `commit_transaction` calls that flush, so
 //!   each commit would take 100 ms. Flushing here first makes it 2 ms. Needs a producer whose delivery reports
 //!   are served by a thread of its own (`ThreadedProducer`).
-//! - [`describe_topics`]: the topic's id (KIP-516), by which a topic that was deleted and made again can be told.
+//! - [`describe_topics`]: the topic's id (KIP-516), by which a topic that was deleted and made again can be told, and what a client may
+//!   do with it (KIP-430).
 //!
 //! Both block: never call them on a runtime worker.
 #![expect(unsafe_code, reason = "rd_kafka_flush and rd_kafka_DescribeTopics have no safe wrapper")]
@@ -29,6 +30,30 @@ pub struct DescribedTopic {
     /// `None` if the broker knows no topic ids.
     pub id: Option<TopicId>,
     pub partitions: usize,
+    /// What this client may do with the topic; `None` if it was not asked for, or the broker does not say (before 2.3, KIP-430).
+    pub allowed: Option<Vec<TopicRight>>,
+}
+
+/// An operation of Kafka's access lists on a topic, as far as a client of ours uses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TopicRight {
+    Read,
+    Write,
+    Describe,
+    DescribeConfigs,
+}
+
+impl TopicRight {
+    fn from_operation(operation: sys::rd_kafka_AclOperation_t) -> Option<Self> {
+        use sys::rd_kafka_AclOperation_t as Operation;
+        match operation {
+            Operation::RD_KAFKA_ACL_OPERATION_READ => Some(Self::Read),
+            Operation::RD_KAFKA_ACL_OPERATION_WRITE => Some(Self::Write),
+            Operation::RD_KAFKA_ACL_OPERATION_DESCRIBE => Some(Self::Describe),
+            Operation::RD_KAFKA_ACL_OPERATION_DESCRIBE_CONFIGS => Some(Self::DescribeConfigs),
+            _ => None,
+        }
+    }
 }
 
 /// Why one topic of several was not described.
@@ -66,11 +91,38 @@ pub fn describe_topics<C: ClientContext>(
     names: &[&str],
     timeout: Duration,
 ) -> KafkaResult<Vec<Result<DescribedTopic, DescribeError>>> {
+    describe(client, names, Rights::NotAsked, timeout)
+}
+
+/// As [`describe_topics`], with what this client may do with each of them.
+///
+/// # Errors
+/// As [`describe_topics`].
+pub fn describe_topics_and_rights<C: ClientContext>(
+    client: &Client<C>,
+    names: &[&str],
+    timeout: Duration,
+) -> KafkaResult<Vec<Result<DescribedTopic, DescribeError>>> {
+    describe(client, names, Rights::Asked, timeout)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rights {
+    Asked,
+    NotAsked,
+}
+
+fn describe<C: ClientContext>(
+    client: &Client<C>,
+    names: &[&str],
+    rights: Rights,
+    timeout: Duration,
+) -> KafkaResult<Vec<Result<DescribedTopic, DescribeError>>> {
     if names.is_empty() {
         return Ok(Vec::new());
     }
     let deadline = Instant::now() + timeout;
-    let request = Request::new(client, names, timeout)?;
+    let request = Request::new(client, names, rights, timeout)?;
     let queue = Queue::new(client)?;
     // SAFETY: all four pointers are live; the call copies collection and options and returns at once. The reply
     // goes to `queue`, which librdkafka keeps alive by its own reference until then.
@@ -124,7 +176,12 @@ impl Drop for Options {
 }
 
 impl Request {
-    fn new<C: ClientContext>(client: &Client<C>, names: &[&str], timeout: Duration) -> KafkaResult<Self> {
+    fn new<C: ClientContext>(
+        client: &Client<C>,
+        names: &[&str],
+        rights: Rights,
+        timeout: Duration,
+    ) -> KafkaResult<Self> {
         // A name given twice is refused by librdkafka as an invalid argument.
         let mut seen = HashSet::new();
         let names: Vec<CString> = names
@@ -156,6 +213,21 @@ impl Request {
         match RDKafkaErrorCode::from(code) {
             RDKafkaErrorCode::NoError => {}
             code => return Err(KafkaError::AdminOp(code)),
+        }
+        if rights == Rights::Asked {
+            // SAFETY: the options are live; the error that is returned belongs to the caller.
+            let error = unsafe {
+                sys::rd_kafka_AdminOptions_set_include_authorized_operations(options.0.as_ptr(), 1)
+            };
+            if !error.is_null() {
+                // SAFETY: not null, owned here alone, and freed once, after its last use.
+                let code = unsafe {
+                    let code = RDKafkaErrorCode::from(sys::rd_kafka_error_code(error));
+                    sys::rd_kafka_error_destroy(error);
+                    code
+                };
+                return Err(KafkaError::AdminOp(code));
+            }
         }
         // SAFETY: `pointers` holds that many zero-terminated strings, which `names` keeps alive; they are copied.
         let topics =
@@ -253,7 +325,7 @@ unsafe fn described(topic: *const sys::rd_kafka_TopicDescription_t) -> Result<De
         code => return Err(DescribeError::Failed { name, code }),
     }
     // SAFETY: by this function's contract. The id is a view of the description: it is not destroyed here.
-    let (id, partitions) = unsafe {
+    let (id, partitions, allowed) = unsafe {
         let id = sys::rd_kafka_TopicDescription_topic_id(topic);
         let id = if id.is_null() {
             None
@@ -265,9 +337,16 @@ unsafe fn described(topic: *const sys::rd_kafka_TopicDescription_t) -> Result<De
         };
         let mut partitions = 0;
         sys::rd_kafka_TopicDescription_partitions(topic, &raw mut partitions);
-        (id, partitions)
+        let mut count = 0;
+        let operations = sys::rd_kafka_TopicDescription_authorized_operations(topic, &raw mut count);
+        // An array of `count` operations that lives as long as the description; null if it was not asked for.
+        let operations: Option<&[sys::rd_kafka_AclOperation_t]> =
+            (!operations.is_null()).then(|| std::slice::from_raw_parts(operations, count));
+        let allowed =
+            operations.map(|all| all.iter().filter_map(|one| TopicRight::from_operation(*one)).collect());
+        (id, partitions, allowed)
     };
-    Ok(DescribedTopic { name, id, partitions })
+    Ok(DescribedTopic { name, id, partitions, allowed })
 }
 
 #[cfg(test)]
@@ -297,6 +376,8 @@ mod tests {
     fn a_broker_that_does_not_answer_is_a_timeout_and_frees_everything() {
         let producer = unreachable();
         let error = describe_topics(producer.client(), &["a", "a", "b"], Duration::from_millis(300));
+        assert!(matches!(error, Err(KafkaError::AdminOp(_))), "{error:?}");
+        let error = describe_topics_and_rights(producer.client(), &["a"], Duration::from_millis(300));
         assert!(matches!(error, Err(KafkaError::AdminOp(_))), "{error:?}");
         assert_eq!(describe_topics(producer.client(), &[], Duration::ZERO), Ok(Vec::new()));
         assert!(matches!(

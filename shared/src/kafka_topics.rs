@@ -14,7 +14,7 @@ use rdkafka::admin::{
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
 use crate::kafka_client::{ForwardLogs, error_code};
-use crate::kafka_ffi::{DescribeError, describe_topics};
+use crate::kafka_ffi::{DescribeError, TopicRight, describe_topics, describe_topics_and_rights};
 
 /// Configuration by name. Values that the broker keeps to itself (passwords) are left out.
 pub type Configs = BTreeMap<String, String>;
@@ -131,6 +131,35 @@ impl TopicAdmin {
         Ok(answers)
     }
 
+    /// What this client may do with topics, by name, each with its own result. `None` where the broker does not say.
+    ///
+    /// # Errors
+    /// If the request as a whole failed.
+    pub async fn topic_rights(
+        &self,
+        names: &[String],
+    ) -> Result<BTreeMap<String, Result<Option<Vec<TopicRight>>, AdminError>>, AdminError> {
+        let (client, timeout, names) = (Arc::clone(&self.client), self.timeout, names.to_vec());
+        let described = tokio::task::spawn_blocking(move || {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            describe_topics_and_rights(client.inner(), &names, timeout)
+        });
+        let described = described.await.expect("the closure neither panics nor is aborted");
+        let mut answers = BTreeMap::new();
+        for topic in described.map_err(|error| failed("describe topics".to_owned(), &error))? {
+            let (name, code) = match topic {
+                Ok(topic) => {
+                    answers.insert(topic.name, Ok(topic.allowed));
+                    continue;
+                }
+                Err(error) => why_not(error),
+            };
+            let what = format!("describe topic {name}");
+            answers.insert(name, Err(classify(what, code)));
+        }
+        Ok(answers)
+    }
+
     /// rdkafka 0.39 drops the error of a single resource, and shows it without entries. No topic has none; why
     /// it could not be described is asked in another way.
     async fn explain_empty(
@@ -154,9 +183,7 @@ impl TopicAdmin {
             let (name, code) = match topic {
                 // Description is allowed, that of the configuration is not.
                 Ok(topic) => (topic.name, Code::TopicAuthorizationFailed),
-                Err(DescribeError::NotAllowed { name }) => (name, Code::TopicAuthorizationFailed),
-                Err(DescribeError::Unknown { name }) => (name, Code::UnknownTopicOrPartition),
-                Err(DescribeError::Failed { name, code }) => (name, code),
+                Err(error) => why_not(error),
             };
             let what = format!("describe the configuration of topic {name}");
             answers.insert(name, Err(classify(what, code)));
@@ -239,8 +266,17 @@ fn configs(resource: ConfigResource) -> Configs {
     resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect()
 }
 
+fn why_not(error: DescribeError) -> (String, Code) {
+    match error {
+        DescribeError::NotAllowed { name } => (name, Code::TopicAuthorizationFailed),
+        DescribeError::Unknown { name } => (name, Code::UnknownTopicOrPartition),
+        DescribeError::Failed { name, code } => (name, code),
+    }
+}
+
 /// Topics other than `name` that Kafka cannot keep apart from it, since metric names have no dots.
-fn colliding(name: &str, existing: Vec<String>) -> Vec<String> {
+#[must_use]
+pub fn colliding(name: &str, existing: Vec<String>) -> Vec<String> {
     let folded = name.replace('.', "_");
     existing.into_iter().filter(|other| other != name && other.replace('.', "_") == folded).collect()
 }

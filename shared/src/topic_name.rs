@@ -243,6 +243,8 @@ mod tests {
         }
     }
 
+    const NEAR: &str = "[ax25ef_.\\-]{1,5}";
+    const DB_NEAR: &str = "[ax25ef_\\-]{1,5}";
     const NAME: &str = "[a-zA-Z0-9_.\\- éx5f]{1,12}|\\PC{1,20}";
 
     proptest! {
@@ -258,6 +260,39 @@ mod tests {
                 Some(DataTopic::Cut) => prop_assert_eq!(topic.len(), TOPIC_NAME_LEN_MAX),
                 None => prop_assert!(false, "not a data topic: {}", topic),
             }
+        }
+
+        /// Names that differ in little, and in what escaping is about: random ones hardly ever come near each other.
+        #[test]
+        fn neighbours_never_share_a_topic(a in (DB_NEAR, NEAR), b in (DB_NEAR, NEAR)) {
+            let a = Namespace::new(a.0, a.1);
+            let b = Namespace::new(b.0, b.1);
+            prop_assume!(a != b);
+            let usual = |namespace| names().data(namespace, Form::Usual);
+            let escaped = |namespace| names().data(namespace, Form::FullyEscaped);
+            for topic in [usual(&a), escaped(&a)] {
+                prop_assert_eq!(names().decode(&topic), Some(DataTopic::Named(a.clone())));
+                prop_assert!(topic != usual(&b) && topic != escaped(&b), "{} {}", a, b);
+            }
+            // For Kafka two names are one if they are after `.` → `_`. Whoever comes second gets the escaped form, which is in nobody's way.
+            let folded = |topic: String| topic.replace('.', "_");
+            prop_assert_ne!(folded(escaped(&a)), folded(usual(&b)));
+            prop_assert_ne!(folded(escaped(&a)), folded(escaped(&b)));
+        }
+
+        /// A prefix may have dots and underscores of its own.
+        #[test]
+        fn the_prefix_takes_no_part(
+            prefix in "[a-z_][a-z_.\\-]{0,8}",
+            db in DB_NEAR,
+            coll in NEAR,
+            fully in any::<bool>(),
+        ) {
+            let names = TopicNames::new(&prefix).unwrap();
+            let form = if fully { Form::FullyEscaped } else { Form::Usual };
+            let namespace = Namespace::new(db, coll);
+            let decoded = names.decode(&names.data(&namespace, form));
+            prop_assert_eq!(decoded, Some(DataTopic::Named(namespace)));
         }
 
         #[test]

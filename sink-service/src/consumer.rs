@@ -160,16 +160,18 @@ impl GroupConsumer {
     /// # Errors
     /// If librdkafka refuses the configuration or the subscription.
     pub fn join(base: &ClientConfig, settings: &GroupSettings) -> KafkaResult<Self> {
-        let mut config = ClientConfig::new();
-        config
+        // A copy, not what `config_map` shows: there the password is a placeholder.
+        let mut config = base.clone();
+        for (name, value) in [
             // New topics are found by the metadata refresh.
-            .set("topic.metadata.refresh.interval.ms", "5000")
+            ("topic.metadata.refresh.interval.ms", "5000"),
             // Once the queue is full a partition pauses for this long; the default of a second starves the writer.
-            .set("fetch.queue.backoff.ms", "100");
-        for (name, value) in base.config_map() {
-            config.set(name, value);
+            ("fetch.queue.backoff.ms", "100"),
+        ] {
+            if base.get(name).is_none() {
+                config.set(name, value);
+            }
         }
-        config.set_log_level(base.log_level);
         config
             .set("group.id", &settings.group)
             .set("isolation.level", "read_committed")

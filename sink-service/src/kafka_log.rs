@@ -47,14 +47,16 @@ pub struct KafkaLog {
 }
 
 impl KafkaLog {
+    /// No group is joined. The client asks for the coordinator of `group` all the same, so it is one that this user may know of.
+    ///
     /// # Errors
     /// If librdkafka refuses the configuration.
-    pub fn new(base: &ClientConfig) -> Result<Self, KafkaError> {
+    pub fn new(base: &ClientConfig, group: &str) -> Result<Self, KafkaError> {
         let mut config = base.clone();
         config
             .set("isolation.level", "read_uncommitted")
             .set("enable.auto.commit", "false")
-            .set("group.id", "unused");
+            .set("group.id", group);
         Ok(Self {
             client: Arc::new(config.create_with_context(ForwardLogs)?),
             admin: TopicAdmin::new(base, REQUEST_TIMEOUT)?,

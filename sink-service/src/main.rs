@@ -128,7 +128,7 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
     );
     let publisher = Publisher {
         lake,
-        log: KafkaLog::new(&kafka("atlas-sink-log")).map_err(refused)?,
+        log: KafkaLog::new(&kafka("atlas-sink-log"), &settings.group).map_err(refused)?,
         dead_letters: DeadLetterQueue::new(&kafka("atlas-sink-dlq"), letters.map_err(refused)?, VERSION),
         policy: settings.roll,
         start_at: settings.start_at,

@@ -13,12 +13,15 @@
 //! goes on behind an `invalidate`.
 
 mod fragments;
+mod images;
 mod lookup;
 mod open;
 mod oplog;
 mod probe;
 mod reader;
 mod reply;
+pub mod rights;
+mod server;
 mod snapshot_side;
 mod standstill;
 
@@ -38,8 +41,14 @@ use tokio::{
 };
 
 pub(crate) use self::reply::unreadable;
+pub use self::{
+    images::turn_images_on,
+    oplog::OplogStart,
+    probe::Acceptance,
+    reply::Reply,
+    server::{ServerFacts, ServerKind, WIRE_OF_4_2, WIRE_OF_5_0, WIRE_OF_6_0},
+};
 use self::{open::Opener, reader::Reader};
-pub use self::{oplog::OplogStart, probe::Acceptance, reply::Reply};
 use crate::{
     metrics::StreamMetrics,
     pipeline::{
@@ -72,6 +81,19 @@ pub struct StreamOptions {
 }
 
 impl StreamOptions {
+    /// Whether an event without an image that was asked for ends the stream.
+    pub fn requires_images(&self) -> bool {
+        self.full_document == FullDocument::Required
+            || self.full_document_before == FullDocumentBefore::Required
+    }
+
+    /// Whether images are asked for that only some collections keep.
+    pub fn asks_for_images(&self) -> bool {
+        self.requires_images()
+            || self.full_document == FullDocument::WhenAvailable
+            || self.full_document_before == FullDocumentBefore::WhenAvailable
+    }
+
     /// Of all that decides which events the stream has, and in which form: a token of another stream may not resume this one.
     pub fn fingerprint(&self) -> String {
         let scope = serde_json::to_string(&self.scope.record()).expect("the record has only strings as keys");

@@ -9,6 +9,7 @@ use shared::{
 };
 
 use crate::{
+    check,
     monitor::{self, MonitorRequest},
     settings::CATALOGUE,
     token::{self, TokenRequest},
@@ -23,6 +24,7 @@ pub const SERVICE: &str = "source-service";
 #[derive(Debug)]
 pub enum Request {
     Run { sources: Sources, until_end: bool },
+    Check { sources: Sources, json: bool },
     Monitor { sources: Sources, request: MonitorRequest },
     Token { sources: Sources, request: TokenRequest },
     Config(ConfigRequest),
@@ -38,6 +40,9 @@ Examples:
 
   Settings from a file, secrets from files:
     MONGO_URI_FILE=/run/secrets/mongo source-service run --config source.toml
+
+  Is everything there that a start needs?
+    source-service check --config source.toml
 
   What holds, and where it came from:
     source-service config show
@@ -63,6 +68,7 @@ pub fn command() -> Command {
                 "End by itself when everything is published that MongoDB has committed at the start",
             )),
         )
+        .subcommand(check::command())
         .subcommand(monitor::command())
         .subcommand(token::command())
         .subcommand(config_command(TABLE))
@@ -75,6 +81,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, c
     match matches.subcommand() {
         Some(("run", matches)) => {
             Ok(Request::Run { sources: sources(TABLE, matches), until_end: matches.get_flag(UNTIL_END) })
+        }
+        Some(("check", matches)) => {
+            let (sources, json) = check::request(matches);
+            Ok(Request::Check { sources, json })
         }
         Some(("monitor", matches)) => {
             let (request, sources) = monitor::request(matches)?;

@@ -83,7 +83,9 @@ fn while_doing(doing: impl Into<String>) -> impl FnOnce(KafkaError) -> LogError 
 fn missing_right(error: &KafkaError) -> Option<&'static str> {
     match error.rdkafka_error_code()? {
         RDKafkaErrorCode::TopicAuthorizationFailed => Some("READ and DESCRIBE on the topic"),
-        RDKafkaErrorCode::GroupAuthorizationFailed => Some("READ on group atlas-source-recovery-<SOURCE_ID>"),
+        RDKafkaErrorCode::GroupAuthorizationFailed => {
+            Some("DESCRIBE on group atlas-source-recovery-<SOURCE_ID>")
+        }
         RDKafkaErrorCode::ClusterAuthorizationFailed => Some("DESCRIBE on the cluster"),
         RDKafkaErrorCode::SaslAuthenticationFailed => Some("a user and password that the brokers know"),
         _ => None,
@@ -353,7 +355,7 @@ mod tests {
         let judged = |code| while_doing("read atlas.shop.orders")(KafkaError::MessageConsumption(code));
         for (code, right) in [
             (RDKafkaErrorCode::TopicAuthorizationFailed, "READ and DESCRIBE on the topic"),
-            (RDKafkaErrorCode::GroupAuthorizationFailed, "READ on group"),
+            (RDKafkaErrorCode::GroupAuthorizationFailed, "DESCRIBE on group"),
             (RDKafkaErrorCode::ClusterAuthorizationFailed, "DESCRIBE on the cluster"),
             (RDKafkaErrorCode::SaslAuthenticationFailed, "user and password"),
         ] {

@@ -16,6 +16,7 @@
 pub mod batch;
 pub mod broker_check;
 pub mod change_stream;
+pub mod check;
 pub mod cli;
 pub mod dead_letter;
 pub mod envelope;

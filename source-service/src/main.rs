@@ -16,6 +16,7 @@ use shared::{
 };
 use source_service::{
     change_stream::ChangeStream,
+    check,
     cli::{self, Request, SERVICE},
     metrics::{self, StreamMetrics},
     monitor,
@@ -31,6 +32,7 @@ const TURN_EXTRA: Duration = Duration::from_secs(90);
 fn main() -> ProcessExit {
     match cli::parse(std::env::args_os()) {
         Ok(Request::Run { sources, until_end }) => run(sources, until_end),
+        Ok(Request::Check { sources, json }) => check::run(sources, json),
         Ok(Request::Monitor { sources, request }) => monitor::run(sources, &request),
         Ok(Request::Token { sources, request }) => token::run(sources, &request),
         Ok(Request::Config(ConfigRequest::Show { sources, json })) => {
@@ -122,6 +124,7 @@ fn serve(
         StreamMetrics::default(),
     )?;
     stream.prove_pipeline(&settings.stream)?;
+    stream.require_images(&settings.stream)?;
     let pump = Pump::new(settings, identity, stream, status, health, stop)?;
     let mut pump = if until_end { pump.until_end()? } else { pump };
     start.over();

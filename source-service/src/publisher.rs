@@ -97,6 +97,8 @@ struct TooLarge {
 #[derive(Default)]
 struct Reports {
     failed: AtomicU64,
+    /// Records were dropped unsent, because their transaction had failed already.
+    purged: AtomicBool,
     first_failure: OnceLock<PublishError>,
     /// Of the records that were refused as too large, the largest: a broker refuses the whole batch of the one that is.
     too_large: Mutex<Option<TooLarge>>,
@@ -185,6 +187,12 @@ impl ProducerContext for Context {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         let Err((error, message)) = result else { return };
+        if matches!(
+            error.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
+        ) {
+            self.0.purged.store(true, Ordering::Release);
+        }
         self.0.failed.fetch_add(1, Ordering::AcqRel);
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {
@@ -330,7 +338,25 @@ impl Publisher {
             return None;
         }
         // What fails beside it, or after it, fails because of it.
-        self.reports.too_large().or_else(|| self.reports.first_failure.get().cloned())
+        if let Some(too_large) = self.reports.too_large() {
+            return Some(too_large);
+        }
+        if self.reports.purged.load(Ordering::Acquire)
+            && let Some(cause) = self.cause_of_purge()
+        {
+            return Some(cause);
+        }
+        self.reports.first_failure.get().cloned()
+    }
+
+    /// A transaction that has failed, as for a missing right, drops its records, and those say no more than that. The transaction says
+    /// why when it is asked to end: with records missing librdkafka sends nothing for that and answers at once.
+    fn cause_of_purge(&self) -> Option<PublishError> {
+        let error = self.producer.commit_transaction(self.timeout).err()?;
+        match publish_error("write into a transaction", &error) {
+            PublishError::Doubt(_) => None,
+            cause => Some(cause),
+        }
     }
 }
 

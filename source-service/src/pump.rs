@@ -14,6 +14,7 @@
 
 mod copy;
 mod gap;
+mod partitions;
 mod publish;
 mod recover;
 mod setback;
@@ -122,6 +123,7 @@ pub struct Pump {
     stop: CancellationToken,
     epoch: Epoch,
     brokers_checked: Option<Instant>,
+    partitions_looked_at: Instant,
     copying: Copying,
     /// With `--until-end`: where the stream was when this process started.
     end: Option<ClusterTime>,
@@ -164,7 +166,13 @@ impl Pump {
         }
         let log = KafkaLog::new(&connection, &settings.source_id).map_err(refused)?;
         let admin = TopicAdmin::new(&connection, Duration::from_secs(15)).map_err(refused)?;
-        let topics = Topics::new(settings.names.clone(), settings.topics, admin.clone(), runtime()?);
+        let topics = Topics::new(
+            settings.names.clone(),
+            settings.topics.clone(),
+            settings.accepted_counts.clone(),
+            admin.clone(),
+            runtime()?,
+        );
         let transcoder = EventTranscoder::new(&settings.source_id, settings.dialect, settings.key_format);
         let fingerprint = settings.stream.fingerprint();
         let shown = Rc::new(Shown { status, health, identity, told: std::cell::Cell::new(Instant::now()) });
@@ -183,6 +191,7 @@ impl Pump {
             runtime: runtime()?,
             epoch: Epoch::default(),
             brokers_checked: None,
+            partitions_looked_at: Instant::now(),
             announced: false,
             fenced: false,
             position_lost: false,
@@ -347,6 +356,7 @@ impl Pump {
     /// An idle stream's position is committed too: it must not fall off the oplog.
     fn keep_young(&mut self, session: &mut Session) -> Result<(), Setback> {
         self.check_brokers()?;
+        self.look_at_partitions(session)?;
         if session.committed_at.elapsed() < self.settings.token_interval {
             return Ok(());
         }
@@ -423,12 +433,17 @@ impl Pump {
         }
     }
 
+    /// Whether nothing is in doubt: what the last recovery found beyond the position is passed.
+    fn is_in_order(&self, session: &Session) -> bool {
+        let position = session.pending.event_id();
+        let torn = session.tails.as_ref().is_some_and(|tails| tails.reach_beyond(position));
+        !torn && !self.copying.is_in_doubt()
+    }
+
     /// A clean token record says to the next start that nothing was in flight: neither now, nor before the last recovery.
     fn finish(&mut self, session: &mut Session) -> Setback {
         self.shown.stage(Stage::Stopping);
-        let position = session.pending.event_id();
-        let torn = session.tails.as_ref().is_some_and(|tails| tails.reach_beyond(position));
-        let clean = !torn && !self.copying.is_in_doubt();
+        let clean = self.is_in_order(session);
         match self.commit_token(session, clean) {
             Ok(()) => Setback::Asked,
             Err(Setback::Stop(stop)) => Setback::Stop(stop),

@@ -6,7 +6,6 @@ mod table;
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use bson::{Bson, Document};
-use bytesize::ByteSize;
 use shared::{
     kafka_client::KafkaSettings,
     settings::{
@@ -18,11 +17,11 @@ use shared::{
 
 pub use self::commands::{StreamMonitorSettings, TokenShowSettings, TopicMonitorSettings};
 use self::table::{
-    ADMIN_ADDR, BROKER_CHECK, FULL_DOCUMENT, FULL_DOCUMENT_BEFORE, JSON_DIALECT, KEY_FORMAT,
-    MONGO_COLLECTIONS, MONGO_DATABASES, MONGO_EXCLUDE, MONGO_URI, OLD_NAMES, ON_POSITION_LOST, OPERATIONS,
-    OVERSIZE, PIPELINE_FILE, SNAPSHOT_FILTER_FILE, SNAPSHOT_PARALLELISM, SNAPSHOT_RATE, SOURCE_ID,
-    START_FROM, TABLE, TOKEN_INTERVAL, TOPIC_MAX_MESSAGE_BYTES, TOPIC_MIN_ISR, TOPIC_PARTITIONS,
-    TOPIC_REPLICATION, TOPIC_RETENTION, TRANSACTION_TIMEOUT,
+    ACCEPT_PARTITIONS, ADMIN_ADDR, BROKER_CHECK, FULL_DOCUMENT, FULL_DOCUMENT_BEFORE, JSON_DIALECT,
+    KEY_FORMAT, MONGO_COLLECTIONS, MONGO_DATABASES, MONGO_EXCLUDE, MONGO_URI, OLD_NAMES, ON_POSITION_LOST,
+    OPERATIONS, OVERSIZE, PIPELINE_FILE, SNAPSHOT_FILTER_FILE, SNAPSHOT_PARALLELISM, SNAPSHOT_RATE,
+    SOURCE_ID, START_FROM, TABLE, TOKEN_INTERVAL, TOPIC_MAX_MESSAGE_BYTES, TOPIC_MIN_ISR, TOPIC_PARTITIONS,
+    TOPIC_REPLICATION, TOPIC_RETENTION, TOPICS_FILE, TRANSACTION_TIMEOUT,
 };
 use crate::{
     change_stream::{FullDocument, FullDocumentBefore, Oversize, StreamOptions},
@@ -35,7 +34,9 @@ use crate::{
         parse_collection, parse_database, parse_exclude,
     },
     start_from::StartFrom,
-    topics::TopicSettings,
+    topics::{
+        AcceptedCounts, MESSAGE_BYTES, PARTITIONS, REPLICAS, RETENTION, SetBy, TopicRules, TopicSettings,
+    },
 };
 
 /// Everything that the source can be told.
@@ -78,7 +79,8 @@ pub struct SourceSettings {
     pub broker_check: BrokerCheck,
     pub names: TopicNames,
     pub dead_letters: String,
-    pub topics: TopicSettings,
+    pub topics: TopicRules,
+    pub accepted_counts: AcceptedCounts,
 }
 
 impl SourceSettings {
@@ -133,6 +135,7 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
     let dead_letters = names.as_ref().and_then(|names| dead_letter_topic(reader, names));
     let loopback = kafka.as_ref().is_some_and(KafkaSettings::is_loopback);
     let topics = read_topics(reader, loopback);
+    let accepted_counts = read_accepted(reader);
 
     let names = names?;
     Some(SourceSettings {
@@ -152,6 +155,7 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
         dead_letters: dead_letters?,
         names,
         topics: topics?,
+        accepted_counts: accepted_counts?,
     })
 }
 
@@ -258,26 +262,66 @@ fn read_dialect(reader: &mut Reader) -> Option<JsonDialect> {
     })
 }
 
-fn read_topics(reader: &mut Reader, loopback: bool) -> Option<TopicSettings> {
-    const YEAR: u64 = 365 * 86_400;
-    let partitions = reader.bounded(&TOPIC_PARTITIONS, 1..=10_000);
-    let replication = reader.bounded_or(&TOPIC_REPLICATION, 1..=100, if loopback { 1 } else { 3 });
-    let min_isr = reader.bounded_or(&TOPIC_MIN_ISR, 1..=100, if loopback { 1 } else { 2 });
+fn read_topics(reader: &mut Reader, loopback: bool) -> Option<TopicRules> {
+    let partitions = reader.bounded(&TOPIC_PARTITIONS, PARTITIONS);
+    let replication = reader.bounded_or(&TOPIC_REPLICATION, REPLICAS, if loopback { 1 } else { 3 });
+    let min_isr = reader.bounded_or(&TOPIC_MIN_ISR, REPLICAS, if loopback { 1 } else { 2 });
     if let (Some(replication), Some(min_isr)) = (replication, min_isr)
         && min_isr > replication
     {
         reader.refuse(&TOPIC_MIN_ISR, format!("at most TOPIC_REPLICATION, which is {replication}"));
     }
-    let retention =
-        reader.bounded(&TOPIC_RETENTION, Duration::from_secs(60)..=Duration::from_secs(10 * YEAR));
-    let bytes = reader.bounded(&TOPIC_MAX_MESSAGE_BYTES, ByteSize::mib(1)..=ByteSize::mib(100));
-    Some(TopicSettings {
-        partitions: partitions?,
-        replication: replication?,
-        min_isr: min_isr?,
-        retention: retention?,
-        max_message_bytes: u32::try_from(bytes?.as_u64()).expect("bounded by 100 MiB"),
-    })
+    let retention = reader.bounded(&TOPIC_RETENTION, RETENTION);
+    let bytes = reader.bounded(&TOPIC_MAX_MESSAGE_BYTES, MESSAGE_BYTES);
+    let general = || {
+        Some(TopicSettings {
+            partitions: partitions?,
+            replication: replication?,
+            min_isr: min_isr?,
+            retention: retention?,
+            max_message_bytes: u32::try_from(bytes?.as_u64()).expect("bounded by 100 MiB"),
+            set_by: SetBy::Settings,
+        })
+    };
+    let general = general();
+    if !reader.is_given(&TOPICS_FILE) {
+        return general.map(TopicRules::general);
+    }
+    // The file is read whatever else is wrong, so that all mistakes come together.
+    let rules = read_rules(reader, general.unwrap_or(STAND_IN));
+    general.and(rules)
+}
+
+/// To look for mistakes in a file while those in the settings keep it from being used; nothing in a file goes badly with it.
+const STAND_IN: TopicSettings = TopicSettings {
+    partitions: 1,
+    replication: 100,
+    min_isr: 1,
+    retention: Duration::from_secs(86_400),
+    max_message_bytes: 1 << 20,
+    set_by: SetBy::Settings,
+};
+
+/// Each mistake in the file is one of the settings.
+fn read_rules(reader: &mut Reader, general: TopicSettings) -> Option<TopicRules> {
+    let text = reader.parsed(&TOPICS_FILE, |path| {
+        std::fs::read_to_string(path)
+            .map_err(|error| Expected::exactly(format!("the path of a readable file; {error}")))
+    })?;
+    match TopicRules::parse(&text, general) {
+        Ok(rules) => Some(rules),
+        Err(mistakes) => {
+            mistakes.into_iter().for_each(|mistake| reader.refuse(&TOPICS_FILE, mistake));
+            None
+        }
+    }
+}
+
+fn read_accepted(reader: &mut Reader) -> Option<AcceptedCounts> {
+    let items = reader.list(&ACCEPT_PARTITIONS, AcceptedCounts::parse_one)?;
+    AcceptedCounts::new(items)
+        .map_err(|topic| reader.refuse(&ACCEPT_PARTITIONS, format!("one number for {topic}, not two")))
+        .ok()
 }
 
 #[cfg(test)]

@@ -10,13 +10,13 @@
 //! All of them read the token topic as the source does: committed records, up to the high watermark.
 
 mod args;
-mod check;
+pub(crate) mod check;
 mod decode;
 mod guard;
-mod report;
+pub(crate) mod report;
 mod set;
 mod show;
-mod stored;
+pub(crate) mod stored;
 
 use std::process::ExitCode as ProcessExit;
 

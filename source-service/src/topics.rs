@@ -2,10 +2,11 @@
 //!
 //! A collection's topic is made before its first event. What is already there is taken if it keeps the promises, named if it differs
 //! harmlessly, and refused (78) if it would break one. Where a namespace went once is recorded beside the token: the form of the
-//! name, and over how many partitions keys are spread. A partition added to a live topic must not move keys, so the recorded
-//! count holds until a clean stop.
+//! name, and over how many partitions keys are spread. A partition added to a live topic must not move keys: see [`counts`].
 
+mod counts;
 mod requirements;
+mod rules;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -21,7 +22,9 @@ use shared::{
     topic_name::{Form, TopicNames},
 };
 
-pub use requirements::{Kind, TopicSettings};
+pub use counts::{AcceptedCounts, look as look_at_count};
+pub use requirements::{Kind, Review, SetBy, TopicSettings};
+pub use rules::{MESSAGE_BYTES, PARTITIONS, REPLICAS, RETENTION, TopicRules};
 
 use crate::{
     kafka_log::LogContext,
@@ -51,7 +54,7 @@ impl From<AdminError> for TopicError {
             AdminError::NotAllowed { .. } => Self::Stop(Stop::new(
                 ExitCode::NotAllowed,
                 format!(
-                    "{error}: the source needs CREATE, DESCRIBE, DESCRIBE_CONFIGS, READ and WRITE on topics with its prefix"
+                    "{error}: the source needs CREATE, DESCRIBE, DESCRIBE_CONFIGS, READ and WRITE on its topics; kafka/acls-source.conf has all that it needs"
                 ),
             )),
             AdminError::Refused { .. } => Self::Stop(Stop::new(ExitCode::Configuration, error.to_string())),
@@ -80,7 +83,8 @@ pub struct TopicIndex(usize);
 /// All topics of this source.
 pub struct Topics {
     names: TopicNames,
-    settings: TopicSettings,
+    rules: TopicRules,
+    accepted: AcceptedCounts,
     admin: TopicAdmin,
     runtime: tokio::runtime::Runtime,
     control: Option<TopicIndex>,
@@ -90,8 +94,6 @@ pub struct Topics {
     topics: Vec<Topic>,
     /// What is committed beside the token, by topic.
     committed: BTreeMap<String, TopicRecord>,
-    /// The partition counts found are taken, because nothing is in flight.
-    counts_may_change: bool,
     /// Differences that were named already: once is enough.
     warned: HashSet<String>,
 }
@@ -99,13 +101,15 @@ pub struct Topics {
 impl Topics {
     pub fn new(
         names: TopicNames,
-        settings: TopicSettings,
+        rules: TopicRules,
+        accepted: AcceptedCounts,
         admin: TopicAdmin,
         runtime: tokio::runtime::Runtime,
     ) -> Self {
         Self {
             names,
-            settings,
+            rules,
+            accepted,
             admin,
             runtime,
             control: None,
@@ -113,7 +117,6 @@ impl Topics {
             by_namespace: HashMap::new(),
             topics: Vec::new(),
             committed: BTreeMap::new(),
-            counts_may_change: false,
             warned: HashSet::new(),
         }
     }
@@ -132,12 +135,12 @@ impl Topics {
         token_topic: &str,
         dead_letters: &str,
     ) -> Result<(), TopicError> {
-        self.ensure(log, token_topic, Kind::Tokens)?;
-        let (partitions, _) = self.ensure(log, dead_letters, Kind::DeadLetters)?;
+        self.ensure(log, token_topic, Kind::Tokens, None)?;
+        let Ensured { partitions, .. } = self.ensure(log, dead_letters, Kind::DeadLetters, None)?;
         self.dead_letters = Some((dead_letters.to_owned(), partitions));
         // Each time: it may have been deleted meanwhile, as the others may.
         let name = self.names.control();
-        let (partitions, retention) = self.ensure(log, &name, Kind::Control)?;
+        let Ensured { partitions, retention, .. } = self.ensure(log, &name, Kind::Control, None)?;
         match self.control {
             Some(TopicIndex(index)) => {
                 (self.topics[index].partitions, self.topics[index].retention) = (partitions, retention);
@@ -160,16 +163,37 @@ impl Topics {
         (topic, *partitions)
     }
 
-    /// After a recovery: what is committed beside the token, and whether the former process ended in order.
+    /// After a recovery: what is committed beside the token, the numbers of partitions that are there, and whether the former process
+    /// ended in order. Returns the records that have to be committed with the start: those of topics whose number is switched.
     ///
     /// Topics are looked at again when their next event comes: they may have been deleted meanwhile.
-    pub fn recovered(&mut self, committed: BTreeMap<String, TopicRecord>, counts_may_change: bool) {
+    ///
+    /// # Errors
+    /// [`ExitCode::Configuration`] if a number has changed and nobody has confirmed it.
+    pub fn recovered(
+        &mut self,
+        committed: BTreeMap<String, TopicRecord>,
+        found: &BTreeMap<String, u32>,
+        drained: bool,
+    ) -> Result<Vec<(String, TopicRecord)>, Stop> {
         self.committed = committed;
-        self.counts_may_change = counts_may_change;
+        let switched = counts::switched(&self.committed, found, &self.accepted, drained)?;
+        self.committed.extend(switched.iter().cloned());
         self.by_namespace.clear();
         let control = self.control.take().map(|TopicIndex(index)| self.topics.swap_remove(index));
         self.topics.clear();
         self.control = control.map(|topic| self.push(topic));
+        Ok(switched)
+    }
+
+    /// The stop that a number of partitions asks for, if one has changed since it was recorded and nobody has said to keep it.
+    pub fn count_changed(&self, found: &BTreeMap<String, u32>) -> Option<Stop> {
+        counts::changed(&self.committed, found, &self.accepted)
+    }
+
+    /// Whether where keys go in this topic is recorded.
+    pub fn is_recorded(&self, topic: &str) -> bool {
+        self.committed.contains_key(topic)
     }
 
     pub fn get(&mut self, index: TopicIndex) -> &mut Topic {
@@ -198,10 +222,12 @@ impl Topics {
         namespace: &Namespace,
     ) -> Result<TopicIndex, TopicError> {
         let (name, form) = self.name_of(namespace)?;
-        let (found, retention) = self.ensure(log, &name, Kind::Data)?;
+        let Ensured { partitions: found, retention, made } =
+            self.ensure(log, &name, Kind::Data, Some(namespace))?;
         let committed = self.committed.get(&name).cloned();
+        // A topic that was made just now has no order to lose.
         let partitions = match &committed {
-            Some(record) if !self.counts_may_change => self.kept_count(&name, record.partitions, found)?,
+            Some(record) if !made => counts::kept(&name, record.partitions, found)?,
             _ => found,
         };
         let record = TopicRecord { namespace: namespace.clone(), form, partitions: partitions.get() };
@@ -249,28 +275,6 @@ impl Topics {
         TopicIndex(self.topics.len() - 1)
     }
 
-    /// A count that only grew is kept as it was recorded, so no key moves; fewer partitions mean that this is another topic.
-    fn kept_count(&self, topic: &str, recorded: u32, found: NonZeroU32) -> Result<NonZeroU32, Stop> {
-        let Some(recorded) = NonZeroU32::new(recorded).filter(|recorded| *recorded <= found) else {
-            return Err(Stop::new(
-                ExitCode::Configuration,
-                format!(
-                    "topic {topic} has {found} partitions, but {recorded} when the source last wrote to it without stopping in order: keys would move \
-                     while events may be in doubt. Was it deleted and made again? Give it {recorded} partitions"
-                ),
-            ));
-        };
-        if recorded < found {
-            tracing::warn!(
-                topic,
-                recorded,
-                found,
-                "partitions were added: keys stay where they are until the source was stopped in order and started again"
-            );
-        }
-        Ok(recorded)
-    }
-
     /// An existing form is always kept, never both.
     fn name_of(&self, namespace: &Namespace) -> Result<(String, Form), TopicError> {
         let known = self.committed.iter().find(|(_, record)| record.namespace == *namespace);
@@ -286,7 +290,8 @@ impl Topics {
         if escaped != usual && existing.contains(&escaped) {
             return Ok((escaped, Form::FullyEscaped));
         }
-        let creation = self.runtime.block_on(self.admin.create_topic(&self.spec(&usual, Kind::Data)))?;
+        let spec = self.spec(&usual, Kind::Data, Some(namespace));
+        let creation = self.runtime.block_on(self.admin.create_topic(&spec))?;
         match creation {
             Creation::Created | Creation::AlreadyExists => Ok((usual, Form::Usual)),
             Creation::CollidesWith(others) if escaped != usual => {
@@ -304,24 +309,29 @@ impl Topics {
         }
     }
 
-    /// Makes the topic if it is missing, and holds it against what it has to be. Returns its partitions and retention.
+    /// Makes the topic if it is missing, and holds it against what it has to be.
     fn ensure(
         &mut self,
         log: &BaseConsumer<LogContext>,
         name: &str,
         kind: Kind,
-    ) -> Result<(NonZeroU32, Option<Duration>), TopicError> {
+        namespace: Option<&Namespace>,
+    ) -> Result<Ensured, TopicError> {
+        let mut made = false;
         let found = match partition_count(log, name)? {
             Some(count) => count,
             None => {
-                let spec = self.spec(name, kind);
+                let spec = self.spec(name, kind, namespace);
                 match self.runtime.block_on(self.admin.create_topic(&spec))? {
-                    Creation::Created => tracing::info!(
-                        topic = name,
-                        partitions = spec.partitions,
-                        replication = spec.replication,
-                        "topic made"
-                    ),
+                    Creation::Created => {
+                        made = true;
+                        tracing::info!(
+                            topic = name,
+                            partitions = spec.partitions,
+                            replication = spec.replication,
+                            "topic made"
+                        );
+                    }
                     Creation::AlreadyExists => {}
                     Creation::CollidesWith(others) => {
                         let text = format!(
@@ -334,11 +344,8 @@ impl Topics {
                 wait_for_partitions(log, name)?
             }
         };
-        let mut configs = self.runtime.block_on(self.admin.topic_configs(&[name]))?;
-        let configs = configs.remove(name).unwrap_or_else(|| {
-            Err(AdminError::UnknownTopic { what: format!("describe the configuration of topic {name}") })
-        })?;
-        let review = requirements::review(&self.settings, kind, found, &configs);
+        let settings = self.settings_of(kind, namespace);
+        let (review, retention) = self.runtime.block_on(review(&self.admin, &settings, name, kind, found))?;
         for difference in &review.harmless {
             if !self.warned.insert(format!("{name}: {difference}")) {
                 continue;
@@ -346,19 +353,57 @@ impl Topics {
             tracing::warn!(topic = name, difference, "the topic differs from the settings");
         }
         if !review.refused.is_empty() {
-            let text = format!("topic {name} would break a promise: {}", review.refused.join("; "));
-            return Err(Stop::new(ExitCode::Configuration, text).into());
+            return Err(breaks_a_promise(name, &review).into());
         }
-        Ok((found, requirements::retention(&configs)))
+        Ok(Ensured { partitions: found, retention, made })
     }
 
-    fn spec(&self, name: &str, kind: Kind) -> TopicSpec {
-        requirements::spec(&self.settings, name, kind)
+    fn settings_of(&self, kind: Kind, namespace: Option<&Namespace>) -> TopicSettings {
+        namespace.map_or_else(|| self.rules.of_kind(kind), |namespace| self.rules.of(namespace))
+    }
+
+    fn spec(&self, name: &str, kind: Kind, namespace: Option<&Namespace>) -> TopicSpec {
+        requirements::spec(&self.settings_of(kind, namespace), name, kind)
     }
 }
 
+/// A topic that is there and keeps the promises.
+struct Ensured {
+    partitions: NonZeroU32,
+    retention: Option<Duration>,
+    /// A moment ago there was none.
+    made: bool,
+}
+
+/// Holds a topic that is there against what it has to be. Also says how long brokers keep its records.
+///
+/// # Errors
+/// See [`TopicError`].
+pub async fn review(
+    admin: &TopicAdmin,
+    settings: &TopicSettings,
+    name: &str,
+    kind: Kind,
+    partitions: NonZeroU32,
+) -> Result<(Review, Option<Duration>), TopicError> {
+    let mut configs = admin.topic_configs(&[name]).await?;
+    let configs = configs.remove(name).unwrap_or_else(|| {
+        Err(AdminError::UnknownTopic { what: format!("describe the configuration of topic {name}") })
+    })?;
+    Ok((requirements::review(settings, kind, partitions, &configs), requirements::retention(&configs)))
+}
+
+/// How a start ends at such a topic.
+pub fn breaks_a_promise(name: &str, review: &Review) -> Stop {
+    let text = format!("topic {name} would break a promise: {}", review.refused.join("; "));
+    Stop::new(ExitCode::Configuration, text)
+}
+
 /// `None` if there is no such topic.
-fn partition_count(log: &BaseConsumer<LogContext>, name: &str) -> Result<Option<NonZeroU32>, TopicError> {
+///
+/// # Errors
+/// See [`TopicError`].
+pub fn partition_count(log: &BaseConsumer<LogContext>, name: &str) -> Result<Option<NonZeroU32>, TopicError> {
     let metadata = log
         .fetch_metadata(Some(name), Duration::from_secs(10))
         .map_err(|error| TopicError::Unavailable(format!("ask for topic {name}: {error}")))?;

@@ -24,7 +24,7 @@ pub(crate) fn offline_publisher(kafka: &ClientConfig, folder: &Path) -> (Publish
     let (waits, told) = mpsc::channel(8);
     let publisher = Publisher {
         lake: Lake::open(&LakeTarget::Directory(folder.to_owned()), None).unwrap(),
-        log: KafkaLog::new(kafka).unwrap(),
+        log: KafkaLog::new(kafka, "test").unwrap(),
         dead_letters: DeadLetterQueue::new(kafka, letters, "test"),
         policy: RollPolicy { bytes: None, age: None, blocks: 45_000 },
         start_at: StartAt::Earliest,

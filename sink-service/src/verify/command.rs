@@ -30,8 +30,8 @@ pub fn compare(runtime: &Runtime, settings: &SinkSettings, request: &VerifyReque
     let kafka = settings.kafka.client_config("atlas-sink-verify");
     let verification = Verification {
         lake: &lake,
-        log: &KafkaLog::new(&kafka).map_err(refused)?,
-        reader: TopicReader::new(&kafka).map_err(refused)?,
+        log: &KafkaLog::new(&kafka, &settings.group).map_err(refused)?,
+        reader: TopicReader::new(&kafka, &settings.group).map_err(refused)?,
         names: settings.names.clone(),
         drained: request.drained,
     };

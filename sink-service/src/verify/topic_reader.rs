@@ -28,15 +28,17 @@ pub struct TopicReader {
 }
 
 impl TopicReader {
+    /// No group is joined; see [`crate::kafka_log::KafkaLog::new`].
+    ///
     /// # Errors
     /// If librdkafka refuses the configuration.
-    pub fn new(base: &ClientConfig) -> Result<Self, KafkaError> {
+    pub fn new(base: &ClientConfig, group: &str) -> Result<Self, KafkaError> {
         let mut config = base.clone();
         config
             .set("isolation.level", "read_committed")
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "error")
-            .set("group.id", "unused")
+            .set("group.id", group)
             .set("receive.message.max.bytes", RECEIVE_BYTES_MAX.to_string())
             .set("fetch.queue.backoff.ms", "20");
         Ok(Self { consumer: config.create_with_context(ForwardLogs)? })

@@ -89,7 +89,7 @@ impl Broker {
             let writer = KafkaWriter::new(kafka.bootstrap());
             writer.create_topic(TOPIC, 1, &[]).await.unwrap();
             writer.send(TOPIC, 0, HOURS.iter().map(|_| NewRecord::new("{}")).collect()).await.unwrap();
-            let log = KafkaLog::new(&config_of(&kafka)).unwrap();
+            let log = KafkaLog::new(&config_of(&kafka), "test").unwrap();
             Self { kafka, log }
         };
         BROKER.get_or_init(start).await

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use shared::{backoff::Backoff, exit::Stop};
+use shared::{
+    backoff::Backoff,
+    exit::{ExitCode, Stop},
+};
 use tokio::time::Instant;
 
 use super::{
     ChangeStream, FIRST_CONTACT_LIMIT, StreamOptions,
     open::{Opener, View},
+    rights::{self, Right},
     unreachable_at_start,
 };
 use crate::{
@@ -49,7 +53,11 @@ impl ChangeStream {
                     Verdict::Oversize => return Ok(Acceptance::Opened),
                     Verdict::Stop(code, advice) => {
                         let at = format!("cluster time {}", position.cluster_time());
-                        return Err(Stop::new(code, stream_error::stop_text(advice, &error, &at)));
+                        let mut text = stream_error::stop_text(advice, &error, &at);
+                        if code == ExitCode::NotAllowed {
+                            text += &rights::sentence(&self.client, &Right::to_watch(&options.scope)).await;
+                        }
+                        return Err(Stop::new(code, text));
                     }
                     Verdict::Reopen(_) => {
                         let (delay, cause) = (backoff.next_delay(), stream_error::short(&error));

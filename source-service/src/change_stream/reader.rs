@@ -20,6 +20,7 @@ use super::{
     open::{Opener, View},
     oplog::watch_start,
     reply::{Events, document},
+    rights::{self, Right},
     standstill::{Moved, Standstill},
     unreachable_at_start, unreadable,
 };
@@ -353,7 +354,11 @@ impl Reader {
         repeated
     }
 
-    async fn report_stop(&self, epoch: Epoch, stop: Stop) {
+    async fn report_stop(&self, epoch: Epoch, mut stop: Stop) {
+        if stop.code == ExitCode::NotAllowed {
+            stop.message +=
+                &rights::sentence(self.opener.client(), &Right::to_watch(&self.opener.options().scope)).await;
+        }
         self.status.stream_down(&stop.message);
         // A pump that has gone has its own reason to end.
         drop(self.events.send(StreamEvent { epoch, reply: Err(stop) }).await);

@@ -1,5 +1,6 @@
 //! The snapshot's questions, asked over the same client and on the same thread as the stream.
 
+use bson::doc;
 use shared::{
     backoff::Backoff,
     exit::{ExitCode, Stop},
@@ -8,11 +9,15 @@ use shared::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{ChangeStream, FIRST_CONTACT_LIMIT, unreachable_at_start};
+use super::{
+    ChangeStream, FIRST_CONTACT_LIMIT,
+    rights::{self, Right},
+    unreachable_at_start,
+};
 use crate::{
     scope::Scope,
     snapshot::{
-        catalog::{self, Cuts},
+        catalog::{self, Cuts, Listed},
         reader::{RangeRead, ReadReport, read_range},
     },
     stream_error::{self, Phase, Verdict},
@@ -22,11 +27,20 @@ use crate::{
 const REPLIES_AHEAD: usize = 1;
 
 impl ChangeStream {
-    /// The collections in scope, as they are now; waits for MongoDB as long as a start may.
+    /// The collections that a snapshot of this scope copies, as they are now; waits for MongoDB as long as a start may.
     ///
     /// # Errors
     /// What no waiting heals, or [`ExitCode::Unreachable`].
     pub fn collections(&self, scope: &Scope) -> Result<Vec<Namespace>, Stop> {
+        let listed = self.list(scope, "START_FROM=snapshot")?;
+        Ok(listed.into_iter().map(|collection| collection.namespace).collect())
+    }
+
+    /// The collections in scope, for what `setting` asks for; waits for MongoDB as long as a start may.
+    ///
+    /// # Errors
+    /// As [`Self::collections`].
+    pub fn list(&self, scope: &Scope, setting: &'static str) -> Result<Vec<Listed>, Stop> {
         let (client, scope) = (self.client.clone(), scope.clone());
         self.runtime.block_on(async move {
             let attempts = async {
@@ -35,7 +49,10 @@ impl ChangeStream {
                     match catalog::collections(&client, &scope).await {
                         Ok(collections) => return Ok(collections),
                         Err(error) => match stream_error::classify(&error, Phase::Opening) {
-                            Verdict::Stop(ExitCode::NotAllowed, _) => return Err(may_not_list(&error)),
+                            Verdict::Stop(ExitCode::NotAllowed, _) => {
+                                let lacking = rights::sentence(&client, &Right::to_list(&scope)).await;
+                                return Err(may_not_list(&error, setting, &lacking));
+                            }
                             Verdict::Stop(code, advice) => {
                                 return Err(Stop::new(
                                     code,
@@ -51,6 +68,34 @@ impl ChangeStream {
             };
             let listed = tokio::time::timeout(FIRST_CONTACT_LIMIT, attempts).await;
             listed.unwrap_or_else(|_| Err(unreachable_at_start("it did not answer")))
+        })
+    }
+
+    /// Reads one row of a collection as a snapshot would, and forgets it; in one attempt.
+    ///
+    /// # Errors
+    /// What a snapshot would end with; [`ExitCode::Unreachable`] if MongoDB does not answer.
+    pub fn try_row(&self, namespace: &Namespace) -> Result<(), Stop> {
+        let database = self.client.database(&namespace.db);
+        let find = doc! {
+            "find": &namespace.coll,
+            "projection": { "_id": 1 },
+            "hint": { "_id": 1 },
+            "limit": 1,
+            "singleBatch": true,
+            "readConcern": { "level": "snapshot" },
+        };
+        self.runtime.block_on(async {
+            let Err(error) = database.run_command(find).await else { return Ok(()) };
+            let (code, advice) = match stream_error::classify(&error, Phase::Opening) {
+                Verdict::Stop(code, _) => (code, "cannot be copied by START_FROM=snapshot"),
+                Verdict::Reopen(_) | Verdict::Oversize => (ExitCode::Unreachable, "could not be read"),
+            };
+            let mut text = format!("{namespace} {advice}. MongoDB says: {}", stream_error::short(&error));
+            if code == ExitCode::NotAllowed {
+                text += &rights::sentence(&self.client, &[Right::to_read(namespace)]).await;
+            }
+            Err(Stop::new(code, text))
         })
     }
 
@@ -79,12 +124,12 @@ impl ChangeStream {
     }
 }
 
-fn may_not_list(error: &mongodb::error::Error) -> Stop {
+fn may_not_list(error: &mongodb::error::Error, setting: &str, lacking: &str) -> Stop {
     Stop::new(
         ExitCode::NotAllowed,
         format!(
-            "MongoDB does not let this user list what there is to copy: the snapshot needs listDatabases, and listCollections and find on \
-             everything in scope. MongoDB says: {}",
+            "MongoDB does not let this user list the collections in scope, which {setting} needs: grant listCollections on the databases in \
+             scope. MongoDB says: {}{lacking}",
             stream_error::short(error)
         ),
     )

@@ -1,6 +1,6 @@
 //! From a start or a doubt to a position: the order of the steps is what fences, and what makes the promise exact.
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use shared::exit::{ExitCode, Stop};
 
@@ -13,7 +13,7 @@ use crate::{
     settings::BrokerCheck,
     start_from::{self, StartFrom},
     status::{Stage, rfc3339},
-    token_record::{Position, TokenRecord, key_format_name},
+    token_record::{Position, TOPIC_KEY_PREFIX, TokenRecord, key_format_name},
 };
 
 impl Pump {
@@ -74,7 +74,13 @@ impl Pump {
             let collections = self.stream.collections(&self.settings.stream.scope).map_err(Setback::Stop)?;
             self.copying.plan_copies(collections);
         }
-        self.topics.recovered(remembered.topics, clean && !self.announced);
+        // Within a process a change waits for the next look, which ends it in order: a doubt must not cost the record of that.
+        let counts = if self.announced {
+            BTreeMap::new()
+        } else {
+            self.partition_counts(|topic| remembered.topics.contains_key(topic))?
+        };
+        let switched = self.topics.recovered(remembered.topics, &counts, clean)?;
         self.writer.begin_run(&own);
 
         let mut session = Session {
@@ -87,9 +93,12 @@ impl Pump {
             held: Held::default(),
             caught_up: false,
         };
-        // The own token record, and with it what is to be copied and where the gap is: all of it from here on, or nothing.
-        let copies: Vec<_> = if copies { self.copying.records().collect() } else { Vec::new() };
-        self.commit_states(&mut session, false, &copies, gap.as_ref())?;
+        // The own token record, and with it what is to be copied, where the gap is and where keys go: all of it from here on, or nothing.
+        let mut states: Vec<_> = if copies { self.copying.records().collect() } else { Vec::new() };
+        states.extend(
+            switched.iter().map(|(topic, record)| (format!("{TOPIC_KEY_PREFIX}{topic}"), record.to_json())),
+        );
+        self.commit_states(&mut session, false, &states, gap.as_ref())?;
         if let Some(gap) = &gap {
             self.tell_gap(gap, run);
         }

@@ -12,7 +12,8 @@ pub struct CollectionPattern {
 }
 
 impl CollectionPattern {
-    fn matches(&self, db: &str, coll: &str) -> bool {
+    /// Whether this is one of its collections.
+    pub fn matches(&self, db: &str, coll: &str) -> bool {
         self.db.matches(db) && self.coll.matches(coll)
     }
 

@@ -191,6 +191,20 @@ pub(super) const TOPIC_MAX_MESSAGE_BYTES: Setting = Setting::public(
     "Largest record of a topic after compression.",
     TOPICS,
 );
+pub(super) const TOPICS_FILE: Setting = Setting::public(
+    "TOPICS_FILE",
+    None,
+    "the path of a TOML file with a table per collection",
+    "Other partitions, replicas, retention or size for the topics of some collections; see kafka/topics.example.toml.",
+    TOPICS,
+);
+pub(super) const ACCEPT_PARTITIONS: Setting = Setting::public(
+    "ACCEPT_PARTITIONS",
+    None,
+    "<topic>:<number>, several by comma, each topic once",
+    "Confirms that a topic's number of partitions has changed: the number it has now switches after an orderly stop, the former one keeps keys where they are.",
+    TOPICS,
+);
 
 pub(super) const ADMIN_ADDR: Setting =
     admin_addr("127.0.0.1:9464", "an IP address with a port, such as 127.0.0.1:9464");
@@ -233,6 +247,8 @@ pub(super) const TABLE: Table = &[
     &TOPIC_MIN_ISR,
     &TOPIC_RETENTION,
     &TOPIC_MAX_MESSAGE_BYTES,
+    &TOPICS_FILE,
+    &ACCEPT_PARTITIONS,
     &ADMIN_ADDR,
     &LOG_FORMAT,
     &LOG_LEVEL,

@@ -16,8 +16,9 @@ const LEAST: [(&str, &str); 2] =
 fn two_settings_are_enough() {
     let (settings, effective) = SourceSettings::read(sources(&LEAST)).unwrap();
     assert_eq!(settings.source_id, "default");
-    assert_eq!((settings.topics.replication, settings.topics.min_isr), (1, 1));
-    assert_eq!(settings.topics.retention, Duration::from_secs(14 * 86_400));
+    let topics = settings.topics.of_kind(crate::topics::Kind::Control);
+    assert_eq!((topics.replication, topics.min_isr), (1, 1));
+    assert_eq!(topics.retention, Duration::from_secs(14 * 86_400));
     assert_eq!(settings.dead_letters, "atlas.dlq");
     assert!(effective.warnings.is_empty(), "{:?}", effective.warnings);
 }
@@ -26,7 +27,8 @@ fn two_settings_are_enough() {
 fn far_brokers_get_three_replicas() {
     let (settings, _) =
         SourceSettings::read(sources(&[LEAST[0], ("KAFKA_BROKERS", "broker-1:9092")])).unwrap();
-    assert_eq!((settings.topics.replication, settings.topics.min_isr), (3, 2));
+    let topics = settings.topics.of_kind(crate::topics::Kind::Control);
+    assert_eq!((topics.replication, topics.min_isr), (3, 2));
 }
 
 #[test]
@@ -194,4 +196,32 @@ fn a_command_asks_for_what_it_uses_and_says_every_mistake_in_it() {
     }
     let text = StreamMonitorSettings::read(sources(&[("SOURCE_ID", "Ä")])).unwrap_err().to_string();
     assert!(text.contains("MONGO_URI") && text.contains("SOURCE_ID") && !text.contains("KAFKA"), "{text}");
+}
+
+#[test]
+fn mistakes_in_the_topics_file_come_with_all_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("topics.toml");
+    std::fs::write(&file, "[\"shop.orders\"]\npartitions = 0\n\n[\"shop\"]\n").unwrap();
+    let path = file.display().to_string();
+    let given = [
+        LEAST[0],
+        LEAST[1],
+        ("TOPICS_FILE", path.as_str()),
+        ("TOPIC_RETENTION", "soon"),
+        ("ACCEPT_PARTITIONS", "atlas.shop.orders:6,atlas.shop.orders:9"),
+    ];
+    let text = SourceSettings::read(sources(&given)).unwrap_err().to_string();
+    for part in [
+        "in line 2, as partitions",
+        "in line 4, a name",
+        "TOPIC_RETENTION",
+        "one number for atlas.shop.orders",
+    ] {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+    std::fs::write(&file, "[\"shop.orders\"]\npartitions = 12\n").unwrap();
+    let (settings, _) = SourceSettings::read(sources(&given[..3])).unwrap();
+    let orders = shared::namespace::Namespace::new("shop", "orders");
+    assert_eq!(settings.topics.of(&orders).partitions, 12);
 }

@@ -20,11 +20,20 @@ pub struct Cuts {
     pub bounds: Vec<RawBson>,
 }
 
-/// The collections in scope that hold documents of their own, as they are now. What is created later is in the stream whole.
+/// A collection in scope.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    pub namespace: Namespace,
+    /// Whether it keeps pre- and post-images of its documents (MongoDB 6.0).
+    pub keeps_images: bool,
+}
+
+/// The collections in scope that hold documents of their own, as they are now. What is created later is in the stream whole. Databases
+/// of which the user may see nothing are left out by the server.
 ///
 /// # Errors
 /// MongoDB's.
-pub async fn collections(client: &Client, scope: &Scope) -> mongodb::error::Result<Vec<Namespace>> {
+pub async fn collections(client: &Client, scope: &Scope) -> mongodb::error::Result<Vec<Listed>> {
     let mut found = Vec::new();
     for db in client.list_database_names().await? {
         if !scope.touches(&db) {
@@ -37,13 +46,14 @@ pub async fn collections(client: &Client, scope: &Scope) -> mongodb::error::Resu
                 continue;
             }
             if collection.collection_type == CollectionType::Collection {
-                found.push(namespace);
+                let images = collection.options.change_stream_pre_and_post_images;
+                found.push(Listed { namespace, keeps_images: images.is_some_and(|images| images.enabled) });
             } else {
-                tracing::info!(%namespace, kind = ?collection.collection_type, "not copied: change streams have no events of it either");
+                tracing::debug!(%namespace, kind = ?collection.collection_type, "left out: change streams have no events of it");
             }
         }
     }
-    found.sort();
+    found.sort_by(|a, b| a.namespace.cmp(&b.namespace));
     Ok(found)
 }
 

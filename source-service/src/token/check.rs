@@ -15,7 +15,7 @@ use super::{
 use crate::{
     change_stream::{Acceptance, ChangeStream, OplogStart},
     metrics::StreamMetrics,
-    recovery::{self, OwnTopics},
+    recovery::{self, OwnTopics, Remembered},
     settings::SourceSettings,
     start_from,
     status::{Status, rfc3339},
@@ -30,25 +30,35 @@ pub(super) fn run(settings: &SourceSettings, json: bool) -> Result<Answer, Stop>
         Status::default(),
         StreamMetrics::default(),
     )?;
-    let findings = match topic.read()?.token {
-        Some(record) => stored_position(settings, &stream, &record)?,
-        None => first_position(settings, &stream, &topic)?,
-    };
+    let findings = look(settings, &stream, &topic, &topic.read()?)?;
     let code = findings.verdict.as_ref().map_or_else(|stop| stop.code, |_| ExitCode::Drained);
     let text = if json { line(&findings.as_json(&settings.source_id)) } else { findings.facts().to_string() };
     Ok(Answer { text, code })
 }
 
+/// Asks MongoDB about the position that is committed, or that a first start would begin at.
+pub(crate) fn look(
+    settings: &SourceSettings,
+    stream: &ChangeStream,
+    topic: &TokenTopic,
+    remembered: &Remembered,
+) -> Result<Findings, Stop> {
+    match &remembered.token {
+        Some(record) => stored_position(settings, stream, record),
+        None => first_position(settings, stream, topic),
+    }
+}
+
 /// What was found, whatever the verdict: a refusal is an answer too.
-struct Findings {
+pub(crate) struct Findings {
     /// `None` if it was lost.
     position: Option<Position>,
-    now: ClusterTime,
-    oplog: OplogStart,
+    pub(crate) now: ClusterTime,
+    pub(crate) oplog: OplogStart,
     /// What the fingerprint means, and whether it is that of these settings. `None` at a first start.
     fingerprint: Option<(String, bool)>,
-    verdict: Result<Acceptance, Stop>,
-    unchecked: Vec<String>,
+    pub(crate) verdict: Result<Acceptance, Stop>,
+    pub(crate) unchecked: Vec<String>,
 }
 
 fn stored_position(
@@ -121,12 +131,16 @@ fn first_position(
 }
 
 impl Findings {
-    fn time(&self) -> Option<ClusterTime> {
+    pub(crate) fn is_first_start(&self) -> bool {
+        self.fingerprint.is_none()
+    }
+
+    pub(crate) fn time(&self) -> Option<ClusterTime> {
         self.position.as_ref().map(Position::cluster_time)
     }
 
     /// How much the oplog may still lose before the position is lost, in seconds of its own time.
-    fn headroom_seconds(&self) -> Option<i64> {
+    pub(crate) fn headroom_seconds(&self) -> Option<i64> {
         match (self.time(), &self.oplog) {
             (Some(time), OplogStart::At(first)) => Some(i64::from(time.seconds) - i64::from(first.seconds)),
             _ => None,

@@ -36,7 +36,7 @@ pub(super) fn age_seconds(time: ClusterTime) -> i64 {
 }
 
 /// `2026-11-20T08:00:00Z (1795161600.3), 2m 4s ago`.
-pub(super) fn moment(time: ClusterTime) -> String {
+pub(crate) fn moment(time: ClusterTime) -> String {
     let age = match age_seconds(time) {
         age @ ..0 => format!("{} ahead of this machine's clock", span(-age)),
         age => format!("{} ago", span(age)),
@@ -45,7 +45,7 @@ pub(super) fn moment(time: ClusterTime) -> String {
 }
 
 /// `2h 3m 4s`; of days and more without what is small beside them.
-pub(super) fn span(seconds: i64) -> String {
+pub(crate) fn span(seconds: i64) -> String {
     let seconds = u64::try_from(seconds).unwrap_or(0);
     let kept = if seconds >= 86_400 { seconds - seconds % 3600 } else { seconds };
     humantime::format_duration(Duration::from_secs(kept)).to_string()

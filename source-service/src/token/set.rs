@@ -239,7 +239,13 @@ fn prepared_topics(settings: &SourceSettings, topic: &TokenTopic) -> Result<Topi
     let admin = TopicAdmin::new(&connection, Duration::from_secs(15)).map_err(|error| {
         Stop::new(ExitCode::Configuration, format!("the Kafka client refuses its configuration: {error}"))
     })?;
-    let mut topics = Topics::new(settings.names.clone(), settings.topics, admin, runtime);
+    let mut topics = Topics::new(
+        settings.names.clone(),
+        settings.topics.clone(),
+        settings.accepted_counts.clone(),
+        admin,
+        runtime,
+    );
     topics.prepare(topic.log.client(), &topic.name, &settings.dead_letters).map_err(|error| match error {
         TopicError::Stop(stop) => stop,
         TopicError::Unavailable(text) => Stop::new(ExitCode::Temporary, text),

@@ -17,9 +17,9 @@ use crate::{
 const WAIT_UNTOLD: Duration = Duration::from_secs(1);
 
 /// The token topic of one source.
-pub(super) struct TokenTopic {
-    pub(super) log: KafkaLog,
-    pub(super) name: String,
+pub(crate) struct TokenTopic {
+    pub(crate) log: KafkaLog,
+    pub(crate) name: String,
     source_id: String,
 }
 
@@ -27,6 +27,11 @@ impl TokenTopic {
     /// Connects; waits for Kafka as long as a start may.
     pub(super) fn open(kafka: &KafkaSettings, names: &TopicNames, source_id: &str) -> Result<Self, Stop> {
         kafka_client::connect_check(kafka, FIRST_CONTACT_LIMIT)?;
+        Self::new(kafka, names, source_id)
+    }
+
+    /// Contacts nobody yet.
+    pub(crate) fn new(kafka: &KafkaSettings, names: &TopicNames, source_id: &str) -> Result<Self, Stop> {
         let log = KafkaLog::new(&kafka.client_config("atlas-token"), source_id).map_err(|error| {
             let text = format!("the Kafka client refuses its configuration: {error}; see KAFKA_OPTIONS");
             Stop::new(ExitCode::Configuration, text)
@@ -40,7 +45,7 @@ impl TokenTopic {
     }
 
     /// All that is committed; nothing if there is no such topic.
-    pub(super) fn read(&self) -> Result<Remembered, Stop> {
+    pub(crate) fn read(&self) -> Result<Remembered, Stop> {
         if !self.exists()? {
             return Ok(Remembered::default());
         }

@@ -4,8 +4,17 @@ use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use shared::kafka_topics::{Configs, TopicSpec};
 
+/// Where the settings of a topic come from, so that a refusal can name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetBy {
+    /// `TOPIC_PARTITIONS` and its like.
+    Settings,
+    /// A table of `TOPICS_FILE`, by its line.
+    File(u32),
+}
+
 /// The settings that decide how topics are made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopicSettings {
     pub partitions: u32,
     pub replication: u32,
@@ -13,6 +22,7 @@ pub struct TopicSettings {
     pub retention: Duration,
     /// Of a record after compression; producers and consumers are set to match.
     pub max_message_bytes: u32,
+    pub set_by: SetBy,
 }
 
 /// What a topic is for.
@@ -33,6 +43,14 @@ const DEAD_LETTER_EXTRA_BYTES: u32 = 1024 * 1024;
 const DEAD_LETTER_PARTITIONS: u32 = 3;
 
 impl TopicSettings {
+    /// Where somebody would look for this setting.
+    fn place(&self, name: &str) -> String {
+        match self.set_by {
+            SetBy::Settings => name.to_owned(),
+            SetBy::File(line) => format!("{name}, or line {line} of TOPICS_FILE"),
+        }
+    }
+
     fn partitions_of(&self, kind: Kind) -> u32 {
         match kind {
             Kind::Data => self.partitions,
@@ -82,10 +100,10 @@ pub(super) fn spec(settings: &TopicSettings, name: &str, kind: Kind) -> TopicSpe
 
 /// How a topic that is there differs from what it would have been made like. Each text names the setting and both values.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Review {
+pub struct Review {
     /// A promise would break.
-    pub(super) refused: Vec<String>,
-    pub(super) harmless: Vec<String>,
+    pub refused: Vec<String>,
+    pub harmless: Vec<String>,
 }
 
 pub(super) fn review(
@@ -101,10 +119,15 @@ pub(super) fn review(
     let wanted = settings.partitions_of(kind);
     let one_order = matches!(kind, Kind::Control | Kind::Tokens);
     if partitions.get() < wanted || (one_order && partitions.get() != 1) {
-        let by = if kind == Kind::Data { " (TOPIC_PARTITIONS)" } else { "" };
+        let by = if kind == Kind::Data {
+            format!(" ({})", settings.place("TOPIC_PARTITIONS"))
+        } else {
+            String::new()
+        };
         review.refused.push(format!("it has {partitions} partitions, expected {wanted}{by}"));
     } else if kind == Kind::Data && partitions.get() > wanted {
-        review.harmless.push(format!("it has {partitions} partitions, TOPIC_PARTITIONS is {wanted}"));
+        let place = settings.place("TOPIC_PARTITIONS");
+        review.harmless.push(format!("it has {partitions} partitions, expected {wanted} ({place})"));
     }
     let policy = get("cleanup.policy");
     if kind == Kind::Tokens && policy != "compact" {
@@ -125,7 +148,8 @@ pub(super) fn review(
     }
     let limit = i64::from(settings.max_message_bytes_of(kind));
     if let Some(bytes) = number("max.message.bytes").filter(|bytes| *bytes != limit) {
-        let text = format!("max.message.bytes is {bytes}, expected {limit} (TOPIC_MAX_MESSAGE_BYTES)");
+        let place = settings.place("TOPIC_MAX_MESSAGE_BYTES");
+        let text = format!("max.message.bytes is {bytes}, expected {limit} ({place})");
         // The token record is small whatever events are.
         if bytes < limit && kind != Kind::Tokens {
             review.refused.push(text)
@@ -137,12 +161,14 @@ pub(super) fn review(
         && let Some(ms) = number("retention.ms")
         && u128::try_from(ms).ok() != Some(settings.retention.as_millis())
     {
-        review
-            .harmless
-            .push(format!("retention.ms is {ms}, TOPIC_RETENTION is {}", settings.retention.as_millis()));
+        let (wanted, place) = (settings.retention.as_millis(), settings.place("TOPIC_RETENTION"));
+        review.harmless.push(format!("retention.ms is {ms}, expected {wanted} ({place})"));
     }
     if let Some(isr) = number("min.insync.replicas").filter(|isr| *isr < i64::from(settings.min_isr)) {
-        review.harmless.push(format!("min.insync.replicas is {isr}, TOPIC_MIN_ISR is {}", settings.min_isr));
+        let place = settings.place("TOPIC_MIN_ISR");
+        review
+            .harmless
+            .push(format!("min.insync.replicas is {isr}, expected {} ({place})", settings.min_isr));
     }
     for name in ["message.timestamp.before.max.ms", "message.timestamp.after.max.ms"] {
         if let Some(ms) = number(name).filter(|ms| *ms != i64::MAX) {
@@ -172,6 +198,7 @@ mod tests {
         min_isr: 1,
         retention: Duration::from_secs(14 * 86_400),
         max_message_bytes: 16 << 20,
+        set_by: SetBy::Settings,
     };
 
     fn reviewed(kind: Kind, partitions: u32, change: Option<(&str, &str)>) -> Review {

@@ -5,15 +5,19 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod check;
 mod definitions;
 mod idle;
 mod images;
+mod mongo_roles;
 mod monitor;
 mod oversize;
+mod partitions;
 mod pipeline;
 mod position_lost;
 mod recovery;
 mod recovery_reads;
+mod required_images;
 mod rights;
 mod scope;
 mod servers;

@@ -17,7 +17,7 @@ use source_service::{
     token_record::TopicRecord,
 };
 
-use crate::stage::{LIMIT, Stage};
+use crate::stage::{LIMIT, Stage, one_shot};
 
 const TOPIC: &str = "atlas.shop.orders";
 /// Who comes without a password; all clients of these tests.
@@ -76,6 +76,8 @@ async fn a_missing_right_to_read_stops_the_source_and_is_named() -> Result<()> {
     assert_eq!(source.exit_code(LIMIT).await?, 77, "{}", source.log_text()?);
     let log = source.log_text()?;
     assert!(log.contains(TOPIC) && log.contains("READ and DESCRIBE on the topic"), "{log}");
+    let (code, text, _) = one_shot(stage.environment(), &["check"]).await?;
+    assert!(code == 77 && text.contains(&format!("READ is not granted on topic {TOPIC}")), "{text}");
 
     access_list(&stage.kafka, &[&["--remove"][..], &write_only[..]].concat()).await?;
     let mut source = stage.started(stage.environment()).await?;

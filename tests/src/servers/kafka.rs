@@ -21,11 +21,14 @@ pub struct KafkaOptions {
     pub heap_mb: u32,
     /// Further broker properties; they come last and so win over the defaults.
     pub properties: Vec<(String, String)>,
+    /// Names and passwords. If there are any, they come in by a second door ([`Kafka::bootstrap_of_users`], SASL PLAIN), and may do
+    /// nothing until the access list says so; who comes by the first door has no name and may do everything.
+    pub users: Vec<(String, String)>,
 }
 
 impl Default for KafkaOptions {
     fn default() -> Self {
-        Self { heap_mb: 128, properties: Vec::new() }
+        Self { heap_mb: 128, properties: Vec::new(), users: Vec::new() }
     }
 }
 
@@ -34,6 +37,7 @@ impl Default for KafkaOptions {
 pub struct Kafka {
     server: ServerProcess,
     port: u16,
+    users_port: Option<u16>,
 }
 
 is_a_server_process!(Kafka);
@@ -48,7 +52,8 @@ impl Kafka {
         let jars = paths::fetched("kafka/libs", "")?.join("*");
         let (port, controller_port) = (free_port()?, free_port()?);
         let folder = folders::new("atlas-kafka-")?;
-        let properties = properties(port, controller_port, &options)?;
+        let users_port = if options.users.is_empty() { None } else { Some(free_port()?) };
+        let properties = properties(port, controller_port, users_port, &options)?;
         fs::write(folder.path().join("server.properties"), properties)
             .context("write the broker's settings")?;
         fs::write(folder.path().join("log4j2.properties"), LOGGING)
@@ -70,7 +75,7 @@ impl Kafka {
         let arguments: Vec<String> =
             common.into_iter().chain(["kafka.Kafka".to_owned(), "server.properties".to_owned()]).collect();
         let server = ServerProcess::start("kafka", java, arguments, folder)?;
-        let mut broker = Self { server, port };
+        let mut broker = Self { server, port, users_port };
         broker.wait_until_it_answers().await?;
         Ok(broker)
     }
@@ -78,6 +83,11 @@ impl Kafka {
     /// `host:port` for clients.
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// `host:port` for clients with a name and a password; `None` without [`KafkaOptions::users`].
+    pub fn bootstrap_of_users(&self) -> Option<String> {
+        Some(format!("127.0.0.1:{}", self.users_port?))
     }
 
     /// Starts again on the same port and data, after a kill or a stop, and waits until it answers.
@@ -128,7 +138,12 @@ async fn format_storage(java: &Path, common: &[String], folder: &Path) -> Result
 }
 
 /// Small everything: one machine, one broker, a heap that would not hold the log cleaner's default buffer of 128 MB.
-fn properties(port: u16, controller_port: u16, options: &KafkaOptions) -> Result<String> {
+fn properties(
+    port: u16,
+    controller_port: u16,
+    users_port: Option<u16>,
+    options: &KafkaOptions,
+) -> Result<String> {
     let fixed = [
         ("process.roles", "broker,controller".to_owned()),
         ("node.id", "1".to_owned()),
@@ -163,12 +178,41 @@ fn properties(port: u16, controller_port: u16, options: &KafkaOptions) -> Result
         ("log.initial.task.delay.ms", "1000".to_owned()),
         ("controlled.shutdown.enable", "false".to_owned()),
     ];
+    let doors = users_port.map(|users_port| door_of_users(port, controller_port, users_port, &options.users));
+    let doors = doors.into_iter().flatten();
     let own = options.properties.iter().map(|(name, value)| (name.as_str(), value.clone()));
     let mut text = String::new();
-    for (name, value) in fixed.into_iter().chain(own) {
+    for (name, value) in fixed.into_iter().chain(doors).chain(own) {
         writeln!(text, "{name}={value}").context("write a property")?;
     }
     Ok(text)
+}
+
+/// The second door, and an access list for those who come in by it.
+fn door_of_users(
+    port: u16,
+    controller_port: u16,
+    users_port: u16,
+    users: &[(String, String)],
+) -> Vec<(&'static str, String)> {
+    let known: String = users.iter().map(|(name, password)| format!(" user_{name}=\"{password}\"")).collect();
+    let open = format!("PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{users_port}");
+    vec![
+        ("listeners", format!("{open},CONTROLLER://127.0.0.1:{controller_port}")),
+        ("advertised.listeners", open),
+        (
+            "listener.security.protocol.map",
+            "PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned(),
+        ),
+        ("sasl.enabled.mechanisms", "PLAIN".to_owned()),
+        (
+            "listener.name.sasl_plaintext.plain.sasl.jaas.config",
+            format!("org.apache.kafka.common.security.plain.PlainLoginModule required{known};"),
+        ),
+        ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer".to_owned()),
+        ("super.users", "User:ANONYMOUS".to_owned()),
+        ("allow.everyone.if.no.acl.found", "false".to_owned()),
+    ]
 }
 
 /// What goes wrong belongs into the log whose tail an error shows, the rest does not.

@@ -1,6 +1,6 @@
 //! A real mongod 6.0.5: a replica set of one, which is what change streams and transactions need.
 
-use std::time::Duration;
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use mongodb::{
@@ -23,11 +23,28 @@ pub struct MongodOptions {
     pub test_commands: bool,
     /// WiredTiger's cache in gigabytes.
     pub cache_gb: f32,
+    /// Asks everybody for a user and a password, and knows [`ROOT`]. Without it everybody may do everything.
+    pub auth: bool,
+    /// Without it the server stands alone, as no deployment of ours may.
+    pub replica_set: bool,
 }
+
+/// The user that a server with [`MongodOptions::auth`] has from the start, and its password.
+const ROOT: (&str, &str) = ("root", "root-of-tests");
+
+/// Members of a replica set with access control know each other by a key; of one member it can be anything.
+const KEY: &str = "YXRsYXMtbGFrZS10ZXN0cw";
 
 impl Default for MongodOptions {
     fn default() -> Self {
-        Self { oplog_size_mb: 512, syncdelay_s: None, test_commands: true, cache_gb: 0.25 }
+        Self {
+            oplog_size_mb: 512,
+            syncdelay_s: None,
+            test_commands: true,
+            cache_gb: 0.25,
+            auth: false,
+            replica_set: true,
+        }
     }
 }
 
@@ -36,6 +53,7 @@ impl Default for MongodOptions {
 pub struct Mongod {
     server: ServerProcess,
     port: u16,
+    auth: bool,
 }
 
 is_a_server_process!(Mongod);
@@ -50,7 +68,7 @@ impl Mongod {
         let port = free_port()?;
         let folder = folders::new("atlas-mongod-")?;
         std::fs::create_dir(folder.path().join("data")).context("make mongod's data folder")?;
-        let mut arguments: Vec<String> = ["--replSet", "rs0", "--bind_ip", "127.0.0.1", "--dbpath", "data"]
+        let mut arguments: Vec<String> = ["--bind_ip", "127.0.0.1", "--dbpath", "data"]
             .iter()
             .map(ToString::to_string)
             .chain(["--port".to_owned(), port.to_string()])
@@ -60,16 +78,28 @@ impl Mongod {
             // No socket file in /tmp that a killed server would leave behind.
             .chain(["--nounixsocket".to_owned()])
             .collect();
+        if options.replica_set {
+            arguments.extend(["--replSet", "rs0"].map(str::to_owned));
+        }
         if let Some(seconds) = options.syncdelay_s {
             arguments.extend(["--syncdelay".to_owned(), seconds.to_string()]);
         }
         if options.test_commands {
             arguments.extend(["--setParameter".to_owned(), "enableTestCommands=1".to_owned()]);
         }
+        if options.auth {
+            write_key(&folder.path().join("key"))?;
+            arguments.extend(["--auth", "--keyFile", "key"].map(str::to_owned));
+        }
         let server = ServerProcess::start("mongod", program, arguments, folder)?;
-        let mut server = Self { server, port };
-        server.initiate().await?;
+        let mut server = Self { server, port, auth: options.auth };
+        if options.replica_set {
+            server.initiate().await?;
+        }
         server.wait_until_writable().await?;
+        if options.auth {
+            server.make_root().await?;
+        }
         Ok(server)
     }
 
@@ -77,9 +107,19 @@ impl Mongod {
         self.port
     }
 
-    /// For the services and for drivers.
+    /// For the services and for drivers; with access control, as its root.
     pub fn uri(&self) -> String {
-        format!("mongodb://127.0.0.1:{}/?replicaSet=rs0", self.port)
+        let (user, password) = ROOT;
+        if self.auth {
+            self.uri_of(user, password)
+        } else {
+            format!("mongodb://127.0.0.1:{}/?replicaSet=rs0", self.port)
+        }
+    }
+
+    /// For whoever is this user of `admin`.
+    pub fn uri_of(&self, user: &str, password: &str) -> String {
+        format!("mongodb://{user}:{password}@127.0.0.1:{}/?replicaSet=rs0", self.port)
     }
 
     /// A client with the driver's defaults.
@@ -110,9 +150,18 @@ impl Mongod {
         self.wait_until_writable().await
     }
 
+    /// Until there is a user, everybody on this machine may make the first one.
+    async fn make_root(&self) -> Result<()> {
+        let (user, password) = ROOT;
+        let client = self.client_without_user().await?;
+        let command = doc! { "createUser": user, "pwd": password, "roles": ["root"] };
+        client.database("admin").run_command(command).await.context("make the first user")?;
+        Ok(())
+    }
+
     async fn initiate(&mut self) -> Result<()> {
         let port = self.port;
-        let client = self.direct_client().await?;
+        let client = self.client_without_user().await?;
         self.server
             .wait_until_ready(|| {
                 let client = client.clone();
@@ -126,7 +175,8 @@ impl Mongod {
     }
 
     async fn wait_until_writable(&mut self) -> Result<()> {
-        let client = self.direct_client().await?;
+        // `hello` is answered to everybody.
+        let client = self.client_without_user().await?;
         self.server
             .wait_until_ready(|| {
                 let client = client.clone();
@@ -140,12 +190,27 @@ impl Mongod {
 
     /// A client that speaks to this server whatever its state, and gives up soon.
     async fn direct_client(&self) -> Result<Client> {
-        let uri = format!("mongodb://127.0.0.1:{}/?directConnection=true", self.port);
+        let (user, password) = ROOT;
+        if self.auth { self.direct(&format!("{user}:{password}@")).await } else { self.direct("").await }
+    }
+
+    async fn client_without_user(&self) -> Result<Client> {
+        self.direct("").await
+    }
+
+    async fn direct(&self, user: &str) -> Result<Client> {
+        let uri = format!("mongodb://{user}127.0.0.1:{}/?directConnection=true", self.port);
         let mut options = ClientOptions::parse(uri).await.context("read the server's address")?;
         options.server_selection_timeout = Some(Duration::from_secs(1));
         options.connect_timeout = Some(Duration::from_secs(1));
         Client::with_options(options).context("make a MongoDB client")
     }
+}
+
+/// mongod takes a key only from a file that nobody else may read.
+fn write_key(path: &Path) -> Result<()> {
+    fs::write(path, KEY).context("write mongod's key file")?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).context("close mongod's key file")
 }
 
 /// Waits until the replica set acknowledges a majority write: what a workload needs after a restart.

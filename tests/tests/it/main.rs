@@ -19,6 +19,7 @@ mod poison;
 mod rebalance;
 mod records;
 mod recreated;
+mod rights;
 mod seeded_bugs;
 mod servers;
 mod shutdown;
