@@ -19,6 +19,7 @@ mod oplog;
 mod probe;
 mod reader;
 mod reply;
+mod shard_keys;
 mod snapshot_side;
 mod standstill;
 

@@ -17,6 +17,7 @@ use shared::{
 use source_service::{
     change_stream::ChangeStream,
     cli::{self, Request, SERVICE},
+    field_policy::FieldPolicy,
     metrics::{self, StreamMetrics},
     monitor,
     pump::Pump,
@@ -106,6 +107,7 @@ fn serve(
         instance = identity.instance,
         scope = identity.scope,
         operations = %settings.stream.operations,
+        field_rules = settings.field_policy.as_ref().map_or(0, FieldPolicy::rules),
         pipeline_stages = settings.stream.pipeline.as_ref().map_or(0, |pipeline| pipeline.stages().len()),
         kafka = settings.kafka.bootstrap(),
         kafka_protocol = settings.kafka.protocol(),
@@ -122,6 +124,9 @@ fn serve(
         StreamMetrics::default(),
     )?;
     stream.prove_pipeline(&settings.stream)?;
+    if let Some(policy) = &settings.field_policy {
+        stream.check_field_policy(policy)?;
+    }
     let pump = Pump::new(settings, identity, stream, status, health, stop)?;
     let mut pump = if until_end { pump.until_end()? } else { pump };
     start.over();

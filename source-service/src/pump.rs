@@ -165,7 +165,8 @@ impl Pump {
         let log = KafkaLog::new(&connection, &settings.source_id).map_err(refused)?;
         let admin = TopicAdmin::new(&connection, Duration::from_secs(15)).map_err(refused)?;
         let topics = Topics::new(settings.names.clone(), settings.topics, admin.clone(), runtime()?);
-        let transcoder = EventTranscoder::new(&settings.source_id, settings.dialect, settings.key_format);
+        let transcoder = EventTranscoder::new(&settings.source_id, settings.dialect, settings.key_format)
+            .hiding(settings.field_policy.clone());
         let fingerprint = settings.stream.fingerprint();
         let shown = Rc::new(Shown { status, health, identity, told: std::cell::Cell::new(Instant::now()) });
         let (showing, asked_to_stop) = (Rc::clone(&shown), stop.clone());

@@ -12,7 +12,8 @@ pub struct CollectionPattern {
 }
 
 impl CollectionPattern {
-    fn matches(&self, db: &str, coll: &str) -> bool {
+    /// Whether this collection is one of them.
+    pub fn matches(&self, db: &str, coll: &str) -> bool {
         self.db.matches(db) && self.coll.matches(coll)
     }
 

@@ -12,6 +12,7 @@ mod monitor;
 mod oversize;
 mod pipeline;
 mod position_lost;
+mod privacy;
 mod recovery;
 mod recovery_reads;
 mod rights;
