@@ -177,8 +177,15 @@ impl BatchWriter {
         let record = match self.transcoder.transcode(event, &context) {
             Ok(record) => record,
             Err(error) => {
-                let letter = DeadLetter::of(event, &error).ok_or_else(|| refused(&error, batch.until))?;
-                if to.send_letter(&letter, event, batch.until, &self.common)? {
+                let refused = || refused(&error, batch.until);
+                let letter = DeadLetter::of(event, &error).ok_or_else(refused)?;
+                let withheld = if self.transcoder.may_hide_in(event, &error) {
+                    Some(letter.without_content(event.len()).ok_or_else(refused)?)
+                } else {
+                    None
+                };
+                let content = withheld.as_deref().unwrap_or(event);
+                if to.send_letter(&letter, content, batch.until, &self.common)? {
                     figures.dead_letters.push(letter.reason);
                 } else {
                     figures.skipped += 1;
@@ -218,6 +225,7 @@ impl BatchWriter {
         batch.oldest_wall_ms = batch.oldest_wall_ms.into_iter().chain(record.wall_time_ms).min();
         figures.bytes += u64::try_from(record.key.len() + record.value.len()).unwrap_or(0);
         figures.repaired += u64::from(record.repaired_texts);
+        figures.hidden.add(record.hidden);
         topic.events.count(record.operation, record.snapshot);
 
         let headers = event_headers(&self.common, &mut self.cluster_time, &record);
@@ -295,7 +303,7 @@ impl Destination<'_> {
     fn send_letter(
         &mut self,
         letter: &DeadLetter,
-        event: &[u8],
+        content: &[u8],
         until: ClusterTime,
         common: &OwnedHeaders,
     ) -> Result<bool, PublishError> {
@@ -310,7 +318,7 @@ impl Destination<'_> {
             topic,
             partition,
             key: letter.event_id.as_bytes(),
-            value: event,
+            value: content,
             timestamp_ms: time.to_millis(),
             headers: letter.headers(common, &Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)),
         })?;
@@ -370,7 +378,9 @@ fn headroom(record: &EventRecord<'_>, topic: &Topic, now_ms: i64) -> Result<Opti
 fn refused(error: &EventError, until: ClusterTime) -> Stop {
     let code = match error {
         EventError::Unreadable(_) => ExitCode::Defect,
-        EventError::Incomplete { .. } | EventError::NameClash { .. } => ExitCode::Configuration,
+        EventError::Incomplete { .. } | EventError::NameClash { .. } | EventError::HiddenKey { .. } => {
+            ExitCode::Configuration
+        }
     };
     Stop::new(code, format!("{error}. It lies before cluster time {until}"))
 }

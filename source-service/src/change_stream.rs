@@ -22,6 +22,7 @@ mod reader;
 mod reply;
 pub mod rights;
 mod server;
+mod shard_keys;
 mod snapshot_side;
 mod standstill;
 

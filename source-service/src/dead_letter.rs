@@ -1,8 +1,10 @@
 //! Events that no record can be made of: kept as raw BSON in the dead-letter topic.
 //!
 //! They are written inside the transaction whose token passes them, so the stream goes on and nothing is skipped: either
-//! both are committed or neither. The key is the event's id, so a letter is known by what it is.
+//! both are committed or neither. The key is the event's id, so a letter is known by what it is. Where a field policy may hide
+//! something in the event, only its id and its size are kept: the event itself is still in MongoDB's oplog.
 
+use bson::rawdoc;
 use rdkafka::message::OwnedHeaders;
 use shared::{
     cluster_time::ClusterTime,
@@ -32,7 +34,7 @@ impl DeadLetter {
         let reason = match error {
             EventError::Unreadable(_) => DeadLetterReason::UnreadableEvent,
             EventError::Incomplete { .. } => DeadLetterReason::IncompleteEvent,
-            EventError::NameClash { .. } => return None,
+            EventError::NameClash { .. } | EventError::HiddenKey { .. } => return None,
         };
         let (_, event_id) = envelope::resume_token(event).ok()?;
         let mut text = error.to_string();
@@ -58,6 +60,16 @@ impl DeadLetter {
                 record.value.len()
             ),
         }
+    }
+
+    /// What is kept of an event that may hold hidden fields: `{"_id": {"_data": …}, "withheldBytes": …}`. `None` if not even its id can be
+    /// trusted to be one.
+    pub fn without_content(&self, event_bytes: usize) -> Option<Vec<u8>> {
+        let is_id = self.event_id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'~');
+        let bytes = i64::try_from(event_bytes).unwrap_or(i64::MAX);
+        is_id.then(|| {
+            rawdoc! { "_id": { "_data": self.event_id.as_str() }, "withheldBytes": bytes }.into_bytes()
+        })
     }
 
     /// `common` are the headers that all records of this run have; recovery finds own records by them.
@@ -86,7 +98,6 @@ impl DeadLetter {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
-    use bson::rawdoc;
     use rdkafka::message::Headers as _;
 
     use super::*;
@@ -120,6 +131,18 @@ mod tests {
         };
         assert_eq!(value("dlq-reason").as_deref(), Some(&b"incomplete-event"[..]));
         assert_eq!(value("event-id").as_deref(), Some(&b"8266C1F3A4000000032B0229296E04"[..]));
+    }
+
+    #[test]
+    fn what_may_be_hidden_is_withheld() {
+        let event = rawdoc! { "_id": { "_data": "82AB" }, "fullDocument": { "email": "planted" } };
+        let letter = DeadLetter::of(event.as_bytes(), &refusal(event.as_bytes())).unwrap();
+        let kept = rawdoc! { "_id": { "_data": "82AB" }, "withheldBytes": 7_i64 };
+        assert_eq!(letter.without_content(7).as_deref(), Some(kept.as_bytes()));
+        // A damaged length can make anything of the id.
+        let event = rawdoc! { "_id": { "_data": "82AB planted" } };
+        let letter = DeadLetter::of(event.as_bytes(), &refusal(event.as_bytes())).unwrap();
+        assert_eq!(letter.without_content(7), None);
     }
 
     #[test]

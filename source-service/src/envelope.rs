@@ -29,8 +29,11 @@ pub use members::{EventNamespace, Transaction, collection, raw_namespace, resume
 pub use operation::Operation;
 
 use crate::{
+    field_policy::{CollectionVeils, FieldPolicy, HiddenCounts, Veil},
     transactions::operation_index,
-    transcode::{Canonical, Dialect, ElementKind, IsoInstant, MalformedBson, Relaxed, Writer, write_text},
+    transcode::{
+        Canonical, Dialect, ElementKind, IsoInstant, MalformedBson, Plain, Relaxed, Writer, write_text,
+    },
 };
 
 /// The room that is kept for the next value, in bytes. MongoDB's largest event, 16 MiB of BSON, may need several
@@ -47,6 +50,14 @@ pub enum EventError {
     /// and most likely the doing of a pipeline.
     #[error("the event has no usable `{member}`")]
     Incomplete { member: &'static str },
+    /// A field of the document's key is hidden by a field policy, and keys are published as they are: the policy has
+    /// to be changed.
+    #[error(
+        "FIELD_POLICY_FILE hides {field}, which is part of the key of documents in {namespace}: keys identify \
+         documents and are published as they are. Take {field} out of the rules for {namespace}, or the collection \
+         out of the scope"
+    )]
+    HiddenKey { namespace: String, field: String },
     /// A member is named as one that only the envelope or the sink may write, or comes twice: the pipeline
     /// has to be changed.
     #[error("the event's member `{name}` has a name that is taken")]
@@ -61,6 +72,8 @@ pub enum JsonDialect {
     Relaxed,
     /// Extended JSON v2, canonical.
     Canonical,
+    /// Bare values.
+    Plain,
 }
 
 /// What was found when an update's document was looked up.
@@ -111,6 +124,8 @@ pub struct EventRecord<'a> {
     pub snapshot: bool,
     /// How many texts held invalid UTF-8, which became U+FFFD.
     pub repaired_texts: u32,
+    /// How many fields the policy hid.
+    pub hidden: HiddenCounts,
 }
 
 /// Makes records of events; owns the buffers that they lie in.
@@ -120,6 +135,8 @@ pub struct EventTranscoder {
     key_format: KeyFormat,
     /// `,"source":"…","snapshot":`, the same in every value of this source.
     source_member: Vec<u8>,
+    /// Without a field policy, nothing is hidden.
+    veils: Option<CollectionVeils>,
     further: Vec<members::Span>,
     value: Vec<u8>,
     key: Vec<u8>,
@@ -132,7 +149,31 @@ impl EventTranscoder {
         let mut source_member = b",\"source\":".to_vec();
         write_text(source_id.as_bytes(), &mut source_member);
         source_member.extend_from_slice(b",\"snapshot\":");
-        Self { dialect, key_format, source_member, further: Vec::new(), value: Vec::new(), key: Vec::new() }
+        Self {
+            dialect,
+            key_format,
+            source_member,
+            veils: None,
+            further: Vec::new(),
+            value: Vec::new(),
+            key: Vec::new(),
+        }
+    }
+
+    /// Hides what this policy says, in every record from now on.
+    #[must_use]
+    pub fn hiding(mut self, policy: Option<FieldPolicy>) -> Self {
+        self.veils = policy.map(CollectionVeils::new);
+        self
+    }
+
+    /// Whether the bytes of an event that was refused may hold something that is hidden. What cannot be read may hold anything.
+    pub fn may_hide_in(&mut self, event: &[u8], error: &EventError) -> bool {
+        let Some(veils) = &mut self.veils else { return false };
+        match members::namespace(event) {
+            Some(namespace) if !matches!(error, EventError::Unreadable(_)) => veils.of(&namespace).is_some(),
+            _ => true,
+        }
     }
 
     /// The record of `event`, a whole raw BSON document (`RawDocument::as_bytes`). It lies in this
@@ -151,9 +192,10 @@ impl EventTranscoder {
             Some(FoundDocument::Gone) | None => {}
         }
         let is_document_change = self.write_key(&members)?;
-        let repaired_texts = match self.dialect {
+        let (repaired_texts, hidden) = match self.dialect {
             JsonDialect::Relaxed => self.write_value::<Relaxed>(event, &members, context)?,
             JsonDialect::Canonical => self.write_value::<Canonical>(event, &members, context)?,
+            JsonDialect::Plain => self.write_value::<Plain>(event, &members, context)?,
         };
         Ok(EventRecord {
             value: &self.value,
@@ -168,6 +210,7 @@ impl EventTranscoder {
             in_transaction: members.is_in_transaction(),
             snapshot: context.snapshot,
             repaired_texts,
+            hidden,
         })
     }
 
@@ -193,7 +236,16 @@ impl EventTranscoder {
         event: &[u8],
         members: &Members<'_>,
         context: &EventContext<'_>,
-    ) -> Result<u32, EventError> {
+    ) -> Result<(u32, HiddenCounts), EventError> {
+        let mut veil = match (&mut self.veils, &members.namespace) {
+            (Some(veils), Some(namespace)) => veils.of(namespace),
+            _ => None,
+        };
+        if let (Some(veil), Some(key)) = (&veil, members.document_key)
+            && let Some(field) = veil.hidden_in_key(key.bytes)?
+        {
+            return Err(hidden_key(members.namespace, field));
+        }
         self.value.clear();
         self.value.shrink_to(KEPT_BYTES);
         let mut writer = Writer::<D>::new(&mut self.value);
@@ -227,23 +279,54 @@ impl EventTranscoder {
         writer.raw(b"},\"documentKey\":");
         optional(&mut writer, members.document_key)?;
         writer.raw(b",\"fullDocument\":");
-        optional(&mut writer, members.full_document)?;
+        document(&mut writer, members.full_document, veil.as_mut())?;
         writer.raw(b",\"updateDescription\":");
-        optional(&mut writer, members.update_description)?;
+        match (members.update_description, &mut veil) {
+            (Some(value), Some(veil)) => veil.update_description(value.kind, value.bytes, &mut writer)?,
+            (value, _) => optional(&mut writer, value)?,
+        }
         writer.raw(b",\"fullDocumentBeforeChange\":");
-        optional(&mut writer, members.full_document_before_change)?;
+        document(&mut writer, members.full_document_before_change, veil.as_mut())?;
         for span in &self.further {
             let member = span.element(event)?;
             writer.raw(b",");
             writer.text(member.name);
             writer.raw(b":");
-            writer.value(member.kind, member.value)?;
+            match &mut veil {
+                Some(veil) if DEFINITIONS.contains(&member.name) => {
+                    veil.definition(member.kind, member.value, &mut writer)?;
+                }
+                _ => writer.value(member.kind, member.value)?,
+            }
         }
         if members.is_in_transaction() {
             write_transaction(&mut writer, members.event_id, context.transaction_count);
         }
         writer.raw(b"}");
-        Ok(writer.repaired_texts())
+        Ok((writer.repaired_texts(), veil.map_or_else(HiddenCounts::default, |veil| veil.hidden())))
+    }
+}
+
+/// Members of events about a collection: its options and indexes, now and before.
+const DEFINITIONS: [&[u8]; 2] = [b"operationDescription", b"stateBeforeChange"];
+
+fn hidden_key(namespace: Option<EventNamespace<'_>>, field: &[u8]) -> EventError {
+    let namespace =
+        namespace.map(|namespace| format!("{}.{}", namespace.db, namespace.coll.unwrap_or_default()));
+    EventError::HiddenKey {
+        namespace: namespace.unwrap_or_default(),
+        field: String::from_utf8_lossy(field).into_owned(),
+    }
+}
+
+fn document<D: Dialect>(
+    writer: &mut Writer<'_, D>,
+    member: Option<members::Value<'_>>,
+    veil: Option<&mut Veil<'_>>,
+) -> Result<(), MalformedBson> {
+    match (member, veil) {
+        (Some(value), Some(veil)) => veil.document(value.kind, value.bytes, writer),
+        (member, _) => optional(writer, member),
     }
 }
 

@@ -20,6 +20,7 @@ pub mod check;
 pub mod cli;
 pub mod dead_letter;
 pub mod envelope;
+pub mod field_policy;
 pub mod gap_marker;
 pub mod kafka_log;
 pub mod metrics;

@@ -18,6 +18,7 @@ use source_service::{
     change_stream::ChangeStream,
     check,
     cli::{self, Request, SERVICE},
+    field_policy::FieldPolicy,
     metrics::{self, StreamMetrics},
     monitor,
     pump::Pump,
@@ -108,6 +109,7 @@ fn serve(
         instance = identity.instance,
         scope = identity.scope,
         operations = %settings.stream.operations,
+        field_rules = settings.field_policy.as_ref().map_or(0, FieldPolicy::rules),
         pipeline_stages = settings.stream.pipeline.as_ref().map_or(0, |pipeline| pipeline.stages().len()),
         kafka = settings.kafka.bootstrap(),
         kafka_protocol = settings.kafka.protocol(),
@@ -125,6 +127,9 @@ fn serve(
     )?;
     stream.prove_pipeline(&settings.stream)?;
     stream.require_images(&settings.stream)?;
+    if let Some(policy) = &settings.field_policy {
+        stream.check_field_policy(policy)?;
+    }
     let pump = Pump::new(settings, identity, stream, status, health, stop)?;
     let mut pump = if until_end { pump.until_end()? } else { pump };
     start.over();

@@ -9,7 +9,12 @@ use metrics::{
 
 use shared::{cluster_time::ClusterTime, dead_letter::DeadLetterReason, exit::ExitCode};
 
-use crate::{envelope::Operation, gap_marker::GapReason, snapshot::plan::Progress};
+use crate::{
+    envelope::Operation,
+    field_policy::{Action, HiddenCounts},
+    gap_marker::GapReason,
+    snapshot::plan::Progress,
+};
 
 const EVENTS: &str = "cdc_source_events_total";
 const EVENT_BYTES: &str = "cdc_source_event_bytes_total";
@@ -26,6 +31,7 @@ const SKIPPED: &str = "cdc_source_duplicates_skipped_total";
 const REPAIRED: &str = "cdc_source_repaired_texts_total";
 const GAPS: &str = "cdc_source_gaps_total";
 const OVERSIZE: &str = "cdc_source_oversize_events_total";
+const FIELDS_HIDDEN: &str = "cdc_source_fields_hidden_total";
 const BROKER_CHECK_SKIPPED: &str = "cdc_source_broker_check_skipped";
 const DEAD_LETTERS: &str = "cdc_dlq_records_total";
 const ERRORS: &str = "cdc_errors_total";
@@ -97,6 +103,11 @@ pub fn describe() {
     for reason in ["event", "record"] {
         counter!(OVERSIZE, "reason" => reason).absolute(0);
     }
+    describe_counter!(
+        FIELDS_HIDDEN,
+        Unit::Count,
+        "Fields that FIELD_POLICY_FILE hid in committed events, by what was done: hash, mask or drop."
+    );
     describe_gauge!(
         BROKER_CHECK_SKIPPED,
         Unit::Count,
@@ -211,6 +222,7 @@ pub struct PumpMetrics {
     headroom: Gauge,
     skipped: Counter,
     repaired: Counter,
+    hidden: [(Action, Counter); 3],
 }
 
 impl Default for PumpMetrics {
@@ -225,6 +237,7 @@ impl Default for PumpMetrics {
             headroom: gauge!(HEADROOM),
             skipped: counter!(SKIPPED),
             repaired: counter!(REPAIRED),
+            hidden: Action::ALL.map(|action| (action, counter!(FIELDS_HIDDEN, "action" => action.as_str()))),
         }
     }
 }
@@ -235,6 +248,7 @@ pub struct BatchFigures {
     pub bytes: u64,
     pub skipped: u64,
     pub repaired: u64,
+    pub hidden: HiddenCounts,
     /// Of the oldest event, from MongoDB's wall time to the commit.
     pub age_seconds: Option<f64>,
     pub headroom_seconds: Option<f64>,
@@ -250,6 +264,9 @@ impl PumpMetrics {
         self.bytes.increment(figures.bytes);
         self.skipped.increment(figures.skipped);
         self.repaired.increment(figures.repaired);
+        for (action, counter) in &self.hidden {
+            counter.increment(figures.hidden.of(*action).into());
+        }
         self.transaction_seconds.record(figures.seconds);
         if let Some(age) = figures.age_seconds {
             self.event_age.record(age);

@@ -60,7 +60,7 @@ pub struct StageName {
 }
 
 impl StageName {
-    fn of(index: usize, stage: &Document) -> Self {
+    pub(crate) fn of(index: usize, stage: &Document) -> Self {
         let operator = stage.keys().next().cloned().unwrap_or_default();
         Self { number: index + 1, operator }
     }

@@ -173,7 +173,8 @@ impl Pump {
             admin.clone(),
             runtime()?,
         );
-        let transcoder = EventTranscoder::new(&settings.source_id, settings.dialect, settings.key_format);
+        let transcoder = EventTranscoder::new(&settings.source_id, settings.dialect, settings.key_format)
+            .hiding(settings.field_policy.clone());
         let fingerprint = settings.stream.fingerprint();
         let shown = Rc::new(Shown { status, health, identity, told: std::cell::Cell::new(Instant::now()) });
         let (showing, asked_to_stop) = (Rc::clone(&shown), stop.clone());

@@ -1,6 +1,7 @@
 //! The source's settings: what becomes of the table's values.
 
 mod commands;
+mod field_policy;
 mod table;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
@@ -16,6 +17,7 @@ use shared::{
 };
 
 pub use self::commands::{StreamMonitorSettings, TokenShowSettings, TopicMonitorSettings};
+use self::field_policy::read_field_policy;
 use self::table::{
     ACCEPT_PARTITIONS, ADMIN_ADDR, BROKER_CHECK, FULL_DOCUMENT, FULL_DOCUMENT_BEFORE, JSON_DIALECT,
     KEY_FORMAT, MONGO_COLLECTIONS, MONGO_DATABASES, MONGO_EXCLUDE, MONGO_URI, OLD_NAMES, ON_POSITION_LOST,
@@ -26,6 +28,7 @@ use self::table::{
 use crate::{
     change_stream::{FullDocument, FullDocumentBefore, Oversize, StreamOptions},
     envelope::{JsonDialect, KeyFormat},
+    field_policy::FieldPolicy,
     pipeline::Pipeline,
     pump::{OnPositionLost, SnapshotSettings},
     scope::{
@@ -52,6 +55,7 @@ enum KeyFormatName {
 enum DialectName {
     Relaxed,
     Canonical,
+    Plain,
 }
 
 /// `BROKER_CHECK`.
@@ -74,6 +78,7 @@ pub struct SourceSettings {
     pub snapshot: SnapshotSettings,
     pub key_format: KeyFormat,
     pub dialect: JsonDialect,
+    pub field_policy: Option<FieldPolicy>,
     pub token_interval: Duration,
     pub transaction_timeout: Duration,
     pub broker_check: BrokerCheck,
@@ -126,6 +131,7 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
     let snapshot = read_snapshot(reader);
     let key_format = read_key_format(reader);
     let dialect = read_dialect(reader);
+    let field_policy = read_field_policy(reader, stream.as_ref());
     let token_interval =
         reader.bounded(&TOKEN_INTERVAL, Duration::from_millis(100)..=Duration::from_secs(3600));
     let transaction_timeout =
@@ -149,6 +155,7 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
         snapshot: snapshot?,
         key_format: key_format?,
         dialect: dialect?,
+        field_policy: field_policy?,
         token_interval: token_interval?,
         transaction_timeout: transaction_timeout?,
         broker_check: broker_check?,
@@ -259,6 +266,7 @@ fn read_dialect(reader: &mut Reader) -> Option<JsonDialect> {
     reader.choice(&JSON_DIALECT).map(|name| match name {
         DialectName::Relaxed => JsonDialect::Relaxed,
         DialectName::Canonical => JsonDialect::Canonical,
+        DialectName::Plain => JsonDialect::Plain,
     })
 }
 

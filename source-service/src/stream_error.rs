@@ -166,6 +166,11 @@ fn is_of_a_stage(code: i32, name: &str) -> bool {
 pub fn short(error: &Error) -> String {
     let text = match error.kind.as_ref() {
         ErrorKind::Command(command) => server_text(command.code, &command.code_name, &command.message),
+        // The driver quotes what it could not read.
+        ErrorKind::Bson(_) | ErrorKind::BsonDeserialization(_) | ErrorKind::InvalidResponse { .. } => {
+            "a reply that the driver cannot read; the rest is left out, because it may quote documents"
+                .to_owned()
+        }
         kind => kind.to_string(),
     };
     let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect();
@@ -175,9 +180,12 @@ pub fn short(error: &Error) -> String {
     line
 }
 
-/// A stage that fails while it runs quotes values, some of them the whole event, and so does an altered `_id`.
+/// What fails while it runs over documents may quote them: a stage its values, some of them the whole event, an altered `_id` too, and a
+/// document that is too large its first field. So only what is known to say nothing of documents is shown.
 fn server_text(code: i32, name: &str, message: &str) -> String {
-    let quotes = is_of_a_stage(code, name) && message.contains(RUNNING) || message.contains(ID_FIELD);
+    let quotes = message.contains(RUNNING) && !QUOTES_NOTHING.contains(&code)
+        || message.contains(ID_FIELD)
+        || message.contains(FIRST_ELEMENT);
     if quotes {
         format!("{name} ({code}); the rest is left out, because it may quote documents")
     } else {
@@ -185,9 +193,17 @@ fn server_text(code: i32, name: &str, message: &str) -> String {
     }
 }
 
+/// Of the position, the cursor, the collection or the server: 286 ChangeStreamHistoryLost, 280 ChangeStreamFatalError, 43 CursorNotFound,
+/// 237 CursorKilled, 175 QueryPlanKilled, 136 CappedPositionLost, 239 SnapshotTooOld, 246 SnapshotUnavailable, 26 NamespaceNotFound,
+/// 50 MaxTimeMSExpired, 262 ExceededTimeLimit, 13 Unauthorized, and those of elections and shutdowns.
+const QUOTES_NOTHING: [i32; 20] =
+    [286, 280, 43, 237, 175, 136, 239, 246, 26, 50, 262, 13, 91, 189, 10107, 11600, 11602, 13435, 13436, 133];
+
 /// In what the server says of a pipeline that was taken and failed on an event ("PlanExecutor error during aggregation" at the opening,
 /// "Executor error during getMore" later).
 const RUNNING: &str = "Executor error";
+/// In what it says of a document that is too large.
+const FIRST_ELEMENT: &str = "First element";
 /// In what it says of a pipeline that altered `_id`.
 const ID_FIELD: &str = "_id field";
 
@@ -264,6 +280,12 @@ mod tests {
                 "Location40228",
                 "'replacement document' must evaluate to an object. Input document: {v: 'geheim'}",
             ),
+            (
+                10334,
+                "BSONObjectTooLarge",
+                "BSONObj size: 20000000 is invalid. First element: name: \"geheim\"",
+            ),
+            (47, "NoMatchingDocument", "the pre-image was not found for event: { fullDocument: 'geheim' }"),
             (
                 280,
                 "ChangeStreamFatalError",

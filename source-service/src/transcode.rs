@@ -1,4 +1,4 @@
-//! BSON to Extended JSON v2, bytes to bytes.
+//! BSON to JSON, bytes to bytes: Extended JSON v2, or bare values.
 //!
 //! ```text
 //!  raw BSON ──► Reader (every length checked) ──► Writer<D: Dialect> ──► reused Vec<u8>
@@ -34,10 +34,11 @@ mod tests;
 mod text;
 mod writer;
 
-pub use dialect::{Canonical, Dialect, Relaxed};
+pub(crate) use decimal::{DecimalParts, decimal_parts};
+pub use dialect::{Canonical, Dialect, Plain, Relaxed};
 pub use iso_date::IsoInstant;
 pub(crate) use reader::{Element, ElementKind, Reader};
-pub(crate) use text::write_text;
+pub(crate) use text::{HEX, write_text};
 pub(crate) use writer::Writer;
 
 /// Documents and arrays inside one another, the outermost included. MongoDB stores 100 levels and answers

@@ -229,6 +229,12 @@ pub fn transaction(event: &[u8]) -> Option<Transaction<'_>> {
     Some(Transaction { lsid: lsid?, number: number? })
 }
 
+/// The namespace of an event, without reading more of it than needed.
+pub(super) fn namespace(event: &[u8]) -> Option<EventNamespace<'_>> {
+    let bytes = raw_namespace(event)?;
+    EventNamespace::read(Value { kind: ElementKind::Document, bytes }).ok()
+}
+
 /// The collection to whose topic the event's record will go; `None` if it goes elsewhere, or if there can be none.
 pub fn collection(event: &[u8]) -> Option<EventNamespace<'_>> {
     let members = Members::read(event, &mut Vec::new()).ok()?;

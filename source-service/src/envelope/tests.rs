@@ -237,6 +237,13 @@ fn canonical_value_has_a_relaxed_key_and_plain_instants_of_ours() {
     assert_eq!(record.key, "7");
 }
 
+#[test]
+fn a_plain_value_keeps_the_key_of_the_other_dialects() {
+    let record = transcoded_as(&insert(), JsonDialect::Plain, KeyFormat::ExtendedJson).unwrap();
+    assert_eq!(record.value, golden("insert_plain").trim_end());
+    assert_eq!(record.key, r#"{"$oid":"66c1a0b2c3d4e5f60718293a"}"#);
+}
+
 /// What is prepared before the transaction is what the transaction's records need, and no more.
 #[test]
 fn the_collection_that_is_prepared_is_the_one_of_the_record() {

@@ -69,7 +69,8 @@ impl StreamTail {
             .enable_all()
             .build()
             .map_err(|error| Stop::new(ExitCode::Temporary, format!("no runtime: {error}")))?;
-        let transcoder = EventTranscoder::new(&settings.source_id, settings.dialect, settings.key_format);
+        let transcoder = EventTranscoder::new(&settings.source_id, settings.dialect, settings.key_format)
+            .hiding(settings.field_policy.clone());
         Ok(Self { stream, epoch, transcoder, runtime, scope: options.scope.to_string(), end, ended: false })
     }
 

@@ -12,7 +12,7 @@ pub struct CollectionPattern {
 }
 
 impl CollectionPattern {
-    /// Whether this is one of its collections.
+    /// Whether this collection is one of them.
     pub fn matches(&self, db: &str, coll: &str) -> bool {
         self.db.matches(db) && self.coll.matches(coll)
     }

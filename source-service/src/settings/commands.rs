@@ -8,12 +8,13 @@ use shared::{
 };
 
 use super::{
-    CATALOGUE, read_dialect, read_key_format, read_mongo_uri, read_source_id, read_stream,
+    CATALOGUE, read_dialect, read_field_policy, read_key_format, read_mongo_uri, read_source_id, read_stream,
     table::{ADMIN_ADDR, MONGO_URI},
 };
 use crate::{
     change_stream::StreamOptions,
     envelope::{JsonDialect, KeyFormat},
+    field_policy::FieldPolicy,
 };
 
 /// `token show`: Kafka, and what the stored fingerprint is held against.
@@ -90,6 +91,7 @@ pub struct StreamMonitorSettings {
     pub source_id: String,
     pub key_format: KeyFormat,
     pub dialect: JsonDialect,
+    pub field_policy: Option<FieldPolicy>,
 }
 
 impl StreamMonitorSettings {
@@ -103,6 +105,7 @@ impl StreamMonitorSettings {
             let source_id = read_source_id(reader);
             let key_format = read_key_format(reader);
             let dialect = read_dialect(reader);
+            let field_policy = read_field_policy(reader, stream.as_ref());
             Some(Self {
                 process: process?,
                 mongo_uri: mongo_uri?,
@@ -110,6 +113,7 @@ impl StreamMonitorSettings {
                 source_id: source_id?,
                 key_format: key_format?,
                 dialect: dialect?,
+                field_policy: field_policy?,
             })
         };
         CATALOGUE.read(sources, read).map(without_effective)

@@ -58,6 +58,21 @@ pub(super) const PIPELINE_FILE: Setting = Setting::public(
     "Stages that filter, narrow or add to events on the server; see docs/scope-and-filter.md.",
     MONGODB,
 );
+pub(super) const FIELD_POLICY_FILE: Setting = Setting::public(
+    "FIELD_POLICY_FILE",
+    None,
+    "a TOML file with a [[rule]] for each rule",
+    "Fields that are dropped, masked or hashed before anything leaves the source; see docs/privacy.md.",
+    SOURCE,
+);
+pub(super) const FIELD_POLICY_KEY: Setting = Setting {
+    name: "FIELD_POLICY_KEY",
+    default: None,
+    secret: Secrecy::Whole,
+    expects: "a text of at least 32 characters, such as openssl rand -hex 32 gives",
+    help: "Key of the hashes in FIELD_POLICY_FILE. Another key gives other hashes.",
+    group: SOURCE,
+};
 pub(super) const FULL_DOCUMENT: Setting = Setting::public(
     "FULL_DOCUMENT",
     Some("updateLookup"),
@@ -131,8 +146,8 @@ pub(super) const KEY_FORMAT: Setting = Setting::public(
 pub(super) const JSON_DIALECT: Setting = Setting::public(
     "JSON_DIALECT",
     Some("relaxed"),
-    "relaxed or canonical",
-    "Extended JSON v2 of documents in the value.",
+    "relaxed, canonical or plain",
+    "How values of documents are written: Extended JSON v2, or bare values; see docs/values.md.",
     SOURCE,
 );
 pub(super) const TOKEN_INTERVAL: Setting = Setting::public(
@@ -228,6 +243,8 @@ pub(super) const TABLE: Table = &[
     &SNAPSHOT_FILTER_FILE,
     &KEY_FORMAT,
     &JSON_DIALECT,
+    &FIELD_POLICY_FILE,
+    &FIELD_POLICY_KEY,
     &TOKEN_INTERVAL,
     &TRANSACTION_TIMEOUT,
     &BROKER_CHECK,
@@ -268,6 +285,5 @@ pub(super) const OLD_NAMES: &[OldName] = &[
     OldName::not_yet("VALUE_FORMAT"),
     OldName::not_yet("EVENT_PROFILE"),
     OldName::not_yet("TOMBSTONES"),
-    OldName::not_yet("FIELD_POLICY_FILE"),
     OldName::not_yet("DELIVERY"),
 ];

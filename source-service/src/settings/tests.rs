@@ -132,6 +132,66 @@ fn whatever_decides_which_events_there_are_is_in_the_fingerprint() {
     assert_eq!(of(&[]), of(&[("MONGO_DATABASES", "*"), ("OPERATIONS", "delete,insert,replace,update")]));
 }
 
+#[test]
+fn a_field_policy_is_held_against_the_stream_and_its_pipeline() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.display().to_string()
+    };
+    let rule = |namespace: &str, action: &str| {
+        format!("[[rule]]\nnamespace = \"{namespace}\"\npath = \"email\"\naction = \"{action}\"\n")
+    };
+    let policy = file("policy.toml", &(rule("shop.orders", "hash") + &rule("shop.ordres", "mask")));
+    let key = ("FIELD_POLICY_KEY", "geheim-geheim-geheim-geheim-geheim");
+    let given = [("MONGO_COLLECTIONS", "shop.orders"), ("FIELD_POLICY_FILE", policy.as_str())];
+    let (settings, effective) =
+        SourceSettings::read(sources(&[&LEAST[..], &given, &[key]].concat())).unwrap();
+    assert_eq!(settings.field_policy.as_ref().map(FieldPolicy::rules), Some(2));
+    assert_eq!(
+        effective.warnings,
+        ["FIELD_POLICY_FILE: rule 2 (line 5) is about shop.ordres, which is not read"]
+    );
+    assert!(!format!("{settings:?}{effective:?}").contains("geheim"));
+    let same = [("MONGO_COLLECTIONS", "shop.orders")];
+    let (without, _) = SourceSettings::read(sources(&[&LEAST[..], &same].concat())).unwrap();
+    assert_eq!(without.stream.fingerprint(), settings.stream.fingerprint());
+
+    for (given, expected) in [
+        (vec![], "FIELD_POLICY_KEY is not set: expected a text of at least 32 characters"),
+        (
+            vec![("FIELD_POLICY_KEY", "geheim")],
+            "FIELD_POLICY_KEY=\"***\": expected a text of at least 32 characters",
+        ),
+        (
+            vec![
+                key,
+                ("PIPELINE_FILE", &*file("moves.json", r#"[{"$set": {"who": "$fullDocument.email"}}]"#)),
+            ],
+            "stage 1 ($set) reads fullDocument.email, which rule 1 (line 1) hides",
+        ),
+        (
+            vec![
+                key,
+                ("FIELD_POLICY_FILE", &*file("wrong.toml", &rule("shop.orders", "encrypt"))),
+                ("SOURCE_ID", "Ä"),
+            ],
+            "rule 1 (line 1) has the action \"encrypt\"",
+        ),
+    ] {
+        let values = [&LEAST[..], &[("FIELD_POLICY_FILE", policy.as_str())], &given].concat();
+        let error = SourceSettings::read(sources(&values)).unwrap_err().to_string();
+        assert!(error.contains(expected) && !error.contains("geheim"), "{error}");
+        assert!(
+            !given.iter().any(|(name, _)| *name == "SOURCE_ID") || error.contains("SOURCE_ID"),
+            "{error}"
+        );
+    }
+    let (_, effective) = SourceSettings::read(sources(&[&LEAST[..], &[key]].concat())).unwrap();
+    assert_eq!(effective.warnings, ["FIELD_POLICY_KEY is not used without FIELD_POLICY_FILE"]);
+}
+
 const PLANTED: &str = "geheim";
 
 /// Valid and invalid values; each holds the secret where one can be by intent or by mistake.
@@ -144,6 +204,9 @@ fn no_setting_shows_a_secret() {
         ("MONGO_URI", "geheim"),
         ("MONGO_URI_FILE", "mongodb://ann:geheim@localhost"),
         ("MONGO_URI_FILE", "geheim"),
+        ("FIELD_POLICY_KEY", "geheim"),
+        ("FIELD_POLICY_KEY", "geheim-geheim-geheim-geheim-geheim"),
+        ("FIELD_POLICY_KEY_FILE", "geheim"),
         ("KAFKA_SASL_PASSWORD", "geheim"),
         ("KAFKA_SASL_PASSWORD_FILE", "geheim"),
         ("KAFKA_PASSWORD", "geheim"),

@@ -4,21 +4,33 @@ const EXPONENT_BIAS: i32 = 6176;
 /// 34 digits. A larger coefficient is not canonical and counts as zero (same specification).
 const COEFFICIENT_MAX: u128 = 10_u128.pow(34) - 1;
 
-/// Appends the text of a Decimal128, given as BSON stores it (little-endian). At most 43 bytes.
-pub(super) fn write(bytes: [u8; 16], out: &mut Vec<u8>) {
+/// What the bits of a Decimal128 mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DecimalParts {
+    /// Its sign and signalling bit mean nothing.
+    NotANumber,
+    Infinite {
+        negative: bool,
+    },
+    /// `coefficient` × 10^`exponent`, of at most 34 digits.
+    Number {
+        negative: bool,
+        coefficient: u128,
+        exponent: i32,
+    },
+}
+
+/// Takes a Decimal128 apart, given as BSON stores it (little-endian).
+pub(crate) fn decimal_parts(bytes: [u8; 16]) -> DecimalParts {
     let bits = u128::from_le_bytes(bytes);
     let negative = bits >> 127 == 1;
-    // The five bits after the sign tell numbers from the special values. The sign and the signalling bit of a
-    // NaN are not written.
+    // The five bits after the sign tell numbers from the special values.
     let special = (bits >> 122) & 0b1_1111;
     if special == 0b1_1111 {
-        return out.extend_from_slice(b"NaN");
-    }
-    if negative {
-        out.push(b'-');
+        return DecimalParts::NotANumber;
     }
     if special == 0b1_1110 {
-        return out.extend_from_slice(b"Infinity");
+        return DecimalParts::Infinite { negative };
     }
 
     // With 11 in front the exponent begins two bits later, and an implied 100 makes the coefficient larger
@@ -28,7 +40,20 @@ pub(super) fn write(bytes: [u8; 16], out: &mut Vec<u8>) {
     let exponent = i32::try_from(exponent_bits).expect("14 bits fit") - EXPONENT_BIAS;
     let stored = bits & ((1 << 113) - 1);
     let coefficient = if implied || stored > COEFFICIENT_MAX { 0 } else { stored };
-    write_number(coefficient, exponent, out);
+    DecimalParts::Number { negative, coefficient, exponent }
+}
+
+/// Appends the text of a Decimal128. At most 43 bytes.
+pub(super) fn write(bytes: [u8; 16], out: &mut Vec<u8>) {
+    let parts = decimal_parts(bytes);
+    if let DecimalParts::Infinite { negative: true } | DecimalParts::Number { negative: true, .. } = parts {
+        out.push(b'-');
+    }
+    match parts {
+        DecimalParts::NotANumber => out.extend_from_slice(b"NaN"),
+        DecimalParts::Infinite { .. } => out.extend_from_slice(b"Infinity"),
+        DecimalParts::Number { coefficient, exponent, .. } => write_number(coefficient, exponent, out),
+    }
 }
 
 fn write_number(coefficient: u128, exponent: i32, out: &mut Vec<u8>) {

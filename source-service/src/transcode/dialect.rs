@@ -1,13 +1,22 @@
 //! Which JSON a BSON value becomes.
 //!
 //! A dialect is chosen at compile time of the walk, so that the hot path has no switch per value. Relaxed and
-//! canonical differ only in the required functions; the provided ones are where a dialect that is not
-//! Extended JSON (ObjectId as bare hexadecimal text, decimals as strings) would write its own form.
+//! canonical differ only in the required functions; the provided ones are where [`Plain`], which is not
+//! Extended JSON, writes its own form.
 
-use super::{decimal, iso_date::IsoInstant, text::HEX};
+use base64::{Engine, encoded_len, engine::general_purpose::STANDARD};
+
+use super::{
+    decimal,
+    iso_date::{self, IsoInstant},
+    text::HEX,
+};
 
 /// Writes the values that dialects disagree about. Each function appends one JSON value.
 pub trait Dialect {
+    /// What stands before and behind the text of a symbol.
+    const SYMBOL: [&'static [u8]; 2] = [b"{\"$symbol\":", b"}"];
+
     fn int32(value: i32, out: &mut Vec<u8>);
 
     fn int64(value: i64, out: &mut Vec<u8>);
@@ -30,6 +39,14 @@ pub trait Dialect {
         decimal::write(bytes, out);
         out.extend_from_slice(b"\"}");
     }
+
+    fn binary(subtype: u8, content: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"$binary\":{\"base64\":");
+        base64_text(content, out);
+        let [high, low] = HEX[usize::from(subtype)];
+        out.extend_from_slice(b",\"subType\":\"");
+        out.extend_from_slice(&[high, low, b'"', b'}', b'}']);
+    }
 }
 
 /// Extended JSON v2, relaxed: numbers are JSON numbers, dates are ISO text. What JSON cannot say (not a
@@ -40,6 +57,15 @@ pub struct Relaxed;
 /// Extended JSON v2, canonical: every value can be read back as the type it was.
 #[derive(Clone, Copy, Debug)]
 pub struct Canonical;
+
+/// Bare values, for readers that know nothing of MongoDB: ObjectIds, dates, decimals and binary are texts, and so
+/// is a number that a reader of JSON could round (whole numbers beyond 2^53) or that JSON does not have. What type
+/// a text was is not said. Timestamps and the rarer types stay as relaxed has them.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain;
+
+/// Up to here every whole number is exact in a double, which most readers of JSON keep numbers in.
+const DOUBLE_EXACT_MAX: u64 = 1 << 53;
 
 impl Dialect for Relaxed {
     #[inline]
@@ -82,23 +108,92 @@ impl Dialect for Canonical {
         typed(b"{\"$numberLong\":\"", itoa::Buffer::new().format(value), b"\"}", out);
     }
 
-    /// The specification knows one `NaN`, without sign or payload.
     fn double(value: f64, out: &mut Vec<u8>) {
         let mut buffer = zmij::Buffer::new();
-        let text = if value.is_nan() {
-            "NaN"
-        } else if value == f64::INFINITY {
-            "Infinity"
-        } else if value == f64::NEG_INFINITY {
-            "-Infinity"
-        } else {
-            buffer.format_finite(value)
-        };
+        let text = if value.is_finite() { buffer.format_finite(value) } else { not_finite(value) };
         typed(b"{\"$numberDouble\":\"", text, b"\"}", out);
     }
 
     fn date(ms: i64, out: &mut Vec<u8>) {
         typed(b"{\"$date\":{\"$numberLong\":\"", itoa::Buffer::new().format(ms), b"\"}}", out);
+    }
+}
+
+impl Dialect for Plain {
+    const SYMBOL: [&'static [u8]; 2] = [b"", b""];
+
+    #[inline]
+    fn int32(value: i32, out: &mut Vec<u8>) {
+        Relaxed::int32(value, out);
+    }
+
+    #[inline]
+    fn int64(value: i64, out: &mut Vec<u8>) {
+        if value.unsigned_abs() <= DOUBLE_EXACT_MAX {
+            Relaxed::int64(value, out);
+        } else {
+            typed(b"\"", itoa::Buffer::new().format(value), b"\"", out);
+        }
+    }
+
+    #[inline]
+    fn double(value: f64, out: &mut Vec<u8>) {
+        if value.is_finite() {
+            Relaxed::double(value, out);
+        } else {
+            typed(b"\"", not_finite(value), b"\"", out);
+        }
+    }
+
+    /// Also before 1970 and after 9999, where birthdays and placeholders lie.
+    #[inline]
+    fn date(ms: i64, out: &mut Vec<u8>) {
+        out.push(b'"');
+        match IsoInstant::from_millis(ms) {
+            Some(instant) => out.extend_from_slice(instant.as_bytes()),
+            None => iso_date::write_far(ms, out),
+        }
+        out.push(b'"');
+    }
+
+    #[inline]
+    fn object_id(id: [u8; 12], out: &mut Vec<u8>) {
+        let mut text = *b"\"000000000000000000000000\"";
+        for (place, byte) in text[1..25].as_chunks_mut::<2>().0.iter_mut().zip(id) {
+            *place = HEX[usize::from(byte)];
+        }
+        out.extend_from_slice(&text);
+    }
+
+    fn decimal(bytes: [u8; 16], out: &mut Vec<u8>) {
+        out.push(b'"');
+        decimal::write(bytes, out);
+        out.push(b'"');
+    }
+
+    fn binary(_subtype: u8, content: &[u8], out: &mut Vec<u8>) {
+        base64_text(content, out);
+    }
+}
+
+/// With its quotes.
+fn base64_text(content: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    let start = out.len();
+    let length = encoded_len(content.len(), true).expect("BSON is shorter than 2 GiB");
+    out.resize(start + length, 0);
+    STANDARD.encode_slice(content, &mut out[start..]).expect("the room was measured");
+    out.push(b'"');
+}
+
+/// The specification knows one `NaN`, without sign or payload.
+fn not_finite(value: f64) -> &'static str {
+    if value.is_nan() {
+        "NaN"
+    } else if value > 0.0 {
+        "Infinity"
+    } else {
+        "-Infinity"
     }
 }
 

@@ -3,6 +3,8 @@
 /// Milliseconds of the last instant of the year 9999, the last one that has a four-digit year.
 const LAST_MS: u64 = 253_402_300_799_999;
 const MS_PER_DAY: u64 = 86_400_000;
+/// In 400 years.
+const DAYS_PER_CYCLE: i64 = 146_097;
 
 /// Two decimal digits for each number below 100.
 const PAIRS: [[u8; 2]; 100] = {
@@ -55,6 +57,30 @@ impl IsoInstant {
     }
 }
 
+/// Appends any other instant: years before 0 and after 9999 have a sign and at least six digits, as ISO 8601 has it
+/// for those who agreed on it, and as JavaScript writes them.
+#[cold]
+pub(super) fn write_far(ms: i64, out: &mut Vec<u8>) {
+    use std::io::Write as _;
+
+    const DAY: i64 = MS_PER_DAY.cast_signed();
+    let (days, of_day) = (ms.div_euclid(DAY), ms.rem_euclid(DAY));
+    // Every 400 years the calendar repeats itself: the days are moved into those that `civil` knows.
+    let cycles = days.div_euclid(DAYS_PER_CYCLE);
+    let of_cycle = u32::try_from(days.rem_euclid(DAYS_PER_CYCLE)).expect("less than 146,097");
+    let (year, month, day) = civil(of_cycle);
+    let year = i64::from(year) + cycles * 400;
+    let written = match year {
+        0..=9999 => write!(out, "{year:04}"),
+        _ => write!(out, "{year:+07}"),
+    };
+    let (seconds, ms) = (of_day / 1000, of_day % 1000);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    written
+        .and_then(|()| write!(out, "-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z"))
+        .expect("a Vec takes everything");
+}
+
 #[inline]
 fn pair(number: u32) -> &'static [u8; 2] {
     &PAIRS[number as usize]
@@ -91,6 +117,31 @@ mod tests {
         assert_eq!(text(1_755_900_000_123).as_deref(), Some("2025-08-22T22:00:00.123Z"));
         for outside in [-1, 253_402_300_800_000, i64::MIN, i64::MAX] {
             assert_eq!(text(outside), None, "{outside}");
+        }
+    }
+
+    #[test]
+    fn far_instants_agree_with_chrono_and_have_signs_outside_of_four_digits() {
+        let far = |ms: i64| {
+            let mut out = Vec::new();
+            write_far(ms, &mut out);
+            String::from_utf8_lossy(&out).into_owned()
+        };
+        for (ms, expected) in [
+            (-1, "1969-12-31T23:59:59.999Z"),
+            (-62_167_219_200_000, "0000-01-01T00:00:00.000Z"),
+            (-62_167_219_200_001, "-000001-12-31T23:59:59.999Z"),
+            (253_402_300_800_000, "+010000-01-01T00:00:00.000Z"),
+            // As Java has them.
+            (i64::MAX, "+292278994-08-17T07:12:55.807Z"),
+            (i64::MIN, "-292275055-05-16T16:47:04.192Z"),
+        ] {
+            assert_eq!(far(ms), expected, "{ms}");
+        }
+        for day in (-719_528_i64..2_932_897).step_by(17) {
+            let ms = day * 86_400_000 + (day * 7_919).rem_euclid(86_400_000);
+            let time = chrono::DateTime::from_timestamp_millis(ms).expect("chrono knows these years");
+            assert_eq!(far(ms), time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true));
         }
     }
 

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use super::{Canonical, Dialect, MAX_DEPTH, MalformedBson, Relaxed, write_document};
+use super::{Canonical, Dialect, MAX_DEPTH, MalformedBson, Plain, Relaxed, write_document};
 
 const LAST_MS: i64 = 253_402_300_799_999;
 const BREAKS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
@@ -24,6 +24,7 @@ const BREAKS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
 enum Mode {
     Relaxed,
     Canonical,
+    Plain,
 }
 
 fn bytes_of(document: &Document) -> Vec<u8> {
@@ -54,7 +55,30 @@ fn reference(value: &Bson, mode: Mode) -> String {
             format!("{{\"$code\":{},\"$scope\":{scope}}}", string_reference(code))
         }
         Bson::String(text) => string_reference(text),
+        Bson::DateTime(date) if mode == Mode::Plain => {
+            string_reference(&plain_date_reference(date.timestamp_millis()))
+        }
         Bson::DateTime(date) => date_reference(date.timestamp_millis(), mode),
+        Bson::Int64(number) if mode == Mode::Plain && number.unsigned_abs() > 1 << 53 => {
+            format!("\"{number}\"")
+        }
+        Bson::Double(number) if mode == Mode::Plain && number.is_nan() => "\"NaN\"".to_owned(),
+        Bson::Double(number) if mode == Mode::Plain && number.is_infinite() => {
+            format!("\"{}Infinity\"", if *number < 0.0 { "-" } else { "" })
+        }
+        Bson::ObjectId(id) if mode == Mode::Plain => format!("\"{}\"", id.to_hex()),
+        Bson::Decimal128(decimal) if mode == Mode::Plain => format!("\"{decimal}\""),
+        Bson::Binary(binary) if mode == Mode::Plain => {
+            let json = ordered(&value.clone().into_canonical_extjson());
+            assert!(json.contains(&format!("\"subType\":\"{:02x}\"", u8::from(binary.subtype))));
+            let base64 = json.strip_prefix("{\"$binary\":{\"base64\":").unwrap();
+            base64.split_once(',').unwrap().0.to_owned()
+        }
+        Bson::Symbol(text) if mode == Mode::Plain => string_reference(text),
+        Bson::DbPointer(_) if mode == Mode::Plain => {
+            let json = ordered(&value.clone().into_relaxed_extjson());
+            json.replace("{\"$oid\":", "").replace("\"}}}", "\"}}")
+        }
         Bson::Double(number) if number.is_nan() => "{\"$numberDouble\":\"NaN\"}".to_owned(),
         Bson::Double(number) if number.is_finite() && mode == Mode::Canonical => {
             format!("{{\"$numberDouble\":\"{}\"}}", Value::from(*number))
@@ -67,6 +91,16 @@ fn reference(value: &Bson, mode: Mode) -> String {
 fn string_reference(text: &str) -> String {
     let json = serde_json::to_string(text).unwrap();
     json.replace('\u{85}', "\\u0085").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
+}
+
+/// By chrono; beyond its years by moving whole cycles of the calendar.
+fn plain_date_reference(ms: i64) -> String {
+    const CYCLE_MS: i64 = 146_097 * 86_400_000;
+    let cycles = ms.div_euclid(CYCLE_MS);
+    let time = chrono::DateTime::from_timestamp_millis(ms.rem_euclid(CYCLE_MS)).unwrap();
+    let year = i64::from(chrono::Datelike::year(&time)) + cycles * 400;
+    let year = if (0..=9999).contains(&year) { format!("{year:04}") } else { format!("{year:+07}") };
+    format!("{year}{}", time.format("-%m-%dT%H:%M:%S%.3fZ"))
 }
 
 fn date_reference(ms: i64, mode: Mode) -> String {
@@ -165,6 +199,7 @@ proptest! {
         let document = Bson::Document(document);
         prop_assert_eq!(json_of::<Relaxed>(&bytes).unwrap(), reference(&document, Mode::Relaxed));
         prop_assert_eq!(json_of::<Canonical>(&bytes).unwrap(), reference(&document, Mode::Canonical));
+        prop_assert_eq!(json_of::<Plain>(&bytes).unwrap(), reference(&document, Mode::Plain));
     }
 
     /// What the crate can still read is accepted; what is accepted is one line of JSON; what is refused
@@ -312,6 +347,42 @@ fn each_type_has_its_form() {
         let bytes = bytes_of(&doc! {"v": value});
         assert_eq!(json_of::<Relaxed>(&bytes).unwrap(), format!("{{\"v\":{relaxed}}}"));
         assert_eq!(json_of::<Canonical>(&bytes).unwrap(), format!("{{\"v\":{canonical}}}"));
+    }
+}
+
+/// The table of `docs/values.md`. Types that are not here are as relaxed has them.
+#[test]
+fn plain_values_are_bare() {
+    let id = ObjectId::parse_str("66c10000000000000000abcd").unwrap();
+    let binary = |subtype| Binary { subtype, bytes: vec![1, 2, 3] };
+    let exact_max = 1_i64 << 53;
+    let table: [(Bson, &str); 22] = [
+        (5_i32.into(), "5"),
+        (exact_max.into(), "9007199254740992"),
+        ((-exact_max).into(), "-9007199254740992"),
+        ((exact_max + 1).into(), "\"9007199254740993\""),
+        (i64::MIN.into(), "\"-9223372036854775808\""),
+        (1.0.into(), "1.0"),
+        ((-0.0).into(), "-0.0"),
+        (f64::NAN.into(), "\"NaN\""),
+        (f64::INFINITY.into(), "\"Infinity\""),
+        (f64::NEG_INFINITY.into(), "\"-Infinity\""),
+        ("1.20".parse::<Decimal128>().unwrap().into(), "\"1.20\""),
+        ("NaN".parse::<Decimal128>().unwrap().into(), "\"NaN\""),
+        (DateTime::from_millis(120).into(), "\"1970-01-01T00:00:00.120Z\""),
+        (DateTime::from_millis(-1).into(), "\"1969-12-31T23:59:59.999Z\""),
+        (DateTime::from_millis(LAST_MS + 1).into(), "\"+010000-01-01T00:00:00.000Z\""),
+        (id.into(), "\"66c10000000000000000abcd\""),
+        (binary(BinarySubtype::Generic).into(), "\"AQID\""),
+        (binary(BinarySubtype::BinaryOld).into(), "\"AQID\""),
+        (Bson::Symbol("s".into()), "\"s\""),
+        (true.into(), "true"),
+        (Timestamp { time: 7, increment: 2 }.into(), r#"{"$timestamp":{"t":7,"i":2}}"#),
+        (Bson::MinKey, r#"{"$minKey":1}"#),
+    ];
+    for (value, plain) in table {
+        let bytes = bytes_of(&doc! {"v": [value]});
+        assert_eq!(json_of::<Plain>(&bytes).unwrap(), format!("{{\"v\":[{plain}]}}"));
     }
 }
 

@@ -105,7 +105,7 @@ fn written<'a>(escape: &[u8], rest: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
 }
 
 /// Two lower-case hexadecimal digits for each byte.
-pub(super) const HEX: [[u8; 2]; 256] = {
+pub(crate) const HEX: [[u8; 2]; 256] = {
     let digits = b"0123456789abcdef";
     let mut table = [[0; 2]; 256];
     let mut byte = 0;

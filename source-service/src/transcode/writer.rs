@@ -2,11 +2,9 @@
 
 use std::marker::PhantomData;
 
-use base64::{Engine, encoded_len, engine::general_purpose::STANDARD};
-
 use super::{
     Dialect, ElementKind, MAX_DEPTH, MalformedBson, Reader,
-    text::{HEX, copy_plain, write_closed_text, write_text},
+    text::{copy_plain, write_closed_text, write_text},
 };
 
 /// Appends values in dialect `D` and counts what had to be repaired.
@@ -53,8 +51,18 @@ impl<'o, D: Dialect> Writer<'o, D> {
 
     /// One value of which the type is known; `bytes` must hold nothing else.
     pub(crate) fn value(&mut self, kind: ElementKind, bytes: &[u8]) -> Result<(), MalformedBson> {
+        self.value_within(kind, bytes, MAX_DEPTH)
+    }
+
+    /// As [`Self::value`], with so many levels of documents and arrays at most.
+    pub(crate) fn value_within(
+        &mut self,
+        kind: ElementKind,
+        bytes: &[u8],
+        depth: usize,
+    ) -> Result<(), MalformedBson> {
         let mut reader = Reader::new(bytes);
-        self.next_value(kind, &mut reader, MAX_DEPTH)?;
+        self.next_value(kind, &mut reader, depth)?;
         if reader.rest().is_empty() { Ok(()) } else { Err(MalformedBson::TrailingBytes) }
     }
 
@@ -141,8 +149,8 @@ impl<'o, D: Dialect> Writer<'o, D> {
             ElementKind::Binary => self.binary(reader)?,
             ElementKind::Timestamp => self.timestamp(reader)?,
             ElementKind::Regex => self.regex(reader)?,
-            ElementKind::Code => self.typed_text(b"{\"$code\":", reader)?,
-            ElementKind::Symbol => self.typed_text(b"{\"$symbol\":", reader)?,
+            ElementKind::Code => self.typed_text([b"{\"$code\":", b"}"], reader)?,
+            ElementKind::Symbol => self.typed_text(D::SYMBOL, reader)?,
             ElementKind::CodeWithScope => self.code_with_scope(reader, depth)?,
             ElementKind::DbPointer => self.db_pointer(reader)?,
             ElementKind::Undefined => self.raw(b"{\"$undefined\":true}"),
@@ -164,14 +172,7 @@ impl<'o, D: Dialect> Writer<'o, D> {
 
     fn binary(&mut self, reader: &mut Reader<'_>) -> Result<(), MalformedBson> {
         let (subtype, content) = reader.binary()?;
-        self.raw(b"{\"$binary\":{\"base64\":\"");
-        let start = self.out.len();
-        let length = encoded_len(content.len(), true).expect("BSON is shorter than 2 GiB");
-        self.out.resize(start + length, 0);
-        STANDARD.encode_slice(content, &mut self.out[start..]).expect("the room was measured");
-        let [high, low] = HEX[usize::from(subtype)];
-        self.raw(b"\",\"subType\":\"");
-        self.raw(&[high, low, b'"', b'}', b'}']);
+        D::binary(subtype, content, self.out);
         Ok(())
     }
 
@@ -189,10 +190,14 @@ impl<'o, D: Dialect> Writer<'o, D> {
     // types.
 
     #[cold]
-    fn typed_text(&mut self, open: &[u8], reader: &mut Reader<'_>) -> Result<(), MalformedBson> {
+    fn typed_text(
+        &mut self,
+        [open, close]: [&[u8]; 2],
+        reader: &mut Reader<'_>,
+    ) -> Result<(), MalformedBson> {
         self.raw(open);
         self.text(reader.string()?);
-        self.raw(b"}");
+        self.raw(close);
         Ok(())
     }
 

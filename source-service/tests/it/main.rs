@@ -15,6 +15,7 @@ mod oversize;
 mod partitions;
 mod pipeline;
 mod position_lost;
+mod privacy;
 mod recovery;
 mod recovery_reads;
 mod required_images;

@@ -101,7 +101,7 @@ fn is_copied(source: &Service) -> Result<bool> {
     Ok(status.get("snapshot").and_then(|snapshot| snapshot.get("done")) == Some(&Json::Bool(true)))
 }
 
-async fn wait_for_copy(source: &Service) -> Result<()> {
+pub(crate) async fn wait_for_copy(source: &Service) -> Result<()> {
     wait::until("the snapshot is done", LIMIT, || async { Ok(is_copied(source)?.then_some(())) }).await
 }
 
