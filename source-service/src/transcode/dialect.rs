@@ -4,7 +4,7 @@
 //! canonical differ only in the required functions; the provided ones are where a dialect that is not
 //! Extended JSON (ObjectId as bare hexadecimal text, decimals as strings) would write its own form.
 
-use super::{decimal, iso_date::IsoInstant, text::HEX};
+use super::{IsoInstant, decimal, text::HEX};
 
 /// Writes the values that dialects disagree about. Each function appends one JSON value.
 pub trait Dialect {

@@ -31,6 +31,7 @@ pub struct IsoInstant([u8; 24]);
 impl IsoInstant {
     /// `None` before 1970 and after 9999, where Extended JSON wants the number.
     #[inline]
+    #[must_use]
     pub fn from_millis(ms: i64) -> Option<Self> {
         let ms = u64::try_from(ms).ok().filter(|&ms| ms <= LAST_MS)?;
         let days = u32::try_from(ms / MS_PER_DAY).ok()?;
@@ -50,6 +51,7 @@ impl IsoInstant {
         Some(Self(text))
     }
 
+    #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 24] {
         &self.0
     }
