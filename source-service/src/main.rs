@@ -23,7 +23,7 @@ use source_service::{
     pump::Pump,
     settings::{self, CATALOGUE, SourceSettings},
     status::{Identity, Status, Totals},
-    token,
+    token, value_format,
 };
 
 /// The longest a turn of the pump may take: a transaction's timeout, and room for recovery's requests.
@@ -115,6 +115,7 @@ fn serve(
         "starting"
     );
     kafka_client::first_contact(&settings.kafka, FIRST_CONTACT_LIMIT, &mut |text| health.not_ready(text))?;
+    let format = value_format::settle(&settings, &mut |text| health.not_ready(text))?;
     health.not_ready("mongodb: waiting for the first contact");
     let status = Status::default();
     let stream = ChangeStream::start(
@@ -125,7 +126,7 @@ fn serve(
     )?;
     stream.prove_pipeline(&settings.stream)?;
     stream.require_images(&settings.stream)?;
-    let pump = Pump::new(settings, identity, stream, status, health, stop)?;
+    let pump = Pump::new(settings, format, identity, stream, status, health, stop)?;
     let mut pump = if until_end { pump.until_end()? } else { pump };
     start.over();
     pump.run()
