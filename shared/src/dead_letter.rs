@@ -10,6 +10,10 @@ pub enum DeadLetterReason {
     Empty,
     InvalidUtf8,
     InvalidJson,
+    /// Said to be Avro, but no event of the schema that it names.
+    InvalidAvro,
+    /// Avro of a schema that is not ours, or that the registry does not know.
+    UnknownSchema,
     /// JSON, but an array or a scalar.
     NotAnObject,
     /// A top-level `_kafka` is there already: ours would make it twice.
@@ -29,10 +33,12 @@ pub enum DeadLetterReason {
 }
 
 impl DeadLetterReason {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Empty,
         Self::InvalidUtf8,
         Self::InvalidJson,
+        Self::InvalidAvro,
+        Self::UnknownSchema,
         Self::NotAnObject,
         Self::KafkaMemberPresent,
         Self::NamespaceMismatch,
@@ -49,6 +55,8 @@ impl DeadLetterReason {
             Self::Empty => "empty",
             Self::InvalidUtf8 => "invalid-utf8",
             Self::InvalidJson => "invalid-json",
+            Self::InvalidAvro => "invalid-avro",
+            Self::UnknownSchema => "unknown-schema",
             Self::NotAnObject => "not-an-object",
             Self::KafkaMemberPresent => "kafka-member-present",
             Self::NamespaceMismatch => "namespace-mismatch",

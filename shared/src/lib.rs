@@ -7,6 +7,7 @@
 //! | [`namespace`], [`topic_name`], [`escape`] | `db.coll` and the topic it maps to, both ways |
 //! | [`cluster_time`], [`kafka_position`] | places in MongoDB's and in Kafka's order |
 //! | [`wire`], [`dead_letter`] | header names, content types, members of the envelope; the `dlq-*` headers |
+//! | [`avro`], [`iso_instant`] | the envelope in Avro, both ways; instants as text |
 //!
 //! The skeleton of a process:
 //!
@@ -18,23 +19,27 @@
 //! | [`telemetry`], [`admin`] | the log; `/livez`, `/readyz`, `/metrics`, `/status` |
 //! | [`shutdown`], [`backoff`] | signals and the grace period; waits between attempts |
 //! | [`kafka_client`], [`kafka_topics`], [`kafka_ffi`] | client configuration, topics, the two calls without a wrapper |
+//! | [`schema_registry`] | settings, the schema's id, what a record's id stands for |
 //! | [`seeded_bug`] | bugs that tests plant, to show that their ledger can fail |
 //!
 //! This crate names neither service, and has no state of its own.
 
 pub mod admin;
+pub mod avro;
 pub mod backoff;
 pub mod cluster_time;
 pub mod command_line;
 pub mod dead_letter;
 pub mod escape;
 pub mod exit;
+pub mod iso_instant;
 pub mod kafka_client;
 pub mod kafka_ffi;
 pub mod kafka_position;
 pub mod kafka_topics;
 pub mod namespace;
 pub mod process;
+pub mod schema_registry;
 pub mod seeded_bug;
 pub mod settings;
 pub mod shutdown;

@@ -6,6 +6,9 @@ pub const SCHEMA_VERSION: &str = "1";
 /// Content type of an envelope in JSON.
 pub const CONTENT_TYPE_JSON: &str = "application/json";
 
+/// Content type of an envelope in Avro, in Confluent's wire format.
+pub const CONTENT_TYPE_AVRO: &str = "application/avro";
+
 /// Headers of every record in a data topic and in the control topic.
 pub mod header {
     pub const OPERATION_TYPE: &str = "operation-type";

@@ -10,10 +10,12 @@ use std::{
 };
 
 use shared::{
+    avro::SchemaId,
     backoff::Backoff,
     kafka_ffi::TopicId,
     kafka_position::{KafkaOffset, TopicPartition},
     namespace::Namespace,
+    schema_registry::IdMeans,
     seeded_bug::{self, SeededBug},
 };
 use tokio::sync::mpsc;
@@ -37,7 +39,7 @@ pub struct Report {
 
 #[derive(Debug)]
 pub enum Outcome {
-    Opened { topic_id: Option<TopicId>, chain: Box<Chain> },
+    Opened { topic_id: Option<TopicId>, chain: Box<Chain>, schema: Option<(SchemaId, IdMeans)> },
     Published { chain: Box<Chain>, batch: Box<Batch> },
     Halted(Halt),
 }
@@ -48,6 +50,8 @@ pub struct Opening {
     pub epoch: AssignmentEpoch,
     /// The highest `next` that this process saw confirmed.
     pub confirmed: KafkaOffset,
+    /// What the registry is asked before, because the partition holds a record of it.
+    pub wanted_schema: Option<SchemaId>,
     /// Ends the job when the assignment is given up.
     pub given_up: CancellationToken,
 }
@@ -107,15 +111,19 @@ impl Jobs {
     }
 
     async fn open_one(self, opening: Opening, ids: Ids) {
-        let Opening { mut identity, epoch, confirmed, given_up } = opening;
+        let Opening { mut identity, epoch, confirmed, wanted_schema, given_up } = opening;
         let partition = identity.partition.clone();
         let jobs = self.clone();
         let work = async move {
             let topic_id = jobs.topic_id(&identity.partition, ids).await?;
             identity.topic_id = topic_id;
+            let schema = match wanted_schema {
+                Some(id) => Some((id, jobs.publisher.meaning_of(&identity, id).await?)),
+                None => None,
+            };
             jobs.publisher.check_topic(&identity).await?;
             let chain = jobs.publisher.open(&identity, confirmed).await?;
-            Ok(Outcome::Opened { topic_id, chain: Box::new(chain) })
+            Ok(Outcome::Opened { topic_id, chain: Box::new(chain), schema })
         };
         self.run(partition, epoch, given_up, work).await;
     }

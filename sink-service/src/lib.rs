@@ -32,5 +32,6 @@ pub mod publish;
 pub mod record;
 pub mod settings;
 pub mod topic_patterns;
+pub mod value_reader;
 pub mod verify;
 pub mod writer;

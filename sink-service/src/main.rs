@@ -12,7 +12,9 @@ use shared::{
     command_line::ConfigRequest,
     exit::{ExitCode, Stop},
     kafka_client::{self, FIRST_CONTACT_LIMIT},
-    process, seeded_bug,
+    process,
+    schema_registry::{self, SchemaRegistry},
+    seeded_bug,
     settings::{Effective, Sources},
     shutdown, telemetry,
 };
@@ -29,6 +31,7 @@ use sink_service::{
     metrics::SinkMetrics,
     publish::Publisher,
     settings::{self, CATALOGUE, SinkSettings},
+    value_reader::ValueReader,
     verify,
     writer::{SinkWriter, Totals},
 };
@@ -113,6 +116,7 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
     health.not_ready("starting");
 
     let runtime = runtime()?;
+    let (registry, values) = await_registry(&settings, &runtime, &mut |text| health.not_ready(text))?;
     let lake = await_lake(&settings, &runtime, &|text| health.not_ready(text))?;
     health.not_ready("starting");
     let kafka = |name| settings.kafka.client_config(name);
@@ -130,6 +134,7 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
         lake,
         log: KafkaLog::new(&kafka("atlas-sink-log"), &settings.group).map_err(refused)?,
         dead_letters: DeadLetterQueue::new(&kafka("atlas-sink-dlq"), letters.map_err(refused)?, VERSION),
+        registry,
         policy: settings.roll,
         start_at: settings.start_at,
         writer,
@@ -150,6 +155,7 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
         reports,
         waits,
         names: settings.names,
+        values,
         flush: settings.flush,
         drain_limit,
         health,
@@ -164,6 +170,25 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
     // Nothing acts after the last line: what is still on its way is cut off, and every step of it is conditional.
     runtime.shutdown_timeout(Duration::from_secs(2));
     totals
+}
+
+/// Asks the registry, if there is one, for what it has of our schema: so that a wrong address or password is found at the
+/// start, and most records need no further question.
+fn await_registry(
+    settings: &SinkSettings,
+    runtime: &Runtime,
+    on_wait: &mut dyn FnMut(&str),
+) -> Result<(Option<SchemaRegistry>, ValueReader), Stop> {
+    let mut values = ValueReader::new(settings.registry.is_some());
+    let Some(registry) = &settings.registry else { return Ok((None, values)) };
+    let registry = SchemaRegistry::new(registry)?;
+    let ask = async || registry.known().await;
+    let known = runtime.block_on(schema_registry::first_contact(&registry, ask, on_wait))?;
+    tracing::info!(registry = registry.url(), schema = ?known, "schema registry");
+    if let Some((id, means)) = known {
+        values.learn(id, means);
+    }
+    Ok((Some(registry), values))
 }
 
 fn runtime() -> Result<Runtime, Stop> {

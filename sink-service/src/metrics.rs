@@ -65,7 +65,7 @@ impl SinkMetrics {
         for reason in DeadLetterReason::ALL {
             counter!(DEAD_LETTERS, "reason" => reason.as_str()).absolute(0);
         }
-        for operation in ["lake", "kafka"] {
+        for operation in ["lake", "kafka", "registry"] {
             counter!(RETRIES, "op" => operation).absolute(0);
         }
         for (stage, kind) in [("consume", "client"), ("consume", "pause"), ("publish", "halt")] {

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use rdkafka::{Message, message::Headers};
 use shared::{
+    avro::SchemaId,
+    exit::Stop,
     kafka_ffi::TopicId,
     kafka_position::{KafkaOffset, TopicPartition},
     namespace::Namespace,
@@ -29,11 +31,21 @@ use crate::{
     event_hour::EventHour,
     metrics::{PartitionMetrics, SinkMetrics},
     publish::Identity,
-    record::{Inspected, RecordView, VALUE_BYTES_MAX, Verdict, inspect},
+    record::{Inspected, RecordView, VALUE_BYTES_MAX, Verdict, inspect, refused},
+    value_reader::{Value, ValueReader, no_registry},
 };
 
 /// A position above `next` without a record before it is published within this time.
 pub const POSITION_AGE_MAX: Duration = Duration::from_secs(45);
+
+/// What became of a record that was handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is buffered, or was passed over.
+    Yes,
+    /// Its schema is not known: nothing more is taken until the registry has said what it is, and the chain is read again.
+    AfterSchema,
+}
 
 /// Which assignment a task was started for: a result from an earlier one is void.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +73,8 @@ pub struct PartitionState {
     tasks: DropGuard,
     /// The chain is to be read again as soon as nothing is on its way.
     reopen: bool,
+    /// Of a record that could not be taken: what the registry has to be asked before the chain is read again.
+    wanted_schema: Option<SchemaId>,
     /// Everything before it is durable or was nothing to write.
     position: KafkaOffset,
     /// Where the buffer begins: the end of the batch before it.
@@ -90,6 +104,7 @@ impl PartitionState {
             assigned: false,
             tasks: CancellationToken::new().drop_guard(),
             reopen: false,
+            wanted_schema: None,
             position: KafkaOffset::ZERO,
             buffered_from: KafkaOffset::ZERO,
             next: KafkaOffset::ZERO,
@@ -136,6 +151,11 @@ impl PartitionState {
         self.position
     }
 
+    /// What the registry has to be asked before the chain is read again.
+    pub fn wanted_schema(&self) -> Option<SchemaId> {
+        self.wanted_schema
+    }
+
     pub fn paused(&self) -> bool {
         self.paused
     }
@@ -156,6 +176,7 @@ impl PartitionState {
         self.buffered_from = self.position;
         self.ahead = None;
         self.assigned = true;
+        self.wanted_schema = None;
         self.paused = false;
         self.position
     }
@@ -215,20 +236,43 @@ impl PartitionState {
 
     /// Buffers one record, as a line or a dead letter. What is durable already is passed over, and so is what was taken
     /// already: around a pause of its own the client may hand a record out twice.
-    pub fn take(&mut self, message: &impl Message, now: Instant, spares: &mut Vec<SpareBuffer>) {
-        let Some(offset) = KafkaOffset::from_kafka(message.offset()) else { return };
-        if self.is_opening() || offset < self.wanted_from() {
-            return;
+    ///
+    /// # Errors
+    /// If records of a source are in Avro, and there is no registry.
+    pub fn take(
+        &mut self,
+        message: &impl Message,
+        now: Instant,
+        values: &mut ValueReader,
+        spares: &mut Vec<SpareBuffer>,
+    ) -> Result<Taken, Stop> {
+        let Some(offset) = KafkaOffset::from_kafka(message.offset()) else { return Ok(Taken::Yes) };
+        if self.is_opening() || self.wanted_schema.is_some() || offset < self.wanted_from() {
+            return Ok(Taken::Yes);
         }
+        let record = view_of(message);
+        let read = match values.read(&record) {
+            Value::Json(value) => Ok(RecordView { value, ..record }),
+            Value::Refused { reason, error } => Err((reason, error)),
+            Value::NoRegistry => return Err(no_registry(message.topic())),
+            Value::AskFor(id) => {
+                self.wanted_schema = Some(id);
+                // The consumer stands behind a record that was not taken: where it is says nothing any more.
+                self.ahead = None;
+                return Ok(Taken::AfterSchema);
+            }
+        };
         if self.buffer.is_empty()
             && let Some(spare) = spares.pop()
         {
             self.buffer.reuse(spare);
         }
-        let record = view_of(message);
         let partition = &self.identity.partition;
         let namespace = self.namespace.get_or_insert_with(|| namespace_of_first(&record, partition));
-        let mut inspected = inspect(&record, namespace, VALUE_BYTES_MAX);
+        let mut inspected = match &read {
+            Ok(record) => inspect(record, namespace, VALUE_BYTES_MAX),
+            Err((reason, error)) => refused(&record, *reason, error.clone()),
+        };
         if seeded_bug::planted(SeededBug::HourFromClock) {
             inspected.hour =
                 EventHour::from_millis(Utc::now().timestamp_millis()).unwrap_or(EventHour::EPOCH);
@@ -241,6 +285,7 @@ impl PartitionState {
             }
             inspected => self.buffer.push(offset, &record, &inspected, now),
         }
+        Ok(Taken::Yes)
     }
 
     /// The lowest offset that was not taken yet.
@@ -310,7 +355,7 @@ impl PartitionState {
     /// Takes notice of where the consumer is. While the chain is read again the client still stands where it was, behind
     /// records that were dropped: that says nothing.
     pub fn consumer_is_at(&mut self, position: KafkaOffset, now: Instant) {
-        if self.is_opening() {
+        if self.is_opening() || self.wanted_schema.is_some() {
             return;
         }
         match self.ahead {

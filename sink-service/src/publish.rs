@@ -22,11 +22,13 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use shared::{
+    avro::SchemaId,
     backoff::Backoff,
     exit::ExitCode,
     kafka_ffi::TopicId,
     kafka_position::{KafkaOffset, TopicPartition},
     namespace::Namespace,
+    schema_registry::{IdMeans, RegistryError, SchemaRegistry},
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -88,6 +90,8 @@ pub struct Publisher {
     pub lake: Lake,
     pub log: KafkaLog,
     pub dead_letters: DeadLetterQueue,
+    /// `None`: records in Avro cannot be read.
+    pub registry: Option<SchemaRegistry>,
     pub policy: RollPolicy,
     pub start_at: StartAt,
     pub writer: Writer,
@@ -143,6 +147,29 @@ impl Publisher {
                     return judge_topic(topic, &configs);
                 }
                 Err(error) => self.endure(Trouble::Log(error), &mut patience).await?,
+            }
+        }
+    }
+
+    /// What a record's schema id stands for. Waits for the registry.
+    ///
+    /// # Errors
+    /// If the registry does not let us, or is not the one that the source uses.
+    pub async fn meaning_of(&self, identity: &Identity, id: SchemaId) -> Result<IdMeans, Halt> {
+        let Some(registry) = &self.registry else { return Ok(IdMeans::Nothing) };
+        let mut patience = Patience::new(&identity.partition, &self.waits);
+        loop {
+            match registry.meaning(id).await {
+                Ok(means) => {
+                    patience.over();
+                    tracing::info!(partition = %identity.partition, schema = %id, ?means, "schema looked up");
+                    return Ok(means);
+                }
+                Err(RegistryError::Unavailable(cause)) => {
+                    self.metrics.retry("registry");
+                    patience.wait(format!("the schema registry does not answer: {cause}"), None).await;
+                }
+                Err(error) => return Err(Halt::Registry(registry.stop(&error))),
             }
         }
     }

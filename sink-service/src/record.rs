@@ -44,6 +44,7 @@ pub struct RecordView<'a> {
     pub operation: Option<&'a str>,
     pub event_id: Option<&'a str>,
     pub source: Option<&'a str>,
+    pub content_type: Option<&'a str>,
 }
 
 impl<'a> RecordView<'a> {
@@ -56,6 +57,7 @@ impl<'a> RecordView<'a> {
             header::OPERATION_TYPE => &mut self.operation,
             header::EVENT_ID => &mut self.event_id,
             header::SOURCE => &mut self.source,
+            header::CONTENT_TYPE => &mut self.content_type,
             _ => return,
         };
         *slot = std::str::from_utf8(value).ok();
@@ -88,23 +90,33 @@ pub struct Inspected<'a> {
     pub cluster_time: Option<ClusterTime>,
 }
 
-/// Looks at one record of a topic that holds `namespace`.
+/// A record that cannot be read as what it says it is: a dead letter, of the hour that its header or Kafka names.
+pub fn refused(record: &RecordView<'_>, reason: DeadLetterReason, error: String) -> Inspected<'static> {
+    let cluster_time = record.cluster_time.and_then(ClusterTime::parse);
+    Inspected {
+        verdict: Verdict::DeadLetter { reason, error },
+        hour: hour_by_kafka(cluster_time, record.timestamp),
+        cluster_time,
+    }
+}
+
+/// Looks at one record of a topic that holds `namespace`. Its value is JSON here: Avro was made JSON before
+/// ([`crate::value_reader`]).
 pub fn inspect<'a>(record: &RecordView<'a>, namespace: &Namespace, value_bytes_max: usize) -> Inspected<'a> {
     let header_time = record.cluster_time.and_then(ClusterTime::parse);
-    let from_kafka = |verdict| Inspected {
-        verdict,
-        hour: hour_by_kafka(header_time, record.timestamp),
-        cluster_time: header_time,
+    let Some(value) = record.value else {
+        return Inspected {
+            verdict: Verdict::Tombstone,
+            hour: hour_by_kafka(header_time, record.timestamp),
+            cluster_time: header_time,
+        };
     };
-    let dead_letter = |reason, error: String| from_kafka(Verdict::DeadLetter { reason, error });
-
-    let Some(value) = record.value else { return from_kafka(Verdict::Tombstone) };
     if value.is_empty() {
-        return dead_letter(DeadLetterReason::Empty, "the value has no bytes".to_owned());
+        return refused(record, DeadLetterReason::Empty, "the value has no bytes".to_owned());
     }
     let object = match Object::validate(value) {
         Ok(object) => object,
-        Err((reason, error)) => return dead_letter(reason, error),
+        Err((reason, error)) => return refused(record, reason, error),
     };
 
     // Records of our source say all in their headers; only foreign ones are parsed a second time.

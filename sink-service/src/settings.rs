@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use chrono::{DateTime, Utc};
 use shared::{
     kafka_client::KafkaSettings,
+    schema_registry::RegistrySettings,
     settings::{
         Catalogue, Effective, Expected, ProcessSettings, Reader, SettingsError, Sources, dead_letter_topic,
     },
@@ -41,6 +42,8 @@ enum AuthMode {
 pub struct SinkSettings {
     pub process: ProcessSettings,
     pub kafka: KafkaSettings,
+    /// Where the schemas of records in Avro are.
+    pub registry: Option<RegistrySettings>,
     pub names: TopicNames,
     pub dead_letters: String,
     pub lake: LakeTarget,
@@ -78,6 +81,7 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
     // Each is read before any is missed, so that all mistakes come together.
     let process = ProcessSettings::read(reader, &ADMIN_ADDR);
     let kafka = KafkaSettings::read(reader);
+    let registry = RegistrySettings::read(reader);
     let names: Option<TopicNames> = reader.required(&shared::settings::TOPIC_PREFIX);
     let dead_letters = names.as_ref().and_then(|names| dead_letter_topic(reader, names));
     let lake = read_lake(reader);
@@ -107,6 +111,7 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
     Some(SinkSettings {
         process: process?,
         kafka: kafka?,
+        registry: registry?,
         names: names?,
         dead_letters: dead_letters?,
         lake: lake?,

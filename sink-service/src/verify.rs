@@ -26,6 +26,7 @@ use shared::{
     exit::{ExitCode, Stop},
     kafka_position::TopicPartition,
     namespace::Namespace,
+    schema_registry::SchemaRegistry,
     topic_name::{DataTopic, TopicNames},
 };
 
@@ -40,6 +41,7 @@ use crate::{
     kafka_log::{KafkaLog, LogError},
     lake::{Lake, LakeError, ListedFile},
     lake_path::{CollectionFolder, LakePath, is_data_file_of},
+    value_reader::ValueReader,
 };
 
 /// What is compared.
@@ -47,6 +49,8 @@ pub struct Verification<'a> {
     pub lake: &'a Lake,
     pub log: &'a KafkaLog,
     pub reader: TopicReader,
+    /// `None`: records in Avro cannot be compared.
+    pub registry: Option<SchemaRegistry>,
     pub names: TopicNames,
     /// Whether a record in Kafka that is not yet durable counts as a difference.
     pub drained: bool,
@@ -59,11 +63,15 @@ pub enum VerifyError {
     Lake(#[from] LakeError),
     #[error("{0}")]
     Kafka(#[from] LogError),
+    /// What a record's schema is cannot be found out.
+    #[error("{0}")]
+    Registry(Stop),
 }
 
 impl From<VerifyError> for Stop {
     fn from(error: VerifyError) -> Self {
         let code = match &error {
+            VerifyError::Registry(stop) => stop.code,
             VerifyError::Lake(LakeError::Denied { .. }) | VerifyError::Kafka(LogError::Denied(_)) => {
                 ExitCode::NotAllowed
             }
@@ -114,6 +122,7 @@ impl Verification<'_> {
         &self,
         partition: &TopicPartition,
         events: &mut EventIds,
+        values: &mut ValueReader,
         mut progress: impl FnMut(u64),
     ) -> Result<PartitionResult, VerifyError> {
         let mut walk = Walk::new(partition);
@@ -153,7 +162,7 @@ impl Verification<'_> {
         let mut compared = 0;
         let mut records = self.reader.read(partition, compared_from, end)?;
         while let Some(message) = records.next()? {
-            comparison.take(&message).await?;
+            comparison.take(&message, values, self.registry.as_ref()).await?;
             compared += 1;
             if compared % 1_000 == 0 {
                 progress(compared);

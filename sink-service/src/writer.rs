@@ -40,8 +40,9 @@ use crate::{
     consumer::{GroupConsumer, Notice, QUEUE_BYTES_MAX},
     jobs::{Jobs, Outcome, Report},
     metrics::SinkMetrics,
-    partition::PartitionState,
+    partition::{PartitionState, Taken},
     publish::{Halt, Waiting},
+    value_reader::ValueReader,
 };
 
 /// How long one turn may wait for a record.
@@ -102,6 +103,7 @@ pub struct SinkWriter {
     pub reports: mpsc::Receiver<Report>,
     pub waits: mpsc::Receiver<Waiting>,
     pub names: TopicNames,
+    pub values: ValueReader,
     pub flush: FlushPolicy,
     /// Bounds a flush at revocation and at the end.
     pub drain_limit: Duration,
@@ -204,8 +206,14 @@ impl Loop {
                 Some(Ok(message)) => {
                     room = room.saturating_sub(message.payload_len());
                     let Some(state) = self.assignment.of_message(&message) else { continue };
-                    state.take(&message, now, &mut self.spares);
-                    self.totals.records += 1;
+                    match state.take(&message, now, &mut self.io.values, &mut self.spares)? {
+                        Taken::Yes => self.totals.records += 1,
+                        Taken::AfterSchema => {
+                            let partition = state.partition().clone();
+                            drop(message);
+                            self.ask_for_schema(&partition);
+                        }
+                    }
                     if room == 0 {
                         return Ok(());
                     }
@@ -216,6 +224,15 @@ impl Loop {
             wait = Duration::ZERO;
         }
         Ok(())
+    }
+
+    /// The partition goes on at its chain's position when the registry has answered. Until then what comes would be read for
+    /// nothing.
+    fn ask_for_schema(&mut self, partition: &TopicPartition) {
+        if let Err(error) = self.io.consumer.pause(std::slice::from_ref(partition)) {
+            tracing::warn!(%partition, %error, "cannot pause");
+        }
+        self.reopen(partition);
     }
 
     /// An error of the consumer's that is not one record's.
@@ -316,7 +333,10 @@ impl Loop {
             return Ok(());
         };
         match outcome {
-            Outcome::Opened { topic_id, chain } => {
+            Outcome::Opened { topic_id, chain, schema } => {
+                if let Some((id, means)) = schema {
+                    self.io.values.learn(id, means);
+                }
                 let lost_its_place = state.assigned();
                 let position = state.opened(topic_id, *chain);
                 tracing::info!(%partition, %position, "reading");

@@ -15,13 +15,13 @@ use shared::{
     exit::{ExitCode, Stop},
     namespace::Namespace,
     seeded_bug::{self, SeededBug},
-    wire::{CONTENT_TYPE_JSON, SCHEMA_VERSION, header},
+    wire::{SCHEMA_VERSION, header},
 };
 
 use crate::{
     change_stream::{Reply, unreadable},
     dead_letter::DeadLetter,
-    envelope::{self, EventContext, EventError, EventRecord, EventTranscoder, FoundDocument},
+    envelope::{self, EventContext, EventError, EventRecord, EventTranscoder, FoundDocument, ValueFormat},
     kafka_log::KafkaLog,
     metrics::BatchFigures,
     oversize,
@@ -55,6 +55,7 @@ pub enum BatchError {
 /// Puts the events of replies into the open transaction of a publisher.
 pub struct BatchWriter {
     transcoder: EventTranscoder,
+    format: ValueFormat,
     /// `source`, `content-type`, `schema-version`: the same in every record of this run.
     common: OwnedHeaders,
     /// Header text of a cluster time, reused.
@@ -66,11 +67,12 @@ pub struct BatchWriter {
 }
 
 impl BatchWriter {
-    /// `source` is `<source id>/<run>`.
-    pub fn new(transcoder: EventTranscoder, source: &str) -> Self {
+    /// `source` is `<source id>/<run>`, `format` the transcoder's.
+    pub fn new(transcoder: EventTranscoder, format: ValueFormat, source: &str) -> Self {
         Self {
             transcoder,
-            common: common_headers(source),
+            format,
+            common: common_headers(source, format),
             cluster_time: String::new(),
             transactions: Transactions::default(),
             too_large: BTreeSet::new(),
@@ -78,9 +80,14 @@ impl BatchWriter {
         }
     }
 
+    /// That of the values.
+    pub fn format(&self) -> ValueFormat {
+        self.format
+    }
+
     /// From now on for this run, wherever its stream begins.
     pub fn begin_run(&mut self, source: &str) {
-        self.common = common_headers(source);
+        self.common = common_headers(source, self.format);
         self.transactions.forget();
     }
 
@@ -386,9 +393,9 @@ fn refused(error: &EventError, until: ClusterTime) -> Stop {
 }
 
 /// What every record of a run has; `source` is `<source id>/<run>`.
-pub fn common_headers(source: &str) -> OwnedHeaders {
+pub fn common_headers(source: &str, format: ValueFormat) -> OwnedHeaders {
     let headers = with_header(OwnedHeaders::new_with_capacity(3), header::SOURCE, source.as_bytes());
-    let headers = with_header(headers, header::CONTENT_TYPE, CONTENT_TYPE_JSON.as_bytes());
+    let headers = with_header(headers, header::CONTENT_TYPE, format.content_type().as_bytes());
     with_header(headers, header::SCHEMA_VERSION, SCHEMA_VERSION.as_bytes())
 }
 

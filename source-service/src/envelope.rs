@@ -12,9 +12,12 @@
 //! follows verbatim under its own name. The exception is `_id`, the resume token, of which `_meta.eventId` is
 //! the identifying part.
 //!
-//! Both buffers are reused: in the steady state an event costs no allocation. What a large event made them grow
+//! With `VALUE_FORMAT=avro` the value is put together from the pieces of that line ([`avro`]).
+//!
+//! All buffers are reused: in the steady state an event costs no allocation. What a large event made them grow
 //! to is given back with the next one.
 
+mod avro;
 mod key;
 mod members;
 mod operation;
@@ -23,6 +26,8 @@ mod tests;
 
 use shared::cluster_time::ClusterTime;
 
+pub use avro::ValueFormat;
+use avro::{AvroEnvelope, Places};
 pub use key::KeyFormat;
 use members::Members;
 pub use members::{EventNamespace, Transaction, collection, raw_namespace, resume_token, transaction};
@@ -101,7 +106,7 @@ pub struct EventContext<'a> {
 /// A record, in the transcoder's buffers and in the event.
 #[derive(Clone, Copy, Debug)]
 pub struct EventRecord<'a> {
-    /// The envelope: one line of UTF-8 JSON without its line break.
+    /// The envelope: one line of UTF-8 JSON without its line break, or Avro in Confluent's wire format.
     pub value: &'a [u8],
     /// The document's `_id`, or the namespace (`db.coll` or `db`, empty if there is none) of an event that is
     /// not about a document.
@@ -139,7 +144,10 @@ pub struct EventTranscoder {
     veils: Option<CollectionVeils>,
     further: Vec<members::Span>,
     value: Vec<u8>,
+    places: Places,
     key: Vec<u8>,
+    /// `None` with `VALUE_FORMAT=json`.
+    avro: Option<AvroEnvelope>,
 }
 
 impl EventTranscoder {
@@ -156,7 +164,9 @@ impl EventTranscoder {
             veils: None,
             further: Vec::new(),
             value: Vec::new(),
+            places: Places::default(),
             key: Vec::new(),
+            avro: None,
         }
     }
 
@@ -174,6 +184,16 @@ impl EventTranscoder {
             Some(namespace) if !matches!(error, EventError::Unreadable(_)) => veils.of(&namespace).is_some(),
             _ => true,
         }
+    }
+
+    /// Writes values in this format from now on. `source_id` is the one that it was made for.
+    #[must_use]
+    pub fn in_format(mut self, format: ValueFormat, source_id: &str) -> Self {
+        self.avro = match format {
+            ValueFormat::Json => None,
+            ValueFormat::Avro(id) => Some(AvroEnvelope::new(id, source_id)),
+        };
+        self
     }
 
     /// The record of `event`, a whole raw BSON document (`RawDocument::as_bytes`). It lies in this
@@ -197,8 +217,12 @@ impl EventTranscoder {
             JsonDialect::Canonical => self.write_value::<Canonical>(event, &members, context)?,
             JsonDialect::Plain => self.write_value::<Plain>(event, &members, context)?,
         };
+        let value = match &mut self.avro {
+            Some(avro) => avro.write(&self.value, &self.places, &members, context),
+            None => &self.value,
+        };
         Ok(EventRecord {
-            value: &self.value,
+            value,
             key: &self.key,
             is_document_change,
             operation: members.operation,
@@ -248,6 +272,8 @@ impl EventTranscoder {
         }
         self.value.clear();
         self.value.shrink_to(KEPT_BYTES);
+        let places = &mut self.places;
+        places.further.clear();
         let mut writer = Writer::<D>::new(&mut self.value);
 
         writer.raw(b"{\"_meta\":{\"eventId\":");
@@ -264,7 +290,9 @@ impl EventTranscoder {
         writer.raw(b",\"wallTime\":");
         optional(&mut writer, members.wall_time)?;
         writer.raw(b",\"lsid\":");
+        places.lsid.start = writer.len();
         optional(&mut writer, members.lsid)?;
+        places.lsid.end = writer.len();
         writer.raw(b",\"txnNumber\":");
         optional(&mut writer, members.txn_number)?;
         writer.raw(&self.source_member);
@@ -277,30 +305,40 @@ impl EventTranscoder {
         }
 
         writer.raw(b"},\"documentKey\":");
+        places.document_key = writer.len();
         optional(&mut writer, members.document_key)?;
         writer.raw(b",\"fullDocument\":");
+        places.full_document = writer.len();
         document(&mut writer, members.full_document, veil.as_mut())?;
         writer.raw(b",\"updateDescription\":");
+        places.update_description = writer.len();
         match (members.update_description, &mut veil) {
             (Some(value), Some(veil)) => veil.update_description(value.kind, value.bytes, &mut writer)?,
             (value, _) => optional(&mut writer, value)?,
         }
         writer.raw(b",\"fullDocumentBeforeChange\":");
+        places.before_change = writer.len();
         document(&mut writer, members.full_document_before_change, veil.as_mut())?;
+        places.end = writer.len();
         for span in &self.further {
             let member = span.element(event)?;
             writer.raw(b",");
+            let name = writer.len();
             writer.text(member.name);
             writer.raw(b":");
+            let value = writer.len();
             match &mut veil {
                 Some(veil) if DEFINITIONS.contains(&member.name) => {
                     veil.definition(member.kind, member.value, &mut writer)?;
                 }
                 _ => writer.value(member.kind, member.value)?,
             }
+            places.further.push((name, value, writer.len()));
         }
         if members.is_in_transaction() {
+            let name = writer.len() + ",".len();
             write_transaction(&mut writer, members.event_id, context.transaction_count);
+            places.further.push((name, name + "\"transaction\":".len(), writer.len()));
         }
         writer.raw(b"}");
         Ok((writer.repaired_texts(), veil.map_or_else(HiddenCounts::default, |veil| veil.hidden())))

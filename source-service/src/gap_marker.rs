@@ -3,11 +3,17 @@
 //! The marker is a record like any other there: the envelope with the operation `gap`, and a member `gap` that says from where to where,
 //! why, and for which part of MongoDB. Its cluster time is the end of the gap; its event id sorts before every event behind the gap.
 
+use chrono::DateTime;
 use rdkafka::message::OwnedHeaders;
-use shared::{cluster_time::ClusterTime, wire::header};
+use shared::{
+    avro::{ChangeEvent, Meta},
+    cluster_time::ClusterTime,
+    wire::header,
+};
 
 use crate::{
     batch::common_headers,
+    envelope::ValueFormat,
     partitioner::partition_for_key,
     publisher::{Outgoing, PublishError, Publisher, with_header},
     token_record::{Position, ScopeRecord},
@@ -66,42 +72,76 @@ impl GapMarker<'_> {
         format!("{data}{EVENT_ID_SUFFIX}")
     }
 
-    /// One line of JSON, its members in the envelope's order.
-    fn value(&self) -> Vec<u8> {
+    /// The envelope, in the format of the other records.
+    fn value(&self, format: ValueFormat) -> Vec<u8> {
+        let gap = self.gap();
+        let event_id = self.event_id();
+        let event = ChangeEvent {
+            meta: Meta {
+                event_id: &event_id,
+                operation: OPERATION,
+                namespace: None,
+                cluster_time: self.to.cluster_time(),
+                wall_time_ms: None,
+                lsid: None,
+                txn_number: None,
+                source: self.source_id,
+                snapshot: false,
+                processed_at_ms: DateTime::parse_from_rfc3339(self.processed_at)
+                    .ok()
+                    .map(|time| time.timestamp_millis()),
+            },
+            meta_text: None,
+            document_key: None,
+            full_document: None,
+            update_description: None,
+            full_document_before_change: None,
+            further: [(OPERATION, gap.as_str())].into_iter(),
+        };
+        let mut value = Vec::new();
+        match format {
+            ValueFormat::Json => event.write_json(&mut value),
+            ValueFormat::Avro(id) => event.write(id, &mut value),
+        }
+        value
+    }
+
+    /// The member `gap`.
+    fn gap(&self) -> String {
         let to = timestamp(self.to.cluster_time());
         let from = self.from.map_or_else(|| "null".to_owned(), timestamp);
         let text = |text: &str| serde_json::Value::from(text).to_string();
         let list = |names: &[String]| serde_json::Value::from(names).to_string();
         format!(
-            "{{\"_meta\":{{\"eventId\":{id},\"operationType\":\"{OPERATION}\",\"ns\":null,\"clusterTime\":{to},\"wallTime\":null,\"lsid\":null,\
-             \"txnNumber\":null,\"source\":{source},\"snapshot\":false,\"processedAt\":{processed_at}}},\"documentKey\":null,\"fullDocument\":null,\
-             \"updateDescription\":null,\"fullDocumentBeforeChange\":null,\"gap\":{{\"from\":{from},\"to\":{to},\"reason\":{reason},\
-             \"databases\":{databases},\"collections\":{collections},\"excludes\":{excludes}}}}}",
-            id = text(&self.event_id()),
-            source = text(self.source_id),
-            processed_at = text(self.processed_at),
+            "{{\"from\":{from},\"to\":{to},\"reason\":{reason},\"databases\":{databases},\"collections\":{collections},\
+             \"excludes\":{excludes}}}",
             reason = text(self.reason.as_str()),
             databases = list(&self.scope.databases),
             collections = list(&self.scope.collections),
             excludes = list(&self.scope.excludes),
         )
-        .into_bytes()
     }
 
     /// Puts the marker into the open transaction, as a record of this run.
     ///
     /// # Errors
     /// See [`PublishError`].
-    pub fn send(&self, run: u32, topics: &mut Topics, publisher: &mut Publisher) -> Result<(), PublishError> {
+    pub fn send(
+        &self,
+        run: u32,
+        format: ValueFormat,
+        topics: &mut Topics,
+        publisher: &mut Publisher,
+    ) -> Result<(), PublishError> {
         let control = topics.control();
         let control = topics.get(control);
         publisher.send(Outgoing {
             topic: &control.name,
             partition: partition_for_key(b"", control.partitions),
             key: b"",
-            value: &self.value(),
+            value: &self.value(format),
             timestamp_ms: self.to.cluster_time().to_millis(),
-            headers: self.headers(common_headers(&format!("{}/{run}", self.source_id))),
+            headers: self.headers(common_headers(&format!("{}/{run}", self.source_id), format)),
         })
     }
 
@@ -124,6 +164,7 @@ mod tests {
 
     use bson::rawdoc;
     use serde_json::{Value, json};
+    use shared::avro::{self, SchemaId};
 
     use super::*;
     use crate::token_record::ResumeToken;
@@ -140,7 +181,7 @@ mod tests {
             scope: &scope,
             processed_at: "2026-11-20T08:00:00.000Z",
         };
-        let text = String::from_utf8(marker.value()).unwrap();
+        let text = String::from_utf8(marker.value(ValueFormat::Json)).unwrap();
         assert!(text.starts_with(
             r#"{"_meta":{"eventId":"8266C1F3A4000000032B0229296E04~gap","operationType":"gap","ns":null,"#
         ));
@@ -149,6 +190,13 @@ mod tests {
         assert_eq!(json["gap"]["to"], json["_meta"]["clusterTime"]);
         assert_eq!(json["gap"]["databases"], json!(["shop"]));
         assert_eq!(json["documentKey"], Value::Null);
+        assert_eq!(json["_meta"]["processedAt"], "2026-11-20T08:00:00.000Z");
+
+        let avro = marker.value(ValueFormat::Avro(SchemaId::new(7)));
+        let (_, datum) = avro::split(&avro).unwrap();
+        let mut rendered = Vec::new();
+        avro::write_json(datum, &mut rendered).unwrap();
+        assert_eq!(rendered, text.as_bytes());
     }
 
     /// The events behind the gap must not be taken for committed already, in whichever way the stream goes on.

@@ -43,3 +43,4 @@ pub mod token_record;
 pub mod topics;
 pub mod transactions;
 pub mod transcode;
+pub mod value_format;

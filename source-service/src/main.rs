@@ -24,7 +24,7 @@ use source_service::{
     pump::Pump,
     settings::{self, CATALOGUE, SourceSettings},
     status::{Identity, Status, Totals},
-    token,
+    token, value_format,
 };
 
 /// The longest a turn of the pump may take: a transaction's timeout, and room for recovery's requests.
@@ -117,6 +117,7 @@ fn serve(
         "starting"
     );
     kafka_client::first_contact(&settings.kafka, FIRST_CONTACT_LIMIT, &mut |text| health.not_ready(text))?;
+    let format = value_format::settle(&settings, &mut |text| health.not_ready(text))?;
     health.not_ready("mongodb: waiting for the first contact");
     let status = Status::default();
     let stream = ChangeStream::start(
@@ -130,7 +131,7 @@ fn serve(
     if let Some(policy) = &settings.field_policy {
         stream.check_field_policy(policy)?;
     }
-    let pump = Pump::new(settings, identity, stream, status, health, stop)?;
+    let pump = Pump::new(settings, format, identity, stream, status, health, stop)?;
     let mut pump = if until_end { pump.until_end()? } else { pump };
     start.over();
     pump.run()

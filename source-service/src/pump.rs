@@ -40,7 +40,7 @@ pub use self::{copy::SnapshotSettings, gap::OnPositionLost};
 use crate::{
     batch::{self, BatchWriter},
     change_stream::{ChangeStream, Epoch},
-    envelope::EventTranscoder,
+    envelope::{EventTranscoder, ValueFormat},
     kafka_log::KafkaLog,
     metrics::{self, PumpMetrics},
     publisher::{Publisher, producer_config},
@@ -143,6 +143,7 @@ impl Pump {
     /// [`ExitCode::Configuration`] if librdkafka refuses its configuration.
     pub fn new(
         settings: SourceSettings,
+        format: ValueFormat,
         identity: Identity,
         mut stream: ChangeStream,
         status: Status,
@@ -174,7 +175,8 @@ impl Pump {
             runtime()?,
         );
         let transcoder = EventTranscoder::new(&settings.source_id, settings.dialect, settings.key_format)
-            .hiding(settings.field_policy.clone());
+            .hiding(settings.field_policy.clone())
+            .in_format(format, &settings.source_id);
         let fingerprint = settings.stream.fingerprint();
         let shown = Rc::new(Shown { status, health, identity, told: std::cell::Cell::new(Instant::now()) });
         let (showing, asked_to_stop) = (Rc::clone(&shown), stop.clone());
@@ -184,7 +186,7 @@ impl Pump {
         });
         Ok(Self {
             shown,
-            writer: BatchWriter::new(transcoder, ""),
+            writer: BatchWriter::new(transcoder, format, ""),
             producer_config: producer_config(connection, &settings.source_id, settings.transaction_timeout),
             token_topic: settings.names.resume_tokens(&settings.source_id),
             metrics: PumpMetrics::default(),

@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use bson::{Bson, Document};
 use shared::{
     kafka_client::KafkaSettings,
+    schema_registry::{RegistrySettings, SCHEMA_REGISTRY_URL},
     settings::{
         Catalogue, Effective, Expected, ProcessSettings, Reader, Secret, SettingsError, Sources,
         TOPIC_PREFIX, dead_letter_topic,
@@ -23,7 +24,7 @@ use self::table::{
     KEY_FORMAT, MONGO_COLLECTIONS, MONGO_DATABASES, MONGO_EXCLUDE, MONGO_URI, OLD_NAMES, ON_POSITION_LOST,
     OPERATIONS, OVERSIZE, PIPELINE_FILE, SNAPSHOT_FILTER_FILE, SNAPSHOT_PARALLELISM, SNAPSHOT_RATE,
     SOURCE_ID, START_FROM, TABLE, TOKEN_INTERVAL, TOPIC_MAX_MESSAGE_BYTES, TOPIC_MIN_ISR, TOPIC_PARTITIONS,
-    TOPIC_REPLICATION, TOPIC_RETENTION, TOPICS_FILE, TRANSACTION_TIMEOUT,
+    TOPIC_REPLICATION, TOPIC_RETENTION, TOPICS_FILE, TRANSACTION_TIMEOUT, VALUE_FORMAT,
 };
 use crate::{
     change_stream::{FullDocument, FullDocumentBefore, Oversize, StreamOptions},
@@ -58,6 +59,12 @@ enum DialectName {
     Plain,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum ValueFormatName {
+    Json,
+    Avro,
+}
+
 /// `BROKER_CHECK`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum BrokerCheck {
@@ -79,6 +86,8 @@ pub struct SourceSettings {
     pub key_format: KeyFormat,
     pub dialect: JsonDialect,
     pub field_policy: Option<FieldPolicy>,
+    /// With `VALUE_FORMAT=avro`: where the schema's id comes from.
+    pub avro: Option<RegistrySettings>,
     pub token_interval: Duration,
     pub transaction_timeout: Duration,
     pub broker_check: BrokerCheck,
@@ -132,6 +141,7 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
     let key_format = read_key_format(reader);
     let dialect = read_dialect(reader);
     let field_policy = read_field_policy(reader, stream.as_ref());
+    let avro = read_value_format(reader);
     let token_interval =
         reader.bounded(&TOKEN_INTERVAL, Duration::from_millis(100)..=Duration::from_secs(3600));
     let transaction_timeout =
@@ -156,6 +166,7 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
         key_format: key_format?,
         dialect: dialect?,
         field_policy: field_policy?,
+        avro: avro?,
         token_interval: token_interval?,
         transaction_timeout: transaction_timeout?,
         broker_check: broker_check?,
@@ -268,6 +279,23 @@ fn read_dialect(reader: &mut Reader) -> Option<JsonDialect> {
         DialectName::Canonical => JsonDialect::Canonical,
         DialectName::Plain => JsonDialect::Plain,
     })
+}
+
+/// The outer `None` if a mistake was recorded, the inner one if values are JSON.
+fn read_value_format(reader: &mut Reader) -> Option<Option<RegistrySettings>> {
+    let format = reader.choice(&VALUE_FORMAT);
+    let registry = RegistrySettings::read(reader);
+    match format? {
+        // It may be set for the sink, which reads both formats.
+        ValueFormatName::Json => registry.map(|_| None),
+        ValueFormatName::Avro => match registry? {
+            Some(registry) => Some(Some(registry)),
+            None => {
+                reader.refuse(&SCHEMA_REGISTRY_URL, SCHEMA_REGISTRY_URL.expects);
+                None
+            }
+        },
+    }
 }
 
 fn read_topics(reader: &mut Reader, loopback: bool) -> Option<TopicRules> {

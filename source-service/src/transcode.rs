@@ -4,7 +4,6 @@
 //!  raw BSON ──► Reader (every length checked) ──► Writer<D: Dialect> ──► reused Vec<u8>
 //!                                                    │
 //!                                                    ├─ text       strings and names, escaped
-//!                                                    ├─ iso_date   instants of the years 1970 to 9999
 //!                                                    └─ decimal    Decimal128 as text
 //! ```
 //!
@@ -26,7 +25,6 @@
 
 mod decimal;
 mod dialect;
-mod iso_date;
 mod reader;
 mod swar;
 #[cfg(test)]
@@ -36,8 +34,8 @@ mod writer;
 
 pub(crate) use decimal::{DecimalParts, decimal_parts};
 pub use dialect::{Canonical, Dialect, Plain, Relaxed};
-pub use iso_date::IsoInstant;
 pub(crate) use reader::{Element, ElementKind, Reader};
+pub use shared::iso_instant::IsoInstant;
 pub(crate) use text::{HEX, write_text};
 pub(crate) use writer::Writer;
 

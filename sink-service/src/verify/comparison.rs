@@ -6,7 +6,10 @@ use rdkafka::{
     Message,
     message::{BorrowedMessage, Headers},
 };
-use shared::{cluster_time::ClusterTime, kafka_position::KafkaOffset, namespace::Namespace, wire::header};
+use shared::{
+    cluster_time::ClusterTime, kafka_position::KafkaOffset, namespace::Namespace,
+    schema_registry::SchemaRegistry, wire::header,
+};
 
 use super::{
     VerifyError,
@@ -20,7 +23,8 @@ use crate::{
     lake::{Lake, ListedFile},
     lake_path::LakePath,
     partition::view_of,
-    record::{VALUE_BYTES_MAX, Verdict, inspect},
+    record::{RecordView, VALUE_BYTES_MAX, Verdict, inspect, refused},
+    value_reader::{Value, ValueReader, no_registry},
 };
 
 /// Records and lines, side by side.
@@ -92,11 +96,30 @@ impl<'a> Comparison<'a> {
     }
 
     /// Compares one record with the line at its offset.
-    pub(super) async fn take(&mut self, message: &BorrowedMessage<'_>) -> Result<(), VerifyError> {
+    pub(super) async fn take(
+        &mut self,
+        message: &BorrowedMessage<'_>,
+        values: &mut ValueReader,
+        registry: Option<&SchemaRegistry>,
+    ) -> Result<(), VerifyError> {
         let Some(offset) = KafkaOffset::from_kafka(message.offset()) else { return Ok(()) };
         self.open_at(offset).await?;
         let record = view_of(message);
-        let inspected = inspect(&record, self.namespace, VALUE_BYTES_MAX);
+        let asked = match values.read(&record) {
+            Value::AskFor(id) => Some(id),
+            _ => None,
+        };
+        if let (Some(id), Some(registry)) = (asked, registry) {
+            let means = registry.meaning(id).await;
+            values.learn(id, means.map_err(|error| VerifyError::Registry(registry.stop(&error)))?);
+        }
+        let inspected = match values.read(&record) {
+            Value::Json(value) => inspect(&RecordView { value, ..record }, self.namespace, VALUE_BYTES_MAX),
+            Value::Refused { reason, error } => refused(&record, reason, error),
+            Value::AskFor(_) | Value::NoRegistry => {
+                return Err(VerifyError::Registry(no_registry(message.topic())));
+            }
+        };
         let Some(file) = &mut self.open else {
             self.walk.differs(format!("no file holds offset {offset}"));
             return Ok(());

@@ -105,7 +105,7 @@ impl Loop {
         })
     }
 
-    /// Drops what a partition has buffered and reads its chain again, because the batch that this waited for has ended.
+    /// Drops what a partition has buffered and reads its chain again: at once, or when the batch that is on its way has ended.
     pub(super) fn reopen(&mut self, partition: &TopicPartition) {
         if let Some(state) = self.assignment.get_mut(partition)
             && let Some(confirmed) = state.reopen()
@@ -132,6 +132,7 @@ fn opening_of(state: &PartitionState, confirmed: KafkaOffset) -> Opening {
         identity: state.identity().clone(),
         epoch: state.epoch(),
         confirmed,
+        wanted_schema: state.wanted_schema(),
         given_up: state.given_up(),
     }
 }

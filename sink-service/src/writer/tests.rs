@@ -48,6 +48,7 @@ impl Bench {
             reports,
             waits,
             names,
+            values: ValueReader::new(true),
             flush: FlushPolicy {
                 interval: Duration::from_secs(5),
                 bytes: 1024 * 1024,

@@ -119,6 +119,7 @@ impl Sink {
             lake,
             log: broker.log.clone(),
             dead_letters: DeadLetterQueue::new(&config, letters, VERSION),
+            registry: None,
             policy: RollPolicy { bytes: None, age: None, blocks: 45_000 },
             start_at: StartAt::Earliest,
             writer: Writer { id: WriterId::random(), version: VERSION },

@@ -6,11 +6,14 @@
 use bson::{Bson, DateTime, Decimal128, Document, RawDocumentBuf, Timestamp, bson, doc, oid::ObjectId};
 use proptest::prelude::*;
 use serde_json::Value;
-use shared::cluster_time::ClusterTime;
+use shared::{
+    avro::{ChangeEvent, SchemaId},
+    cluster_time::ClusterTime,
+};
 
 use super::{
-    EventContext, EventError, EventRecord, EventTranscoder, JsonDialect, KeyFormat, Operation, collection,
-    raw_namespace, resume_token,
+    EventContext, EventError, EventRecord, EventTranscoder, JsonDialect, KeyFormat, Operation, ValueFormat,
+    collection, raw_namespace, resume_token,
 };
 use crate::transcode::MalformedBson;
 
@@ -226,6 +229,78 @@ fn each_operation_gives_its_golden_line() {
         assert_eq!(record.value, golden(name).trim_end(), "{name}");
         assert_eq!(record.key, key, "{name}");
     }
+}
+
+/// What the sink makes of the Avro is the JSON line, to the byte.
+#[test]
+fn avro_gives_each_golden_line_back() {
+    for dialect in [JsonDialect::Relaxed, JsonDialect::Canonical] {
+        let mut lines = EventTranscoder::new("orders-cdc", dialect, KeyFormat::ExtendedJson);
+        let mut avro = EventTranscoder::new("orders-cdc", dialect, KeyFormat::ExtendedJson)
+            .in_format(ValueFormat::Avro(SchemaId::new(7)), "orders-cdc");
+        for (name, event, key) in cases() {
+            let event = bytes_of(&event);
+            let line = Owned::from(lines.transcode(&event, &CONTEXT).unwrap()).value;
+            let record = avro.transcode(&event, &CONTEXT).unwrap();
+            assert_eq!(record.key, key.as_bytes());
+            let (id, datum) = shared::avro::split(record.value).unwrap();
+            assert_eq!(id, SchemaId::new(7));
+            let read = ChangeEvent::read(datum).unwrap();
+            // Typed fields are enough for what a server sends.
+            assert_eq!(read.meta_text.is_none(), dialect == JsonDialect::Relaxed, "{name}");
+            assert_eq!(read.meta.operation, record.operation.name());
+            let mut json = Vec::new();
+            read.write_json(&mut json);
+            assert_eq!(String::from_utf8(json).unwrap(), line, "{name}");
+        }
+    }
+}
+
+proptest! {
+    /// The same for members that no server sends so, in any order of kinds, and for names that need escapes.
+    #[test]
+    fn avro_gives_the_line_back_whatever_a_pipeline_did(
+        values in proptest::collection::vec(odd_value(), 8),
+        names in proptest::collection::vec("\\PC{1,9}|[\"\\\\\u{1}\u{85}\u{2028}]{1,3}", 3),
+        canonical in any::<bool>(),
+        processed_at_ms in any::<i64>(),
+    ) {
+        let mut event = event_with("update", doc! {
+            "ns": {"db": &names[0], "coll": &names[1]},
+            "documentKey": {"_id": values[0].clone()},
+        });
+        let members = ["wallTime", "lsid", "txnNumber", "fullDocument", "updateDescription", "fullDocumentBeforeChange"];
+        for (name, value) in members.into_iter().chain([names[2].as_str()]).zip(&values[1..]) {
+            event.insert(name, value.clone());
+        }
+        let dialect = if canonical { JsonDialect::Canonical } else { JsonDialect::Relaxed };
+        let (event, context) = (bytes_of(&event), EventContext { processed_at_ms, ..CONTEXT });
+        let mut lines = EventTranscoder::new("s", dialect, KeyFormat::ExtendedJson);
+        let mut avro = EventTranscoder::new("s", dialect, KeyFormat::ExtendedJson)
+            .in_format(ValueFormat::Avro(SchemaId::new(1)), "s");
+        let line = lines.transcode(&event, &context).map(Owned::from);
+        let record = avro.transcode(&event, &context);
+        match (line, record) {
+            (Ok(line), Ok(record)) => {
+                let mut json = Vec::new();
+                shared::avro::write_json(&record.value[5..], &mut json).unwrap();
+                prop_assert_eq!(String::from_utf8(json).unwrap(), line.value);
+            }
+            (line, record) => prop_assert_eq!(line.err(), record.err()),
+        }
+    }
+}
+
+fn odd_value() -> impl Strategy<Value = Bson> {
+    prop_oneof![
+        Just(Bson::Null),
+        any::<i64>().prop_map(Bson::Int64),
+        any::<i32>().prop_map(Bson::Int32),
+        any::<i64>().prop_map(|ms| DateTime::from_millis(ms).into()),
+        (0..253_402_300_800_000_i64).prop_map(|ms| DateTime::from_millis(ms).into()),
+        "\\PC{0,70}".prop_map(Bson::String),
+        "\\PC{0,9}".prop_map(|text| bson!({"id": text, "null": null, "n": [1, "null"]})),
+    ]
 }
 
 #[test]

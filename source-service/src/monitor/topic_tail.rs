@@ -15,6 +15,7 @@ use rdkafka::{
     message::{BorrowedMessage, Headers as _},
 };
 use shared::{
+    avro,
     cluster_time::ClusterTime,
     exit::{ExitCode, Stop},
     kafka_client::{self, FIRST_CONTACT_LIMIT},
@@ -49,6 +50,15 @@ pub(super) struct TopicTail {
     /// With an end: what is not reached yet.
     open: Option<BTreeMap<(String, i32), i64>>,
     looked: Instant,
+    text: Texts,
+}
+
+/// Texts that are put together for a record.
+#[derive(Default)]
+struct Texts {
+    namespace: String,
+    /// The JSON of a value in Avro.
+    json: Vec<u8>,
 }
 
 /// Which topics are read.
@@ -100,8 +110,15 @@ impl TopicTail {
         let consumer = config.create_with_context(LogContext).map_err(refused)?;
         let choice =
             Choice { names: settings.names.clone(), topics: topics.to_vec(), filter: filter.clone() };
-        let mut tail =
-            Self { consumer, log, choice, known: BTreeSet::new(), open: None, looked: Instant::now() };
+        let mut tail = Self {
+            consumer,
+            log,
+            choice,
+            known: BTreeSet::new(),
+            open: None,
+            looked: Instant::now(),
+            text: Texts::default(),
+        };
         let partitions = tail.partitions()?;
         tail.refuse_unknown(topics, &partitions)?;
         tail.assign_first(partitions, from, until_end)?;
@@ -143,7 +160,7 @@ impl TopicTail {
                         None => true,
                     };
                     if wanted {
-                        take(&observed(&self.choice, &message, &mut String::new()));
+                        take(&observed(&self.choice, &message, &mut self.text));
                     }
                 }
                 Err(error) => judge(&error)?,
@@ -246,11 +263,10 @@ fn reached(open: &mut BTreeMap<(String, i32), i64>, topic: &str, partition: i32,
     offset < end
 }
 
-/// `namespace` is where its text is put together.
 fn observed<'m>(
     choice: &Choice,
     message: &'m BorrowedMessage<'_>,
-    namespace: &'m mut String,
+    Texts { namespace, json }: &'m mut Texts,
 ) -> Observed<'m> {
     let text = |name: &str| {
         let headers = message.headers()?;
@@ -276,13 +292,22 @@ fn observed<'m>(
         operation,
         key: message.key().unwrap_or_default(),
         cluster_time: text(header::CLUSTER_TIME).and_then(ClusterTime::parse),
-        value: message.payload(),
+        value: message.payload().map(|value| as_json(value, json)),
         place: Some(Place {
             topic: message.topic(),
             partition: message.partition(),
             offset: message.offset(),
             timestamp_ms: message.timestamp().to_millis(),
         }),
+    }
+}
+
+/// A value in Avro as JSON, without asking a registry: what does not have the form of our schema stays as it is.
+fn as_json<'m>(value: &'m [u8], json: &'m mut Vec<u8>) -> &'m [u8] {
+    json.clear();
+    match avro::split(value).map(|(_, datum)| avro::write_json(datum, json)) {
+        Some(Ok(())) => json,
+        Some(Err(_)) | None => value,
     }
 }
 

@@ -95,7 +95,7 @@ impl Pump {
             scope: &self.settings.stream.scope.record(),
             processed_at: &processed_at,
         };
-        marker.send(run, &mut self.topics, publisher)
+        marker.send(run, self.writer.format(), &mut self.topics, publisher)
     }
 
     /// The gap is committed: nobody must be able to miss it.

@@ -5,6 +5,9 @@ use shared::{
         KAFKA_BROKERS, KAFKA_OPTIONS, KAFKA_SASL_MECHANISM, KAFKA_SASL_PASSWORD, KAFKA_SASL_USERNAME,
         KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CA, KAFKA_SSL_CERT, KAFKA_SSL_KEY,
     },
+    schema_registry::{
+        SCHEMA_REGISTRY_PASSWORD, SCHEMA_REGISTRY_SSL_CA, SCHEMA_REGISTRY_URL, SCHEMA_REGISTRY_USERNAME,
+    },
     settings::{
         Answer, DLQ_TOPIC, LOG_FORMAT, LOG_LEVEL, OldName, SHUTDOWN_TIMEOUT, Secrecy, Setting, TOPIC_PREFIX,
         Table, admin_addr,
@@ -143,6 +146,13 @@ pub(super) const KEY_FORMAT: Setting = Setting::public(
     "The document's _id as record key: relaxed Extended JSON, or bare text. To be changed only after an orderly stop.",
     SOURCE,
 );
+pub(super) const VALUE_FORMAT: Setting = Setting::public(
+    "VALUE_FORMAT",
+    Some("json"),
+    "json or avro",
+    "The record's value: the envelope as JSON, or the same in Avro with its schema in a registry; see docs/avro.md.",
+    SOURCE,
+);
 pub(super) const JSON_DIALECT: Setting = Setting::public(
     "JSON_DIALECT",
     Some("relaxed"),
@@ -242,6 +252,7 @@ pub(super) const TABLE: Table = &[
     &SNAPSHOT_RATE,
     &SNAPSHOT_FILTER_FILE,
     &KEY_FORMAT,
+    &VALUE_FORMAT,
     &JSON_DIALECT,
     &FIELD_POLICY_FILE,
     &FIELD_POLICY_KEY,
@@ -259,6 +270,10 @@ pub(super) const TABLE: Table = &[
     &KAFKA_SSL_CERT,
     &KAFKA_SSL_KEY,
     &KAFKA_OPTIONS,
+    &SCHEMA_REGISTRY_URL,
+    &SCHEMA_REGISTRY_USERNAME,
+    &SCHEMA_REGISTRY_PASSWORD,
+    &SCHEMA_REGISTRY_SSL_CA,
     &TOPIC_PARTITIONS,
     &TOPIC_REPLICATION,
     &TOPIC_MIN_ISR,
@@ -282,7 +297,6 @@ pub(super) const OLD_NAMES: &[OldName] = &[
         answer: Answer::Replaced("nothing: the position lies in Kafka, beside the events"),
     },
     OldName::not_yet("COMMIT_INTERVAL"),
-    OldName::not_yet("VALUE_FORMAT"),
     OldName::not_yet("EVENT_PROFILE"),
     OldName::not_yet("TOMBSTONES"),
     OldName::not_yet("DELIVERY"),

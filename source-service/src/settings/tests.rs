@@ -230,6 +230,19 @@ fn no_setting_shows_a_secret() {
 }
 
 #[test]
+fn values_in_avro_need_a_registry() {
+    let avro = [("VALUE_FORMAT", "avro")];
+    let error = SourceSettings::read(sources(&[&LEAST[..], &avro].concat())).unwrap_err().to_string();
+    assert!(error.contains("SCHEMA_REGISTRY_URL"), "{error}");
+    let registry = [("SCHEMA_REGISTRY_URL", "http://registry:8081")];
+    let (settings, _) = SourceSettings::read(sources(&[&LEAST[..], &avro, &registry].concat())).unwrap();
+    assert!(settings.avro.is_some());
+    // It may be set for both services at once.
+    let (settings, _) = SourceSettings::read(sources(&[&LEAST[..], &registry].concat())).unwrap();
+    assert!(settings.avro.is_none());
+}
+
+#[test]
 fn names_of_other_scripts_and_of_later_versions_are_answered() {
     let old = [("MONGO_DB", "shop"), ("MONGO_FULL_DOC", "required"), ("RESUME_TOKEN_PATH", "/token")];
     let (settings, effective) = SourceSettings::read(sources(&[&LEAST[..], &old].concat())).unwrap();
@@ -237,7 +250,7 @@ fn names_of_other_scripts_and_of_later_versions_are_answered() {
     assert_eq!(settings.stream.scope.to_string(), "shop.*");
     assert_eq!(effective.warnings.len(), 3, "{:?}", effective.warnings);
     let refused: Vec<_> = OLD_NAMES.iter().filter(|old| matches!(old.answer, Answer::Refused(_))).collect();
-    assert_eq!(refused.len(), 7);
+    assert_eq!(refused.len(), 6);
     for old in refused {
         let error = SourceSettings::read(sources(&[&LEAST[..], &[(old.name, "x")]].concat())).unwrap_err();
         assert!(error.to_string().contains(&format!("\n{}=\"x\": expected ", old.name)), "{error}");

@@ -27,6 +27,7 @@ use super::{
 use crate::{
     batch,
     change_stream::ChangeStream,
+    envelope::ValueFormat,
     gap_marker::{GapMarker, GapReason},
     metrics::StreamMetrics,
     publisher::{PublishError, Publisher, producer_config},
@@ -36,6 +37,7 @@ use crate::{
     status::Status,
     token_record::{Position, TokenRecord},
     topics::{TopicError, Topics},
+    value_format,
 };
 
 pub(super) fn run(settings: &SourceSettings, request: &SetRequest) -> Result<Answer, Stop> {
@@ -186,13 +188,15 @@ fn write(
     plan: &Plan,
 ) -> Result<i64, Stop> {
     let connection = settings.kafka.client_config(&format!("atlas-source-{}", settings.source_id));
+    // The marker is read by those who read the source's records.
+    let format = value_format::settle(settings, &mut |_| {})?;
     let mut topics = prepared_topics(settings, topic)?;
     let config = producer_config(connection, &settings.source_id, settings.transaction_timeout);
     let mut publisher = Publisher::start(&config, settings.transaction_timeout).map_err(publish_stop)?;
     if topic.read()?.written != first.written {
         return Err(somebody_wrote());
     }
-    let sent = send(settings, topic, plan, &mut topics, &mut publisher);
+    let sent = send(settings, topic, plan, format, &mut topics, &mut publisher);
     // Whatever the answer was: what can be read is what was written.
     let there = topic.read()?;
     match (&there.token, there.written) {
@@ -209,6 +213,7 @@ fn send(
     settings: &SourceSettings,
     topic: &TokenTopic,
     plan: &Plan,
+    format: ValueFormat,
     topics: &mut Topics,
     publisher: &mut Publisher,
 ) -> Result<(), PublishError> {
@@ -223,7 +228,7 @@ fn send(
             scope: &plan.record.scope,
             processed_at: &processed_at,
         };
-        marker.send(plan.record.run, topics, publisher)?;
+        marker.send(plan.record.run, format, topics, publisher)?;
     }
     batch::send_state(publisher, &topic.name, &settings.source_id, &plan.record.to_json())?;
     publisher.commit()

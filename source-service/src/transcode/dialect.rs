@@ -6,11 +6,9 @@
 
 use base64::{Engine, encoded_len, engine::general_purpose::STANDARD};
 
-use super::{
-    decimal,
-    iso_date::{self, IsoInstant},
-    text::HEX,
-};
+use shared::iso_instant::write_far;
+
+use super::{IsoInstant, decimal, text::HEX};
 
 /// Writes the values that dialects disagree about. Each function appends one JSON value.
 pub trait Dialect {
@@ -151,7 +149,7 @@ impl Dialect for Plain {
         out.push(b'"');
         match IsoInstant::from_millis(ms) {
             Some(instant) => out.extend_from_slice(instant.as_bytes()),
-            None => iso_date::write_far(ms, out),
+            None => write_far(ms, out),
         }
         out.push(b'"');
     }

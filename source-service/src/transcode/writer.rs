@@ -25,6 +25,12 @@ impl<'o, D: Dialect> Writer<'o, D> {
         self.repaired_texts
     }
 
+    /// How long the output is by now.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.out.len()
+    }
+
     /// What lies between the values: punctuation and names that need no escaping.
     #[inline]
     pub(crate) fn raw(&mut self, json: &[u8]) {

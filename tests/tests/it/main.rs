@@ -3,6 +3,7 @@
 //! Every test judges with the ledger (`pipeline_tests::ledger`), never by spot checks, and fails when something that
 //! it needs is not there. Run with at most two at once: the machine that these limits are made for has two cores.
 
+mod avro;
 mod broker_restart;
 mod compose;
 mod damage;
@@ -15,6 +16,7 @@ mod kill_nine;
 mod large_records;
 mod memory;
 mod mongod_restart;
+mod password_proxy;
 mod poison;
 mod rebalance;
 mod records;

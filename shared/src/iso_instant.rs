@@ -33,6 +33,7 @@ pub struct IsoInstant([u8; 24]);
 impl IsoInstant {
     /// `None` before 1970 and after 9999, where Extended JSON wants the number.
     #[inline]
+    #[must_use]
     pub fn from_millis(ms: i64) -> Option<Self> {
         let ms = u64::try_from(ms).ok().filter(|&ms| ms <= LAST_MS)?;
         let days = u32::try_from(ms / MS_PER_DAY).ok()?;
@@ -52,6 +53,7 @@ impl IsoInstant {
         Some(Self(text))
     }
 
+    #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 24] {
         &self.0
     }
@@ -60,7 +62,7 @@ impl IsoInstant {
 /// Appends any other instant: years before 0 and after 9999 have a sign and at least six digits, as ISO 8601 has it
 /// for those who agreed on it, and as JavaScript writes them.
 #[cold]
-pub(super) fn write_far(ms: i64, out: &mut Vec<u8>) {
+pub fn write_far(ms: i64, out: &mut Vec<u8>) {
     use std::io::Write as _;
 
     const DAY: i64 = MS_PER_DAY.cast_signed();
