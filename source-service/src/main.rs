@@ -21,6 +21,7 @@ use source_service::{
     monitor,
     pump::Pump,
     settings::{self, CATALOGUE, SourceSettings},
+    snapshot_command,
     status::{Identity, Status, Totals},
     token,
 };
@@ -33,6 +34,7 @@ fn main() -> ProcessExit {
         Ok(Request::Run { sources, until_end }) => run(sources, until_end),
         Ok(Request::Monitor { sources, request }) => monitor::run(sources, &request),
         Ok(Request::Token { sources, request }) => token::run(sources, &request),
+        Ok(Request::Snapshot { sources, request }) => snapshot_command::run(sources, &request),
         Ok(Request::Config(ConfigRequest::Show { sources, json })) => {
             let (effective, mistakes) = settings::effective(sources);
             process::show_config(SERVICE, &effective, mistakes, json)

@@ -16,6 +16,7 @@ mod copy;
 mod gap;
 mod publish;
 mod recover;
+mod requests;
 mod setback;
 
 use std::{

@@ -13,10 +13,10 @@ mod args;
 mod check;
 mod decode;
 mod guard;
-mod report;
+pub(crate) mod report;
 mod set;
 mod show;
-mod stored;
+pub(crate) mod stored;
 
 use std::process::ExitCode as ProcessExit;
 

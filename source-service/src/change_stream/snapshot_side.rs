@@ -12,7 +12,7 @@ use super::{ChangeStream, FIRST_CONTACT_LIMIT, unreachable_at_start};
 use crate::{
     scope::Scope,
     snapshot::{
-        catalog::{self, Cuts},
+        catalog::{self, Cuts, Found},
         reader::{RangeRead, ReadReport, read_range},
     },
     stream_error::{self, Phase, Verdict},
@@ -51,6 +51,17 @@ impl ChangeStream {
             };
             let listed = tokio::time::timeout(FIRST_CONTACT_LIMIT, attempts).await;
             listed.unwrap_or_else(|_| Err(unreachable_at_start("it did not answer")))
+        })
+    }
+
+    /// What there is under this name now, in one attempt.
+    ///
+    /// # Errors
+    /// MongoDB's, in words.
+    pub fn find_collection(&self, namespace: &Namespace) -> Result<Found, String> {
+        let (client, namespace) = (self.client.clone(), namespace.clone());
+        self.runtime.block_on(async move {
+            catalog::find(&client, &namespace).await.map_err(|error| stream_error::short(&error))
         })
     }
 

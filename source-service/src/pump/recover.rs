@@ -70,10 +70,12 @@ impl Pump {
             self.going_on(busy)
         })?;
         self.copying.recovered(std::mem::take(&mut remembered.snapshot));
+        self.copying.requests.recovered(std::mem::take(&mut remembered.requests), remembered.end);
         if copies {
             let collections = self.stream.collections(&self.settings.stream.scope).map_err(Setback::Stop)?;
             self.copying.plan_copies(collections);
         }
+        self.review_copies(&remembered.topics, &tails, &own, since)?;
         self.topics.recovered(remembered.topics, clean && !self.announced);
         self.writer.begin_run(&own);
 
@@ -87,9 +89,11 @@ impl Pump {
             held: Held::default(),
             caught_up: false,
         };
-        // The own token record, and with it what is to be copied and where the gap is: all of it from here on, or nothing.
-        let copies: Vec<_> = if copies { self.copying.records().collect() } else { Vec::new() };
+        // The own token record, and with it what is to be copied, what was found of that, and where the gap is: all of it from here on, or
+        // nothing.
+        let copies = self.copying.unrecorded();
         self.commit_states(&mut session, false, &copies, gap.as_ref())?;
+        self.copying.recorded();
         if let Some(gap) = &gap {
             self.tell_gap(gap, run);
         }
@@ -153,7 +157,7 @@ impl Pump {
     }
 
     /// Shows what recovery is at. Returns whether nobody has asked to stop.
-    fn going_on(&self, busy: Busy<'_>) -> bool {
+    pub(super) fn going_on(&self, busy: Busy<'_>) -> bool {
         self.shown.stage(Stage::Recovering(busy.to_string()));
         !self.stop.is_cancelled()
     }

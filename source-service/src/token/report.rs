@@ -9,10 +9,10 @@ use crate::status::rfc3339;
 
 /// Lines of `name  value`, the values in one column. They are never cut or wrapped: tokens are there to be copied.
 #[derive(Default)]
-pub(super) struct Facts(Vec<(&'static str, String)>);
+pub(crate) struct Facts(Vec<(&'static str, String)>);
 
 impl Facts {
-    pub(super) fn add(&mut self, name: &'static str, value: impl Into<String>) {
+    pub(crate) fn add(&mut self, name: &'static str, value: impl Into<String>) {
         self.0.push((name, value.into()));
     }
 }
@@ -31,12 +31,12 @@ impl std::fmt::Display for Facts {
 }
 
 /// Seconds between a cluster time and this machine's clock; negative if MongoDB's is ahead.
-pub(super) fn age_seconds(time: ClusterTime) -> i64 {
+pub(crate) fn age_seconds(time: ClusterTime) -> i64 {
     Utc::now().timestamp() - i64::from(time.seconds)
 }
 
 /// `2026-11-20T08:00:00Z (1795161600.3), 2m 4s ago`.
-pub(super) fn moment(time: ClusterTime) -> String {
+pub(crate) fn moment(time: ClusterTime) -> String {
     let age = match age_seconds(time) {
         age @ ..0 => format!("{} ahead of this machine's clock", span(-age)),
         age => format!("{} ago", span(age)),
@@ -45,18 +45,18 @@ pub(super) fn moment(time: ClusterTime) -> String {
 }
 
 /// `2h 3m 4s`; of days and more without what is small beside them.
-pub(super) fn span(seconds: i64) -> String {
+pub(crate) fn span(seconds: i64) -> String {
     let seconds = u64::try_from(seconds).unwrap_or(0);
     let kept = if seconds >= 86_400 { seconds - seconds % 3600 } else { seconds };
     humantime::format_duration(Duration::from_secs(kept)).to_string()
 }
 
-pub(super) fn instant(at_ms: i64) -> Option<String> {
+pub(crate) fn instant(at_ms: i64) -> Option<String> {
     Some(DateTime::from_timestamp_millis(at_ms)?.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
 /// JSON for one line of standard output.
-pub(super) fn line(json: &serde_json::Value) -> String {
+pub(crate) fn line(json: &serde_json::Value) -> String {
     format!("{json}\n")
 }
 

@@ -17,15 +17,15 @@ use crate::{
 const WAIT_UNTOLD: Duration = Duration::from_secs(1);
 
 /// The token topic of one source.
-pub(super) struct TokenTopic {
-    pub(super) log: KafkaLog,
-    pub(super) name: String,
+pub(crate) struct TokenTopic {
+    pub(crate) log: KafkaLog,
+    pub(crate) name: String,
     source_id: String,
 }
 
 impl TokenTopic {
     /// Connects; waits for Kafka as long as a start may.
-    pub(super) fn open(kafka: &KafkaSettings, names: &TopicNames, source_id: &str) -> Result<Self, Stop> {
+    pub(crate) fn open(kafka: &KafkaSettings, names: &TopicNames, source_id: &str) -> Result<Self, Stop> {
         kafka_client::connect_check(kafka, FIRST_CONTACT_LIMIT)?;
         let log = KafkaLog::new(&kafka.client_config("atlas-token"), source_id).map_err(|error| {
             let text = format!("the Kafka client refuses its configuration: {error}; see KAFKA_OPTIONS");
@@ -34,13 +34,13 @@ impl TokenTopic {
         Ok(Self { log, name: names.resume_tokens(source_id), source_id: source_id.to_owned() })
     }
 
-    pub(super) fn exists(&self) -> Result<bool, Stop> {
+    pub(crate) fn exists(&self) -> Result<bool, Stop> {
         let partitions = self.log.partitions(|topic| topic == self.name).map_err(|error| log_stop(&error))?;
         Ok(!partitions.is_empty())
     }
 
     /// All that is committed; nothing if there is no such topic.
-    pub(super) fn read(&self) -> Result<Remembered, Stop> {
+    pub(crate) fn read(&self) -> Result<Remembered, Stop> {
         if !self.exists()? {
             return Ok(Remembered::default());
         }
@@ -59,7 +59,7 @@ impl TokenTopic {
     }
 }
 
-pub(super) fn log_stop(error: &LogError) -> Stop {
+pub(crate) fn log_stop(error: &LogError) -> Stop {
     let code = match error {
         LogError::NotAllowed { .. } => ExitCode::NotAllowed,
         LogError::Kafka { .. } | LogError::Silent(_) | LogError::Unlisted(_) | LogError::Interrupted => {
