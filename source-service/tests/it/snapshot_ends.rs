@@ -107,3 +107,21 @@ async fn rows_pass_the_users_stages() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_has_a_bar() -> Result<()> {
+    let stage = Stage::new().await?;
+    let many: Vec<Bson> = (0..20_000).map(Bson::Int32).collect();
+    fill(&stage, "shop.orders", &many).await?;
+    let settings = "START_FROM=snapshot SNAPSHOT_RATE=5000 ADMIN_ADDR=127.0.0.1:0 TERM=xterm";
+    let line = format!(
+        r#"export MONGO_URI='{}' {settings}; script -qec "stty cols 150; $0 run --until-end" /dev/null"#,
+        stage.mongod.uri()
+    );
+    let (code, text, _) = stage.shell(&line).await?;
+    ensure!(code == 0 && text.contains("% "), "{text}");
+    ensure!(text.contains(" of about 20,000 rows, 0 of 1 collections, ETA "), "{text}");
+    // The bar says it, so the log does not repeat it.
+    ensure!(!text.contains("collections_left=1"), "{text}");
+    Ok(())
+}
