@@ -8,8 +8,10 @@
 
 use std::fmt;
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use indicatif::MultiProgress;
 use serde::ser::SerializeMap as _;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -51,11 +53,50 @@ pub fn install(format: LogFormat, level: &str, run: &str) -> Result<(), Stop> {
             .with_env_filter(filter)
             .with_timer(UtcMillis)
             .with_ansi(std::io::stderr().is_terminal())
-            .with_writer(std::io::stderr)
+            .with_writer(AboveBars)
             .finish()
             .try_init(),
     };
+    if format == LogFormat::Human && std::io::stderr().is_terminal() {
+        // Once per process, as the log itself.
+        BARS.get_or_init(MultiProgress::new);
+    }
     installed.map_err(|error| Stop::new(ExitCode::Defect, format!("the log was installed twice: {error}")))
+}
+
+/// What is drawn below the log. Standard error is one for the whole process, and so is this.
+static BARS: OnceLock<MultiProgress> = OnceLock::new();
+
+/// Where a progress bar may be drawn; `None` if people do not read the log on a terminal.
+#[must_use]
+pub fn bars() -> Option<&'static MultiProgress> {
+    BARS.get()
+}
+
+/// Writes lines to standard error, above the bars that are drawn there.
+struct AboveBars;
+
+impl std::io::Write for AboveBars {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let write = || std::io::stderr().lock().write_all(line);
+        match BARS.get() {
+            Some(bars) => bars.suspend(write),
+            None => write(),
+        }?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().lock().flush()
+    }
+}
+
+impl MakeWriter<'_> for AboveBars {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        Self
+    }
 }
 
 /// Checks `LOG_LEVEL`.

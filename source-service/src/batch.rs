@@ -29,7 +29,7 @@ use crate::{
     publisher::{Outgoing, PublishError, Publisher, with_header},
     recovery::Tails,
     row_event::RowEvent,
-    snapshot::{Chunk, RowIds},
+    snapshot::{Chunk, RowForm, RowIds, ahead::RowsAhead, plan::CollectionCopy},
     status::rfc3339,
     topics::{Topic, TopicError, TopicIndex, Topics},
     transactions::Transactions,
@@ -149,7 +149,8 @@ impl BatchWriter {
         Ok(batch.figures())
     }
 
-    /// Sends every row of a chunk that is not committed already, as an insert of the chunk's time.
+    /// Sends every row of a chunk that is not committed already, as an insert of the chunk's time. Returns those that are ahead of the copy's
+    /// record too.
     ///
     /// # Errors
     /// As [`Self::write`].
@@ -157,26 +158,31 @@ impl BatchWriter {
         &mut self,
         chunk: &Chunk,
         ids: &RowIds,
-        namespace: &Namespace,
+        copy: &CollectionCopy,
         to: &mut Destination<'_>,
-    ) -> Result<BatchFigures, BatchError> {
+    ) -> Result<(BatchFigures, RowsAhead), BatchError> {
         let mut batch = Batch::new(ids.time, true);
-        let mut event = RowEvent::new(namespace, ids);
+        batch.ahead = Some(&copy.ahead);
+        let mut event = RowEvent::new(&copy.namespace, ids);
         let rows = chunk.batch.doc_slices().map_err(|error| unreadable(&error))?;
         for (number, element) in rows.into_iter().skip(chunk.copied_before).enumerate() {
             let element = element.map_err(|error| unreadable(&error))?;
             let row = element.as_document().ok_or_else(|| unreadable(&"a row is no document"))?;
-            let event = event.of(row, number).map_err(|error| unreadable(&error))?;
-            self.write_event(event, None, &mut batch, to)?;
+            let event = match chunk.form {
+                RowForm::Document => event.of(row, number),
+                RowForm::Event => event.renamed(row, number),
+            };
+            self.write_event(event.map_err(|error| unreadable(&error))?, None, &mut batch, to)?;
         }
-        Ok(batch.figures())
+        let found = std::mem::take(&mut batch.found);
+        Ok((batch.figures(), found))
     }
 
     fn write_event(
         &mut self,
         event: &[u8],
         looked_up: Option<FoundDocument<'_>>,
-        batch: &mut Batch,
+        batch: &mut Batch<'_>,
         to: &mut Destination<'_>,
     ) -> Result<(), BatchError> {
         let figures = &mut batch.figures;
@@ -200,6 +206,11 @@ impl BatchWriter {
                 return Ok(());
             }
         };
+        if batch.ahead.is_some_and(|ahead| ahead.contains(record.key)) {
+            batch.found.insert(record.key);
+            figures.skipped += 1;
+            return Ok(());
+        }
         let index = topic_of(&record, to.topics)?;
         let topic = to.topics.get(index);
         let partition = partition_for_key(record.key, topic.partitions);
@@ -256,19 +267,29 @@ pub struct Destination<'a> {
 }
 
 /// What is known of a transaction's events while they are written.
-struct Batch {
+struct Batch<'a> {
     context: EventContext<'static>,
+    /// Rows that are committed already, and those of them that were met.
+    ahead: Option<&'a RowsAhead>,
+    found: RowsAhead,
     /// None of its events is of a later time.
     until: ClusterTime,
     oldest_wall_ms: Option<i64>,
     figures: BatchFigures,
 }
 
-impl Batch {
+impl Batch<'_> {
     fn new(until: ClusterTime, snapshot: bool) -> Self {
         let context =
             EventContext { processed_at_ms: now_ms(), snapshot, transaction_count: None, looked_up: None };
-        Self { context, until, oldest_wall_ms: None, figures: BatchFigures::default() }
+        Self {
+            context,
+            ahead: None,
+            found: RowsAhead::default(),
+            until,
+            oldest_wall_ms: None,
+            figures: BatchFigures::default(),
+        }
     }
 
     fn figures(mut self) -> BatchFigures {

@@ -12,6 +12,7 @@ use crate::{
     check,
     monitor::{self, MonitorRequest},
     settings::CATALOGUE,
+    snapshot_command::{self, SnapshotCommand},
     token::{self, TokenRequest},
 };
 
@@ -27,6 +28,7 @@ pub enum Request {
     Check { sources: Sources, json: bool },
     Monitor { sources: Sources, request: MonitorRequest },
     Token { sources: Sources, request: TokenRequest },
+    Snapshot { sources: Sources, request: SnapshotCommand },
     Config(ConfigRequest),
 }
 
@@ -71,6 +73,7 @@ pub fn command() -> Command {
         .subcommand(check::command())
         .subcommand(monitor::command())
         .subcommand(token::command())
+        .subcommand(snapshot_command::command())
         .subcommand(config_command(TABLE))
 }
 
@@ -93,6 +96,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, c
         Some(("token", matches)) => {
             let (request, sources) = token::request(matches)?;
             Ok(Request::Token { sources, request })
+        }
+        Some(("snapshot", matches)) => {
+            let (request, sources) = snapshot_command::request(matches)?;
+            Ok(Request::Snapshot { sources, request })
         }
         Some(("config", matches)) => Ok(Request::Config(config_request(TABLE, matches))),
         _ => Err(command().error(clap::error::ErrorKind::MissingSubcommand, "a command is needed")),
@@ -129,6 +136,30 @@ mod tests {
         let error = parse(&["source-service", "token", "set", "--to", "yesterday"]).unwrap_err();
         assert!(error.to_string().contains("expected now, timestamp:"), "{error}");
         assert!(parse(&["source-service", "token", "decode", "82"]).is_ok());
+    }
+
+    #[test]
+    fn collections_to_copy_are_named_or_the_state_is_asked_for() {
+        let parse = |line: &[&str]| {
+            let line = ["source-service", "snapshot"].iter().chain(line).map(OsString::from);
+            parse(line).map(|request| match request {
+                Request::Snapshot { request, .. } => request,
+                _ => panic!("not snapshot"),
+            })
+        };
+        let Ok(SnapshotCommand::Ask(ask)) = parse(&["--collection", "shop.a,shop.b.c", "--yes"]) else {
+            panic!("not ask")
+        };
+        assert_eq!(
+            ask.collections.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["shop.a", "shop.b.c"]
+        );
+        assert!(ask.yes);
+        assert!(matches!(parse(&["status", "--json"]), Ok(SnapshotCommand::Status { json: true })));
+        for wrong in [&[][..], &["--collection", "shop"], &["--collection", "sh*p.a"], &["--collection", ""]]
+        {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

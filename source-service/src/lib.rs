@@ -35,6 +35,7 @@ pub mod row_event;
 pub mod scope;
 pub mod settings;
 pub mod snapshot;
+pub mod snapshot_command;
 pub mod start_from;
 pub mod status;
 pub mod stream_error;

@@ -23,6 +23,7 @@ use source_service::{
     monitor,
     pump::Pump,
     settings::{self, CATALOGUE, SourceSettings},
+    snapshot_command,
     status::{Identity, Status, Totals},
     token, value_format,
 };
@@ -36,6 +37,7 @@ fn main() -> ProcessExit {
         Ok(Request::Check { sources, json }) => check::run(sources, json),
         Ok(Request::Monitor { sources, request }) => monitor::run(sources, &request),
         Ok(Request::Token { sources, request }) => token::run(sources, &request),
+        Ok(Request::Snapshot { sources, request }) => snapshot_command::run(sources, &request),
         Ok(Request::Config(ConfigRequest::Show { sources, json })) => {
             let (effective, mistakes) = settings::effective(sources);
             process::show_config(SERVICE, &effective, mistakes, json)

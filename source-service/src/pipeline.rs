@@ -12,7 +12,7 @@
 //! and the key are made of: it narrows documents, never events.
 
 mod hidden;
-mod json;
+pub(crate) mod json;
 pub mod proof;
 mod rules;
 mod samples;

@@ -17,6 +17,7 @@ mod gap;
 mod partitions;
 mod publish;
 mod recover;
+mod requests;
 mod setback;
 
 use std::{

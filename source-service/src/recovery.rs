@@ -14,6 +14,8 @@
 //! partition without newer records, and the others are read backwards in windows that double up to a bound. While it reads, it is asked
 //! every second whether to go on: other sources may have written any amount.
 
+mod rows_ahead;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt,
@@ -28,11 +30,13 @@ use shared::{
     wire::header,
 };
 
+pub use self::rows_ahead::read_rows_ahead;
 use crate::{
     kafka_log::{KafkaLog, LogError, Partition, Range},
     snapshot::{
         plan::{CollectionCopy, SnapshotPlan},
         record::COPY_KEY_PREFIX,
+        request::{REQUEST_KEY_PREFIX, SnapshotRequest},
     },
     token_record::{TOPIC_KEY_PREFIX, TokenRecord, TopicRecord},
 };
@@ -56,6 +60,10 @@ pub struct Remembered {
     pub written: Option<Written>,
     pub topics: BTreeMap<String, TopicRecord>,
     pub snapshot: SnapshotPlan,
+    /// What operators have asked to be copied, done or not.
+    pub requests: Vec<SnapshotRequest>,
+    /// Everything below this offset was read.
+    pub end: i64,
 }
 
 /// Where and when a record was written.
@@ -98,7 +106,7 @@ pub fn read_tokens(
 ) -> Result<Remembered, ReadError> {
     let (start, end) = log.ends(topic, 0)?;
     log.wait_until_decided(topic, 0, end, || going_on(Busy::HeldBack { topic, partition: 0 }))?;
-    let mut remembered = Remembered::default();
+    let mut remembered = Remembered { end, ..Remembered::default() };
     let mut unusable = None;
     let whole = Range { partition: 0, from: start, to: end };
     let take = |message: &BorrowedMessage<'_>| {
@@ -136,15 +144,25 @@ fn remember(
             None => remembered.topics.remove(topic),
         };
     } else if let Some(value) = value.filter(|_| key.starts_with(COPY_KEY_PREFIX.as_bytes())) {
-        let copy = CollectionCopy::from_json(value)?;
-        let collections = &mut remembered.snapshot.collections;
-        match collections.iter_mut().find(|known| known.namespace == copy.namespace) {
-            Some(known) => *known = copy,
-            None => collections.push(copy),
-        }
+        remembered.snapshot.put(CollectionCopy::from_json(value)?);
+    } else if let Some(request) = request_of(key, value) {
+        remembered.requests.retain(|known| known.namespace != request.namespace);
+        remembered.requests.push(request);
     }
     // Other keys are a newer version's business.
     Ok(())
+}
+
+/// The request in a record of the token topic, if it is one. What is written there by hand stops no source.
+pub fn request_of(key: &[u8], value: Option<&[u8]>) -> Option<SnapshotRequest> {
+    let value = value.filter(|_| key.starts_with(REQUEST_KEY_PREFIX.as_bytes()))?;
+    match SnapshotRequest::from_json(value) {
+        Ok(request) => Some(request),
+        Err(error) => {
+            tracing::warn!(%error, "a record of the token topic looks like a request for a snapshot and is none");
+            None
+        }
+    }
 }
 
 /// Why the log could not be read.
@@ -185,6 +203,18 @@ impl Tails {
     pub fn holds(&self, topic: &str, partition: i32, event_id: &str) -> bool {
         let tail = self.by_partition.get(topic).and_then(|partitions| partitions.get(&partition));
         tail.is_some_and(|tail| event_id.as_bytes() <= tail.as_bytes())
+    }
+
+    /// The tails of a topic's partitions.
+    pub fn of(&self, topic: &str) -> impl Iterator<Item = (i32, &str)> {
+        let partitions = self.by_partition.get(topic).into_iter().flatten();
+        partitions.map(|(partition, id)| (*partition, id.as_str()))
+    }
+
+    /// Whether the position with this event id lies behind all of them: then rows read there sort behind them. Chunks at one position
+    /// are told apart by their numbers.
+    pub fn are_before(&self, position: &str) -> bool {
+        self.highest.split('~').next().is_none_or(|base| base.as_bytes() <= position.as_bytes())
     }
 
     pub fn is_empty(&self) -> bool {
@@ -502,6 +532,14 @@ mod tests {
         );
         assert!(tails.may_hold("8266D") && !tails.may_hold("8266E"));
         assert_eq!(tails.len(), 2);
+        let position = "8266C1F3A5000000012B0229296E04";
+        assert!(tails.are_before("8266D") && !tails.are_before("8266B") && !tails.are_before("00"));
+        tails.insert("atlas.shop.b", 0, format!("{position}~66C1F3A500000001~00000007~00000001"));
+        assert!(Tails::default().are_before("00"));
+        assert_eq!(tails.of("atlas.shop.b").count(), 1);
+        let mut rows = Tails::default();
+        rows.insert("atlas.shop.b", 0, format!("{position}~66C1F3A500000001~00000007~00000001"));
+        assert!(rows.are_before(position) && !rows.are_before("8266C1F3A4000000012B0229296E04"));
     }
 
     #[test]

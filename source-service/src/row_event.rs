@@ -2,6 +2,8 @@
 //!
 //! The event is BSON, built into one reused buffer: a row costs a copy of its bytes and no allocation.
 
+use std::ops::Range;
+
 use bson::RawDocument;
 use shared::{cluster_time::ClusterTime, namespace::Namespace};
 
@@ -41,12 +43,31 @@ impl<'a> RowEvent<'a> {
         Self { ids, common, id: String::new(), event: Vec::new() }
     }
 
+    /// The event of a row that is one already, but for its `_id`, until the next call.
+    ///
+    /// # Errors
+    /// [`NoId`].
+    pub fn renamed(&mut self, row: &RawDocument, number: usize) -> Result<&[u8], NoId> {
+        let row = row.as_bytes();
+        let replaced = id_range(row).ok_or(NoId)?;
+        self.ids.write(number, &mut self.id);
+        let Self { id, event, .. } = self;
+        event.clear();
+        framed(event, |to| {
+            document(to, "_id", |to| string(to, "_data", id));
+            // Without the length before, and the zero behind.
+            to.extend_from_slice(&row[4..replaced.start]);
+            to.extend_from_slice(&row[replaced.end..row.len() - 1]);
+        });
+        Ok(event)
+    }
+
     /// The event of a chunk's row, until the next call.
     ///
     /// # Errors
     /// [`NoId`].
     pub fn of(&mut self, row: &RawDocument, number: usize) -> Result<&[u8], NoId> {
-        let key = id_element(row.as_bytes()).ok_or(NoId)?;
+        let key = &row.as_bytes()[id_range(row.as_bytes()).ok_or(NoId)?];
         self.ids.write(number, &mut self.id);
         let Self { common, id, event, .. } = self;
         event.clear();
@@ -62,14 +83,14 @@ impl<'a> RowEvent<'a> {
     }
 }
 
-/// The bytes of the element `_id`: type, name and value.
-fn id_element(row: &[u8]) -> Option<&[u8]> {
+/// Where the element `_id` lies: type, name and value.
+fn id_range(row: &[u8]) -> Option<Range<usize>> {
     let mut reader = Reader::of_document(row).ok()?;
     loop {
         let start = row.len() - reader.rest().len();
         let element = reader.element().ok()??;
         if element.name == b"_id" {
-            return Some(&row[start..row.len() - reader.rest().len()]);
+            return Some(start..row.len() - reader.rest().len());
         }
     }
 }
@@ -133,5 +154,9 @@ mod tests {
             assert_eq!(found, expected);
         }
         assert_eq!(event.of(&rawdoc! { "v": 1 }, 0), Err(NoId));
+        let passed = rawdoc! { "operationType": "insert", "_id": { "_data": "" }, "class": 7 };
+        let found = Document::try_from(RawDocument::from_bytes(event.renamed(&passed, 9).unwrap()).unwrap());
+        let id = "82AB~0000000700000002~00000003~00000009";
+        assert_eq!(found.unwrap(), doc! { "_id": { "_data": id }, "operationType": "insert", "class": 7 });
     }
 }

@@ -17,7 +17,9 @@ use shared::{
     topic_name::TopicNames,
 };
 
-pub use self::commands::{StreamMonitorSettings, TokenShowSettings, TopicMonitorSettings};
+pub use self::commands::{
+    SnapshotCommandSettings, StreamMonitorSettings, TokenShowSettings, TopicMonitorSettings,
+};
 use self::field_policy::read_field_policy;
 use self::table::{
     ACCEPT_PARTITIONS, ADMIN_ADDR, BROKER_CHECK, FULL_DOCUMENT, FULL_DOCUMENT_BEFORE, JSON_DIALECT,
@@ -30,7 +32,7 @@ use crate::{
     change_stream::{FullDocument, FullDocumentBefore, Oversize, StreamOptions},
     envelope::{JsonDialect, KeyFormat},
     field_policy::FieldPolicy,
-    pipeline::Pipeline,
+    pipeline::{self, Pipeline},
     pump::{OnPositionLost, SnapshotSettings},
     scope::{
         Scope,
@@ -120,21 +122,21 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
     let stream = read_stream(reader);
     let source_id = read_source_id(reader);
     let start_from = reader.parsed(&START_FROM, StartFrom::parse);
-    if let (Some(StartFrom::Snapshot), Some(StreamOptions { pipeline: Some(_), .. })) = (&start_from, &stream)
+    if let (Some(StartFrom::Snapshot), Some(stream)) = (&start_from, &stream)
+        && !stream.operations.has("insert")
     {
-        // Its stages are the stream's: the rows of a snapshot would pass them by.
         reader.refuse(
             &START_FROM,
-            "now, timestamp:… or token:… together with PIPELINE_FILE; rows of a snapshot do not pass it",
+            "now, timestamp:… or token:… together with OPERATIONS without insert; rows of a snapshot are inserts",
         );
     }
     let on_position_lost = reader.choice(&ON_POSITION_LOST);
-    if let (Some(OnPositionLost::Snapshot), Some(StreamOptions { pipeline: Some(_), .. })) =
-        (&on_position_lost, &stream)
+    if let (Some(OnPositionLost::Snapshot), Some(stream)) = (&on_position_lost, &stream)
+        && !stream.operations.has("insert")
     {
         reader.refuse(
             &ON_POSITION_LOST,
-            "stop or resume-at-oldest together with PIPELINE_FILE; rows of a snapshot do not pass it",
+            "stop or resume-at-oldest together with OPERATIONS without insert; rows of a snapshot are inserts",
         );
     }
     let snapshot = read_snapshot(reader);
@@ -142,8 +144,7 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
     let dialect = read_dialect(reader);
     let field_policy = read_field_policy(reader, stream.as_ref());
     let avro = read_value_format(reader);
-    let token_interval =
-        reader.bounded(&TOKEN_INTERVAL, Duration::from_millis(100)..=Duration::from_secs(3600));
+    let token_interval = read_token_interval(reader);
     let transaction_timeout =
         reader.bounded(&TRANSACTION_TIMEOUT, Duration::from_secs(2)..=Duration::from_secs(900));
     let broker_check = reader.choice(&BROKER_CHECK);
@@ -188,14 +189,17 @@ fn read_snapshot(reader: &mut Reader) -> Option<SnapshotSettings> {
     Some(SnapshotSettings { parallelism: parallelism?, rate: rate?, filters: filters? })
 }
 
-fn read_filters(path: &str) -> Result<BTreeMap<String, Document>, Expected> {
+/// A file of queries by `db.coll`.
+///
+/// # Errors
+/// What was expected instead.
+pub(crate) fn read_filters(path: &str) -> Result<BTreeMap<String, Document>, Expected> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Expected::exactly(format!("the path of a readable file; {error}")))?;
-    let json: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).map_err(|error| {
-        Expected::exactly(format!("a file with one JSON object; at line {} it is not", error.line()))
-    })?;
-    let filters = json.into_iter().map(|(name, filter)| match Bson::try_from(filter) {
-        Ok(Bson::Document(filter)) if name.contains('.') => Ok((name, filter)),
+    let filters = pipeline::json::document(&text)
+        .map_err(|error| Expected::exactly(format!("a file with one JSON object: {error}")))?;
+    let filters = filters.into_iter().map(|(name, filter)| match filter {
+        Bson::Document(filter) if name.contains('.') => Ok((name, filter)),
         _ => Err(Expected::exactly(format!(
             "for {name}, a query in Extended JSON, which is an object, under db.coll"
         ))),
@@ -264,6 +268,10 @@ fn read_source_id(reader: &mut Reader) -> Option<String> {
             text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
         if legal && text.len() <= 64 { Ok(text.to_owned()) } else { Err(Expected::AsDeclared) }
     })
+}
+
+fn read_token_interval(reader: &mut Reader) -> Option<Duration> {
+    reader.bounded(&TOKEN_INTERVAL, Duration::from_millis(100)..=Duration::from_secs(3600))
 }
 
 fn read_key_format(reader: &mut Reader) -> Option<KeyFormat> {

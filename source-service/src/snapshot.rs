@@ -17,13 +17,19 @@
 //! |---|---|
 //! | [`plan`] | which ranges there are, and how far each is: pure |
 //! | [`record`] | the same as JSON in the token topic |
+//! | [`request`] | what operators ask to be copied, as records of the token topic |
+//! | [`ahead`] | rows that are committed although the record of their chunk is not |
+//! | [`bar`] | how far it is, on a terminal |
 //! | [`catalog`] | asks MongoDB what there is to copy, and where to cut it |
 //! | [`reader`] | reads chunks |
 
+pub mod ahead;
+pub mod bar;
 pub mod catalog;
 pub mod plan;
 pub mod reader;
 pub mod record;
+pub mod request;
 
 use bson::raw::RawBson;
 use mongodb::raw_batch_cursor::RawBatch;
@@ -36,12 +42,22 @@ pub struct RangeId {
     pub range: usize,
 }
 
+/// What the rows of a reply are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowForm {
+    /// Documents as they lie in the collection.
+    Document,
+    /// Insert events of them that have passed the user's stages; their `_id` is to be replaced.
+    Event,
+}
+
 /// One reply of a range's cursor.
 pub struct Chunk {
     pub range: RangeId,
     /// The time that its rows are of.
     pub time: ClusterTime,
     pub batch: RawBatch,
+    pub form: RowForm,
     /// Rows at its beginning that were copied before: bounds are inclusive.
     pub copied_before: usize,
     /// The `_id` of its last row; `None` if it has none.
@@ -78,6 +94,13 @@ impl RowIds {
         write!(to, "{}~{seconds:08X}{increment:08X}~{:08}~{row:08}", self.base, self.chunk)
             .expect("a String takes everything");
     }
+
+    /// The number of the chunk that a row with this event id is of; `None` if it is the id of an event.
+    pub fn chunk_of(event_id: &str) -> Option<u32> {
+        let mut parts = event_id.split('~').skip(2);
+        let (chunk, _row) = (parts.next()?, parts.next()?);
+        chunk.parse().ok()
+    }
 }
 
 #[cfg(test)]
@@ -110,5 +133,6 @@ mod tests {
         assert!(in_order.is_sorted(), "{in_order:?}");
         assert_eq!(first, "8266C1F3A5000000012B0229296E04~66C1F3A500000001~00000007~00000000");
         assert!(id(&ids("00", 5, 1), 0).as_str() < before);
+        assert_eq!((RowIds::chunk_of(&first), RowIds::chunk_of(before)), (Some(7), None));
     }
 }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     scope::Scope,
     snapshot::{
-        catalog::{self, Cuts, Listed},
+        catalog::{self, Cuts, Found, Listed},
         reader::{RangeRead, ReadReport, read_range},
     },
     stream_error::{self, Phase, Verdict},
@@ -96,6 +96,17 @@ impl ChangeStream {
                 text += &rights::sentence(&self.client, &[Right::to_read(namespace)]).await;
             }
             Err(Stop::new(code, text))
+        })
+    }
+
+    /// What there is under this name now, in one attempt.
+    ///
+    /// # Errors
+    /// MongoDB's, in words.
+    pub fn find_collection(&self, namespace: &Namespace) -> Result<Found, String> {
+        let (client, namespace) = (self.client.clone(), namespace.clone());
+        self.runtime.block_on(async move {
+            catalog::find(&client, &namespace).await.map_err(|error| stream_error::short(&error))
         })
     }
 

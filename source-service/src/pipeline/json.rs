@@ -1,4 +1,4 @@
-//! The file: a JSON array of objects, in Extended JSON, with its names in order and none of them twice.
+//! The file: a JSON array of objects, or one object, in Extended JSON, with its names in order and none of them twice.
 //!
 //! A name that comes twice in an object is refused: most parsers keep the last one, and a clause of a filter would be gone unseen.
 
@@ -10,6 +10,19 @@ use serde::{
     de::{Error as _, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::Value;
+
+/// One object.
+///
+/// # Errors
+/// What is wrong, and where.
+pub(crate) fn document(text: &str) -> Result<Document, String> {
+    let json: Json = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    match json.into_bson() {
+        Ok(Bson::Document(document)) => Ok(document),
+        Ok(_) => Err("it is no object".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
 
 /// # Errors
 /// What is wrong, and where.
@@ -139,6 +152,13 @@ mod tests {
         let expected =
             doc! { "$match": { "name": { "$regex": "^a", "$options": "i" }, "at": { "$type": "date" } } };
         assert_eq!(documents(operators).unwrap(), [expected]);
+    }
+
+    #[test]
+    fn an_object_keeps_its_order_too() {
+        let found = document(r#"{"shop.b": {"at": {"z": 1, "a": 2}}, "shop.a": {}}"#);
+        assert_eq!(found, Ok(doc! { "shop.b": { "at": { "z": 1, "a": 2 } }, "shop.a": {} }));
+        assert!(document("[]").is_err() && document(r#"{"a": 1, "a": 2}"#).is_err());
     }
 
     #[test]

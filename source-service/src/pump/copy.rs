@@ -1,24 +1,34 @@
 //! The snapshot's turns: while the stream stands still at a position, chunks are read as of it and published.
 //!
-//! A chunk that came into doubt is kept and sent again under the same ids before anything else, so that the tails decide, row for
-//! row, what of it is committed already.
+//! After a doubt nothing is sent again from memory: what of a chunk is committed is read back from Kafka ([`RowsAhead`]), and the rest of it is
+//! read again from MongoDB.
+//!
+//! [`RowsAhead`]: crate::snapshot::ahead::RowsAhead
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use bson::{Document, rawdoc};
 use chrono::Utc;
 use shared::{backoff::Backoff, cluster_time::ClusterTime, namespace::Namespace};
 use tokio_util::sync::CancellationToken;
 
-use super::{Pump, Session, TURN, setback::Setback};
+use super::{Pump, Session, TURN, requests::Requests, setback::Setback};
 use crate::{
     batch::{self, Destination},
+    kafka_log::LogError,
+    recovery::{self, Tails},
     snapshot::{
         Chunk, RangeId, RowIds,
-        plan::{CollectionCopy, SnapshotPlan},
+        bar::SnapshotBar,
+        catalog::Found,
+        plan::{CollectionCopy, Ended, SnapshotPlan},
         reader::{RangeRead, ReadReport},
         record::copy_key,
     },
+    token_record::{Position, TopicRecord},
 };
 
 /// How long the stream stands still at a time, apart from the chunks that are on their way then.
@@ -38,13 +48,15 @@ pub struct SnapshotSettings {
     /// Rows per second; `None` = as fast as it goes.
     pub rate: Option<u32>,
     /// By `db.coll`.
-    pub filters: std::collections::BTreeMap<String, Document>,
+    pub filters: BTreeMap<String, Document>,
 }
 
 /// The plan, and what of it is on its way.
 pub(super) struct Copying {
-    plan: SnapshotPlan,
-    in_doubt: Option<InDoubt>,
+    pub(super) plan: SnapshotPlan,
+    pub(super) requests: Requests,
+    /// Places of copies whose change is not committed yet.
+    unrecorded: Vec<usize>,
     batch_rows: u32,
     /// When the last episode ended, and how long it took.
     episode: Option<(Instant, Duration)>,
@@ -52,6 +64,7 @@ pub(super) struct Copying {
     not_before: Option<Instant>,
     backoff: Backoff,
     pace: Option<Pace>,
+    bar: SnapshotBar,
 }
 
 /// What this process has copied, for the ETA.
@@ -61,24 +74,18 @@ struct Pace {
     told: Instant,
 }
 
-/// A chunk whose transaction may or may not be committed.
-struct InDoubt {
-    chunk: Box<Chunk>,
-    ids: RowIds,
-    /// Its collection's copy without it.
-    before: CollectionCopy,
-}
-
 impl Default for Copying {
     fn default() -> Self {
         Self {
             plan: SnapshotPlan::default(),
-            in_doubt: None,
+            requests: Requests::default(),
+            unrecorded: Vec::new(),
             batch_rows: BATCH_ROWS_FIRST,
             episode: None,
             not_before: None,
             backoff: Backoff::default(),
             pace: None,
+            bar: SnapshotBar::default(),
         }
     }
 }
@@ -87,33 +94,59 @@ impl Copying {
     /// What is committed.
     pub(super) fn recovered(&mut self, plan: SnapshotPlan) {
         self.plan = plan;
+        self.unrecorded.clear();
+        // The chunk that came into doubt is read again first: as long as nothing else moves, under the same ids.
+        (self.episode, self.not_before) = (None, None);
     }
 
-    /// A first start's plan.
+    /// All of these are to be copied, whether they were before or not.
     pub(super) fn plan_copies(&mut self, collections: Vec<Namespace>) {
         tracing::info!(collections = collections.len(), "a snapshot is to be copied");
-        let copies = collections.into_iter().map(|namespace| CollectionCopy::new(namespace, Utc::now()));
-        self.plan = SnapshotPlan { collections: copies.collect() };
+        for namespace in collections {
+            let copy = match self.plan.find(&namespace) {
+                Some(former) => former.again(Utc::now()),
+                None => CollectionCopy::new(namespace, Utc::now()),
+            };
+            self.change(copy);
+        }
     }
 
+    /// Whether rows are committed that no record counts yet. Their keys must not change meanwhile.
     pub(super) fn is_in_doubt(&self) -> bool {
-        self.in_doubt.is_some()
+        self.plan.collections.iter().any(|copy| !copy.ahead.is_empty())
     }
 
+    /// To be committed with [`Self::unrecorded`].
+    fn change(&mut self, copy: CollectionCopy) {
+        let namespace = copy.namespace.clone();
+        self.plan.put(copy);
+        self.unrecorded.extend(self.plan.collections.iter().position(|copy| copy.namespace == namespace));
+    }
+
+    /// Whether nothing is left to copy, and nothing asked for.
     pub(super) fn is_done(&self) -> bool {
-        self.plan.is_done()
+        self.plan.is_done() && !self.requests.are_open(&self.plan)
     }
 
-    /// Records of everything that is to be copied.
-    pub(super) fn records(&self) -> impl Iterator<Item = (String, Vec<u8>)> {
-        self.plan.collections.iter().map(|copy| (copy_key(&copy.namespace), copy.to_json()))
+    /// Records of what was changed and is not committed.
+    pub(super) fn unrecorded(&self) -> Vec<(String, Vec<u8>)> {
+        let changed = self.unrecorded.iter().map(|place| &self.plan.collections[*place]);
+        changed.map(|copy| (copy_key(&copy.namespace), copy.to_json())).collect()
+    }
+
+    /// The records of [`Self::unrecorded`] are committed.
+    pub(super) fn recorded(&mut self) {
+        self.unrecorded.clear();
     }
 
     /// Whether it is the snapshot's turn: the stream has nothing to read, or has had as much time as the last episode took.
-    fn is_due(&self, caught_up: bool) -> bool {
+    fn is_due(&self, session: &Session) -> bool {
         let now = Instant::now();
         let rested = self.episode.is_none_or(|(ended, took)| now.duration_since(ended) >= took);
-        !self.is_done() && (caught_up || rested) && self.not_before.is_none_or(|time| now >= time)
+        !self.plan.is_done()
+            && (session.caught_up || rested)
+            && self.not_before.is_none_or(|time| now >= time)
+            && has_place_for_rows(session)
     }
 
     fn fit_batch(&mut self, chunk: &Chunk) {
@@ -125,11 +158,66 @@ impl Copying {
     }
 }
 
+/// Rows sort behind everything that is committed only at a token, which is there with the stream's first reply, and only
+/// behind the tails: after a torn commit the stream begins before them, and rows that it read there would be taken for committed.
+fn has_place_for_rows(session: &Session) -> bool {
+    let Position::After(_) = session.pending else { return false };
+    session.tails.as_ref().is_none_or(|tails| tails.are_before(session.pending.event_id()))
+}
+
 impl Pump {
+    /// After a recovery: what of the open copies is committed without their records, and which of them may not go on.
+    pub(super) fn review_copies(
+        &mut self,
+        topics: &BTreeMap<String, TopicRecord>,
+        tails: &Tails,
+        own: &str,
+        token_time_ms: i64,
+    ) -> Result<(), LogError> {
+        let open: Vec<CollectionCopy> =
+            self.copying.plan.collections.iter().filter(|copy| !copy.is_done()).cloned().collect();
+        for mut copy in open {
+            if let Some(why) = self.not_to_be_copied(&copy.namespace) {
+                tracing::warn!(namespace = %copy.namespace, rows = copy.rows, why = why.why(), "its copy ends");
+                self.copying.change(copy.ended(why, Utc::now()));
+                continue;
+            }
+            let namespace = copy.namespace.clone();
+            for (topic, _) in topics.iter().filter(|(_, record)| record.namespace == namespace) {
+                let going_on = |busy: recovery::Busy<'_>| self.going_on(busy);
+                let (log, chunk) = (&self.log, copy.next_chunk);
+                let found =
+                    recovery::read_rows_ahead(log, topic, own, tails, chunk, token_time_ms, going_on)?;
+                if let Some((ahead, next_chunk)) = found {
+                    tracing::info!(
+                        %namespace,
+                        rows = ahead.len(),
+                        "a commit was torn: these rows are committed, and are not sent again"
+                    );
+                    copy = copy.with_ahead(ahead, next_chunk);
+                    self.copying.change(copy.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Why the settings do not let a collection be copied.
+    pub(super) fn not_to_be_copied(&self, namespace: &Namespace) -> Option<Ended> {
+        let stream = &self.settings.stream;
+        if !stream.scope.contains(&namespace.db, &namespace.coll) {
+            Some(Ended::OutOfScope)
+        } else if !stream.operations.has("insert") {
+            Some(Ended::NoInserts)
+        } else {
+            None
+        }
+    }
+
     /// Copies for a while if it is the snapshot's turn.
     pub(super) fn copy(&mut self, session: &mut Session) -> Result<(), Setback> {
-        self.resolve_chunk(session)?;
-        if !self.copying.is_due(session.caught_up) {
+        self.take_up_requests(session)?;
+        if !self.copying.is_due(session) {
             return Ok(());
         }
         let began = Instant::now();
@@ -141,7 +229,7 @@ impl Pump {
         self.copying.episode = Some((Instant::now(), took));
         if read {
             self.copying.backoff.reset();
-            let rows = self.copying.pace.as_ref().map_or(0, |pace| pace.rows) - rows_before;
+            let rows = self.copying.pace.as_ref().map_or(0, |pace| pace.rows).saturating_sub(rows_before);
             let rate = self.settings.snapshot.rate;
             self.copying.not_before =
                 rate.map(|rate| began + Duration::from_secs_f64(rows_f64(rows) / f64::from(rate)));
@@ -149,6 +237,10 @@ impl Pump {
             self.copying.not_before = Some(Instant::now() + self.copying.backoff.next_delay());
         }
         self.tell_snapshot(false);
+        if self.copying.plan.is_done() {
+            // The next one has a pace of its own.
+            self.copying.pace = None;
+        }
         Ok(())
     }
 
@@ -195,9 +287,9 @@ impl Pump {
                 Ok(Some(ReadReport::Chunk(chunk))) => {
                     left = left.map(|left| left.saturating_sub(chunk.rows() as u64));
                     self.copying.fit_batch(&chunk);
-                    let before = self.copying.plan.collections[chunk.range.collection].clone();
-                    let ids = RowIds { base: base.clone(), time: at, chunk: before.next_chunk };
-                    self.publish_chunk(session, InDoubt { chunk, ids, before })?;
+                    let number = self.copying.plan.collections[chunk.range.collection].next_chunk;
+                    let ids = RowIds { base: base.clone(), time: at, chunk: number };
+                    self.publish_chunk(session, &chunk, &ids)?;
                 }
                 Ok(Some(ReadReport::Broken(id, cause))) => {
                     unbroken = false;
@@ -222,59 +314,55 @@ impl Pump {
             from_is_copied: range.copied_to.is_some(),
             at,
             batch_rows: self.copying.batch_rows.min(limit),
-            filter: filters.get(&collection.namespace.to_string()).cloned().unwrap_or_default(),
-        }
-    }
-
-    /// What came into doubt is sent again first, unless it turned out to be committed.
-    fn resolve_chunk(&mut self, session: &mut Session) -> Result<(), Setback> {
-        let Some(mut doubt) = self.copying.in_doubt.take() else { return Ok(()) };
-        let collections = &mut self.copying.plan.collections;
-        let place = collections.iter().position(|copy| copy.namespace == doubt.before.namespace);
-        match place {
-            Some(index) if collections[index].next_chunk == doubt.ids.chunk => {
-                collections[index] = doubt.before.clone();
-                doubt.chunk.range.collection = index;
-                self.publish_chunk(session, doubt)
-            }
-            _ => Ok(()),
+            filter: collection
+                .filter
+                .as_ref()
+                .or_else(|| filters.get(&collection.namespace.to_string()))
+                .cloned()
+                .unwrap_or_default(),
+            pipeline: self.settings.stream.pipeline.clone(),
         }
     }
 
     /// A chunk's rows, how far its collection is, and the position: one transaction.
-    fn publish_chunk(&mut self, session: &mut Session, doubt: InDoubt) -> Result<(), Setback> {
+    fn publish_chunk(&mut self, session: &mut Session, chunk: &Chunk, ids: &RowIds) -> Result<(), Setback> {
         let begun = Instant::now();
         if session.publisher.disturbed() {
-            // Nothing of it was sent: it will be read again.
             return Err(Setback::Disturbed);
         }
-        let (index, rows) = (doubt.chunk.range.collection, doubt.chunk.rows());
-        let after = doubt.before.with(&doubt.chunk, Utc::now());
-        let namespace = doubt.before.namespace.clone();
-        self.copying.in_doubt = Some(doubt);
+        let index = chunk.range.collection;
+        let rows = chunk.rows();
+        let namespace = self.copying.plan.collections[index].namespace.clone();
         if rows > 0 {
             let raw = rawdoc! { "db": namespace.db.as_str(), "coll": namespace.coll.as_str() };
-            self.topics.intern(self.log.client(), raw.as_bytes(), &namespace)?;
+            if self.topics.find(raw.as_bytes()).is_none() {
+                self.topics.intern(self.log.client(), raw.as_bytes(), &namespace)?;
+            }
             self.commit_topics(session)?;
         }
+        let gone = self.copying.plan.collections[index].is_last(chunk)
+            && self.stream.find_collection(&namespace) == Ok(Found::Nothing);
         let token = self.token_record(session, false).to_json();
         session.publisher.begin()?;
-        let InDoubt { chunk, ids, .. } = self.copying.in_doubt.as_ref().expect("it was put there above");
-        let mut figures = self.writer.write_rows(
+        let before = &self.copying.plan.collections[index];
+        let (mut figures, found) = self.writer.write_rows(
             chunk,
             ids,
-            &namespace,
+            before,
             &mut Destination {
                 tails: session.tails.as_ref(),
                 topics: &mut self.topics,
                 publisher: &mut session.publisher,
             },
         )?;
+        let mut after = before.with(chunk, &found, Utc::now());
+        if gone {
+            after = after.ended(Ended::Gone, Utc::now());
+        }
         let publisher = &mut session.publisher;
         batch::send_state(publisher, &self.token_topic, &copy_key(&namespace), &after.to_json())?;
         batch::send_state(publisher, &self.token_topic, &self.settings.source_id, &token)?;
         publisher.commit()?;
-        self.copying.in_doubt = None;
 
         figures.seconds = begun.elapsed().as_secs_f64();
         self.totals.rows += self.topics.committed();
@@ -283,15 +371,24 @@ impl Pump {
         if figures.stubs > 0 {
             self.writer.stubs_committed();
         }
-        if after.is_done() {
-            tracing::info!(%namespace, rows = after.rows, "copied");
+        match after.ended {
+            Some(why) => {
+                tracing::warn!(%namespace, rows = after.rows, why = why.why(), "its copy ends");
+                if why == Ended::Gone {
+                    tracing::warn!(
+                        "if it was renamed, ask for a snapshot under its new name: source-service snapshot --collection …"
+                    );
+                }
+            }
+            None if after.is_done() => tracing::info!(%namespace, rows = after.rows, "copied"),
+            None => {}
         }
         self.copying.plan.collections[index] = after;
         if let Some(pace) = &mut self.copying.pace {
             pace.rows += rows as u64;
         }
         self.committed(session);
-        self.tell_snapshot(self.copying.is_done());
+        self.tell_snapshot(self.copying.plan.is_done());
         Ok(())
     }
 
@@ -308,7 +405,9 @@ impl Pump {
         });
         self.metrics.snapshot(progress, eta);
         self.shown.status.snapshot(progress, eta);
+        let told_by_bar = self.copying.bar.show(progress, eta);
         if let Some(pace) = pace
+            && !told_by_bar
             && (now || pace.told.elapsed() >= TOLD_EVERY)
         {
             pace.told = Instant::now();

@@ -70,10 +70,12 @@ impl Pump {
             self.going_on(busy)
         })?;
         self.copying.recovered(std::mem::take(&mut remembered.snapshot));
+        self.copying.requests.recovered(std::mem::take(&mut remembered.requests), remembered.end);
         if copies {
             let collections = self.stream.collections(&self.settings.stream.scope).map_err(Setback::Stop)?;
             self.copying.plan_copies(collections);
         }
+        self.review_copies(&remembered.topics, &tails, &own, since)?;
         // Within a process a change waits for the next look, which ends it in order: a doubt must not cost the record of that.
         let counts = if self.announced {
             BTreeMap::new()
@@ -93,12 +95,14 @@ impl Pump {
             held: Held::default(),
             caught_up: false,
         };
-        // The own token record, and with it what is to be copied, where the gap is and where keys go: all of it from here on, or nothing.
-        let mut states: Vec<_> = if copies { self.copying.records().collect() } else { Vec::new() };
+        // The own token record, and with it what is to be copied, what was found of that, where the gap is and where keys go: all of it from
+        // here on, or nothing.
+        let mut states: Vec<_> = self.copying.unrecorded();
         states.extend(
             switched.iter().map(|(topic, record)| (format!("{TOPIC_KEY_PREFIX}{topic}"), record.to_json())),
         );
         self.commit_states(&mut session, false, &states, gap.as_ref())?;
+        self.copying.recorded();
         if let Some(gap) = &gap {
             self.tell_gap(gap, run);
         }
@@ -162,7 +166,7 @@ impl Pump {
     }
 
     /// Shows what recovery is at. Returns whether nobody has asked to stop.
-    fn going_on(&self, busy: Busy<'_>) -> bool {
+    pub(super) fn going_on(&self, busy: Busy<'_>) -> bool {
         self.shown.stage(Stage::Recovering(busy.to_string()));
         !self.stop.is_cancelled()
     }

@@ -1,6 +1,8 @@
 //! Parts of the settings, for commands that look at a source from outside: nobody has to give what a command does not use. What it uses
 //! is read as `run` reads it, and every mistake in it comes at once.
 
+use std::time::Duration;
+
 use shared::{
     kafka_client::KafkaSettings,
     settings::{Effective, ProcessSettings, Reader, Secret, SettingsError, Sources, TOPIC_PREFIX},
@@ -9,6 +11,7 @@ use shared::{
 
 use super::{
     CATALOGUE, read_dialect, read_field_policy, read_key_format, read_mongo_uri, read_source_id, read_stream,
+    read_token_interval,
     table::{ADMIN_ADDR, MONGO_URI},
 };
 use crate::{
@@ -43,6 +46,45 @@ impl TokenShowSettings {
                 names: names?,
                 source_id: source_id?,
                 stream: stream?,
+            })
+        };
+        CATALOGUE.read(sources, read).map(without_effective)
+    }
+}
+
+/// `snapshot`: Kafka, and the scope. MongoDB only if it is there.
+#[derive(Clone, Debug)]
+pub struct SnapshotCommandSettings {
+    pub process: ProcessSettings,
+    pub kafka: KafkaSettings,
+    pub names: TopicNames,
+    pub source_id: String,
+    pub mongo_uri: Option<Secret>,
+    pub stream: StreamOptions,
+    pub token_interval: Duration,
+}
+
+impl SnapshotCommandSettings {
+    /// # Errors
+    /// All mistakes.
+    pub fn read(sources: Sources) -> Result<Self, SettingsError> {
+        let read = |reader: &mut Reader| {
+            let process = ProcessSettings::read(reader, &ADMIN_ADDR);
+            let kafka = KafkaSettings::read(reader);
+            let names = reader.required(&TOPIC_PREFIX);
+            let source_id = read_source_id(reader);
+            let mongo_uri =
+                if reader.is_given(&MONGO_URI) { read_mongo_uri(reader).map(Some) } else { Some(None) };
+            let stream = read_stream(reader);
+            let token_interval = read_token_interval(reader);
+            Some(Self {
+                process: process?,
+                kafka: kafka?,
+                names: names?,
+                source_id: source_id?,
+                mongo_uri: mongo_uri?,
+                stream: stream?,
+                token_interval: token_interval?,
             })
         };
         CATALOGUE.read(sources, read).map(without_effective)

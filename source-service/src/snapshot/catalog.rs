@@ -28,6 +28,29 @@ pub struct Listed {
     pub keeps_images: bool,
 }
 
+/// What there is under a collection's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    Collection,
+    /// A view or a time-series collection.
+    Other,
+    Nothing,
+}
+
+/// Looks for one collection.
+///
+/// # Errors
+/// MongoDB's.
+pub async fn find(client: &Client, namespace: &Namespace) -> mongodb::error::Result<Found> {
+    let database = client.database(&namespace.db);
+    let mut found = database.list_collections().filter(doc! { "name": &namespace.coll }).await?;
+    Ok(match found.try_next().await? {
+        None => Found::Nothing,
+        Some(one) if one.collection_type == CollectionType::Collection => Found::Collection,
+        Some(_) => Found::Other,
+    })
+}
+
 /// The collections in scope that hold documents of their own, as they are now. What is created later is in the stream whole. Databases
 /// of which the user may see nothing are left out by the server.
 ///

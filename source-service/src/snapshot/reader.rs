@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, time::Duration};
 
-use bson::{Document, RawDocument, doc, raw::RawBson};
+use bson::{Bson, Document, RawDocument, doc, raw::RawBson};
 use futures::Stream as _;
 use mongodb::{
     Client,
@@ -17,8 +17,11 @@ use shared::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Chunk, RangeId};
-use crate::stream_error::{self, Phase, Verdict};
+use super::{Chunk, RangeId, RowForm};
+use crate::{
+    pipeline::Pipeline,
+    stream_error::{self, Phase, Verdict},
+};
 
 /// The longest that the server may work on one reply.
 const REPLY_LIMIT: Duration = Duration::from_secs(20);
@@ -38,6 +41,8 @@ pub struct RangeRead {
     /// Rows in one reply at most; the server also ends a reply at 16 MB.
     pub batch_rows: u32,
     pub filter: Document,
+    /// The user's own stages: what they do to events, they do to rows.
+    pub pipeline: Option<Pipeline>,
 }
 
 /// What a range's reader has to say. After anything but a chunk it has ended.
@@ -57,8 +62,12 @@ pub async fn read_range(
 ) {
     let mut copied = read.from_is_copied.then(|| read.from.clone()).flatten();
     // With `min` and without `max` the server ends before MaxKey itself (seen on 6.0.5): that one `_id` is asked for at the end.
-    let mut asks_for_max_key = read.from.is_some() && read.to.is_none();
-    let mut cursor = match open(&client, &read, &bounds(&read)).await {
+    let mut asks_for_max_key = read.pipeline.is_none() && read.from.is_some() && read.to.is_none();
+    let opened = match &read.pipeline {
+        None => open(&client, &read, &bounds(&read)).await,
+        Some(pipeline) => open_events(&client, &read, pipeline).await,
+    };
+    let mut cursor = match opened {
         Ok(cursor) => cursor,
         Err(error) => return report(&reports, judge(&error, &read)).await,
     };
@@ -109,9 +118,8 @@ async fn report(reports: &mpsc::Sender<ReadReport>, what: ReadReport) {
 fn bounds(read: &RangeRead) -> Document {
     let mut options = doc! { "filter": &read.filter };
     for (name, bound) in [("min", &read.from), ("max", &read.to)] {
-        let bound = bound
-            .clone()
-            .map(|bound| bson::Bson::try_from(bound).expect("an _id was valid BSON when it was read"));
+        let bound =
+            bound.clone().map(|bound| Bson::try_from(bound).expect("an _id was valid BSON when it was read"));
         if let Some(bound) = bound {
             options.insert(name, doc! { "_id": bound });
         }
@@ -120,7 +128,7 @@ fn bounds(read: &RangeRead) -> Document {
 }
 
 fn with_max_key(filter: &Document) -> Document {
-    doc! { "$and": [{ "_id": bson::Bson::MaxKey }, filter] }
+    doc! { "$and": [{ "_id": Bson::MaxKey }, filter] }
 }
 
 async fn open(
@@ -128,25 +136,76 @@ async fn open(
     read: &RangeRead,
     options: &Document,
 ) -> mongodb::error::Result<RawBatchCursor> {
-    let limit_ms = i64::try_from(REPLY_LIMIT.as_millis()).unwrap_or(i64::MAX);
-    let at = bson::Timestamp { time: read.at.seconds, increment: read.at.increment };
     let mut find = doc! {
         "find": &read.namespace.coll,
         "sort": { "_id": 1 },
-        "hint": { "_id": 1 },
         "batchSize": read.batch_rows,
-        "maxTimeMS": limit_ms,
-        "readConcern": { "level": "snapshot", "atClusterTime": at },
     };
     find.extend(options.clone());
+    run(client, read, find).await
+}
+
+/// The rows as insert events that have passed the user's stages, on the server: it alone knows what they mean.
+async fn open_events(
+    client: &Client,
+    read: &RangeRead,
+    pipeline: &Pipeline,
+) -> mongodb::error::Result<RawBatchCursor> {
+    let mut stages = Vec::new();
+    // `min` and `max` are options of `find` only. Comparisons of expressions follow BSON's order over all types too, and use the index.
+    let after = if read.from_is_copied { "$gt" } else { "$gte" };
+    let bounds = [(after, &read.from), ("$lt", &read.to)].into_iter().filter_map(|(operator, bound)| {
+        let bound = Bson::try_from(bound.clone()?).expect("an _id was valid BSON when it was read");
+        Some(Bson::from(doc! { operator: ["$_id", { "$literal": bound }] }))
+    });
+    let bounds: Vec<Bson> = bounds.collect();
+    if !bounds.is_empty() {
+        stages.push(doc! { "$match": { "$expr": { "$and": bounds } } });
+    }
+    stages.push(doc! { "$match": &read.filter });
+    stages.push(doc! { "$sort": { "_id": 1 } });
+    let Namespace { db, coll } = &read.namespace;
+    stages.push(doc! { "$replaceWith": {
+        // Its place; the row's own is put there when its number is known.
+        "_id": { "_data": "snapshot" },
+        "operationType": "insert",
+        "clusterTime": timestamp(read.at),
+        "ns": { "db": { "$literal": db }, "coll": { "$literal": coll } },
+        "documentKey": { "_id": "$_id" },
+        "fullDocument": "$$ROOT",
+    } });
+    stages.extend_from_slice(pipeline.stages());
+    let aggregate = doc! {
+        "aggregate": coll,
+        "pipeline": stages,
+        "cursor": { "batchSize": read.batch_rows },
+    };
+    run(client, read, aggregate).await
+}
+
+async fn run(
+    client: &Client,
+    read: &RangeRead,
+    mut command: Document,
+) -> mongodb::error::Result<RawBatchCursor> {
+    let limit_ms = i64::try_from(REPLY_LIMIT.as_millis()).unwrap_or(i64::MAX);
+    command.insert("hint", doc! { "_id": 1 });
+    command.insert("maxTimeMS", limit_ms);
+    command.insert("readConcern", doc! { "level": "snapshot", "atClusterTime": timestamp(read.at) });
     let database = client.database(&read.namespace.db);
-    database.run_cursor_command(find).batch_size(read.batch_rows).batch().await
+    database.run_cursor_command(command).batch_size(read.batch_rows).batch().await
+}
+
+const fn timestamp(time: ClusterTime) -> bson::Timestamp {
+    bson::Timestamp { time: time.seconds, increment: time.increment }
 }
 
 fn chunk_of(read: &RangeRead, batch: RawBatch, copied: Option<&RawBson>) -> Result<Chunk, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let cursor = batch.as_raw_document().get_document("cursor").map_err(|error| text(&error))?;
     let is_last = cursor.get_i64("id").map_err(|error| text(&error))? == 0;
+    let form = if read.pipeline.is_some() { RowForm::Event } else { RowForm::Document };
+    let id = |row| id_of(row, form);
     let (mut first, mut last) = (None, None);
     for row in batch.doc_slices().map_err(|error| text(&error))? {
         let row = row.map_err(|error| text(&error))?;
@@ -156,12 +215,16 @@ fn chunk_of(read: &RangeRead, batch: RawBatch, copied: Option<&RawBson>) -> Resu
         }
         last = Some(row);
     }
-    let copied_before = usize::from(copied.is_some() && first.map(id_of).transpose()?.as_ref() == copied);
-    let last = last.map(id_of).transpose()?;
-    Ok(Chunk { range: read.id, time: read.at, copied_before, last, is_last, batch })
+    let copied_before = usize::from(copied.is_some() && first.map(id).transpose()?.as_ref() == copied);
+    let last = last.map(id).transpose()?;
+    Ok(Chunk { range: read.id, time: read.at, form, copied_before, last, is_last, batch })
 }
 
-fn id_of(row: &RawDocument) -> Result<RawBson, String> {
+fn id_of(row: &RawDocument, form: RowForm) -> Result<RawBson, String> {
+    let row = match form {
+        RowForm::Document => row,
+        RowForm::Event => row.get_document("documentKey").map_err(|error| error.to_string())?,
+    };
     let id = row.get("_id").map_err(|error| error.to_string())?.ok_or("a row has no _id")?;
     Ok(id.into())
 }
@@ -169,10 +232,19 @@ fn id_of(row: &RawDocument) -> Result<RawBson, String> {
 fn judge(error: &Error, read: &RangeRead) -> ReadReport {
     // BadValue, and no plan that keeps to the hint (291): its `_id` has no index, as in very old capped collections.
     if let ErrorKind::Command(command) = error.kind.as_ref()
-        && matches!(command.code, 2 | 291)
+        && (command.code == 291 || command.code == 2 && read.pipeline.is_none())
     {
         let text = format!(
             "collection {} cannot be copied in the order of its _id: {}. Leave it out of the scope, or give it an index on _id",
+            read.namespace,
+            stream_error::short(error)
+        );
+        return ReadReport::Stopped(Stop::new(ExitCode::Configuration, text));
+    }
+    // It would fail again and again, on the same row.
+    if read.pipeline.is_some() && stream_error::code_of_a_stage(error).is_some() {
+        let text = format!(
+            "a stage of PIPELINE_FILE fails on a row of {}: nothing was skipped, and the snapshot waits there. Change the stage so that it takes every              row, which is an event of type insert without wallTime, and start again. MongoDB says: {}",
             read.namespace,
             stream_error::short(error)
         );

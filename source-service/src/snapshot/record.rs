@@ -7,7 +7,11 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use shared::namespace::Namespace;
 
-use super::plan::{CollectionCopy, RangeCopy};
+use super::{
+    ahead::RowsAhead,
+    plan::{CollectionCopy, Ended, RangeCopy},
+    request::{filter_from_text, filter_to_text},
+};
 use crate::token_record::UnusableRecord;
 
 /// Before a collection's name, in the key of its copy.
@@ -30,6 +34,15 @@ struct CopyJson {
     rows: u64,
     next_chunk: u32,
     ranges: Option<Vec<RangeJson>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ended: Option<Ended>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    filter: Option<String>,
+    /// [`RowsAhead`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ahead: Option<String>,
 }
 
 /// Bounds are BSON, `{"_id": …}` in base64: exact in type, and in the order of members, which JSON objects do not keep for everybody.
@@ -59,6 +72,10 @@ impl CollectionCopy {
             rows: self.rows,
             next_chunk: self.next_chunk,
             ranges: self.ranges.as_ref().map(|ranges| ranges.iter().map(range).collect()),
+            ended: self.ended,
+            request: self.request.clone(),
+            filter: self.filter.as_ref().map(filter_to_text),
+            ahead: (!self.ahead.is_empty()).then(|| self.ahead.to_text()),
         };
         serde_json::to_vec(&json).expect("the record has only strings as keys")
     }
@@ -78,6 +95,16 @@ impl CollectionCopy {
             rows: json.rows,
             next_chunk: json.next_chunk,
             ranges: ranges.transpose()?,
+            ended: json.ended,
+            request: json.request,
+            filter: json.filter.as_deref().map(filter_from_text).transpose()?,
+            ahead: json
+                .ahead
+                .as_deref()
+                .map_or(Some(RowsAhead::default()), RowsAhead::from_text)
+                .ok_or_else(|| {
+                    UnusableRecord::Unreadable("its rows that are ahead are no hashes".to_owned())
+                })?,
         })
     }
 }
@@ -132,6 +159,10 @@ mod tests {
         let mut copy = CollectionCopy::new(Namespace::new("shop", "a.b"), Utc::now());
         copy.cut(11, ids);
         copy.next_chunk = 3;
+        copy.filter = Some(bson::doc! { "z": 1, "a": 2_i64 });
+        copy.request = Some("r1".to_owned());
+        copy.ahead.insert(b"42");
+        copy.ended = Some(Ended::Gone);
         assert_eq!(CollectionCopy::from_json(&copy.to_json()).unwrap(), copy);
     }
 }

@@ -9,10 +9,10 @@ use crate::status::rfc3339;
 
 /// Lines of `name  value`, the values in one column. They are never cut or wrapped: tokens are there to be copied.
 #[derive(Default)]
-pub(super) struct Facts(Vec<(&'static str, String)>);
+pub(crate) struct Facts(Vec<(&'static str, String)>);
 
 impl Facts {
-    pub(super) fn add(&mut self, name: &'static str, value: impl Into<String>) {
+    pub(crate) fn add(&mut self, name: &'static str, value: impl Into<String>) {
         self.0.push((name, value.into()));
     }
 }
@@ -31,7 +31,7 @@ impl std::fmt::Display for Facts {
 }
 
 /// Seconds between a cluster time and this machine's clock; negative if MongoDB's is ahead.
-pub(super) fn age_seconds(time: ClusterTime) -> i64 {
+pub(crate) fn age_seconds(time: ClusterTime) -> i64 {
     Utc::now().timestamp() - i64::from(time.seconds)
 }
 
@@ -51,12 +51,12 @@ pub(crate) fn span(seconds: i64) -> String {
     humantime::format_duration(Duration::from_secs(kept)).to_string()
 }
 
-pub(super) fn instant(at_ms: i64) -> Option<String> {
+pub(crate) fn instant(at_ms: i64) -> Option<String> {
     Some(DateTime::from_timestamp_millis(at_ms)?.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
 /// JSON for one line of standard output.
-pub(super) fn line(json: &serde_json::Value) -> String {
+pub(crate) fn line(json: &serde_json::Value) -> String {
     format!("{json}\n")
 }
 

@@ -162,9 +162,8 @@ mod tests {
                 key_format: KeyFormat::Plain,
                 clean: false,
             }),
-            snapshot: crate::snapshot::plan::SnapshotPlan::default(),
             written: Some(Written { offset: 7, at_ms: Some(1_755_900_000_123) }),
-            topics: std::collections::BTreeMap::new(),
+            ..Remembered::default()
         }
     }
 

@@ -25,7 +25,7 @@ pub(crate) struct TokenTopic {
 
 impl TokenTopic {
     /// Connects; waits for Kafka as long as a start may.
-    pub(super) fn open(kafka: &KafkaSettings, names: &TopicNames, source_id: &str) -> Result<Self, Stop> {
+    pub(crate) fn open(kafka: &KafkaSettings, names: &TopicNames, source_id: &str) -> Result<Self, Stop> {
         kafka_client::connect_check(kafka, FIRST_CONTACT_LIMIT)?;
         Self::new(kafka, names, source_id)
     }
@@ -39,7 +39,7 @@ impl TokenTopic {
         Ok(Self { log, name: names.resume_tokens(source_id), source_id: source_id.to_owned() })
     }
 
-    pub(super) fn exists(&self) -> Result<bool, Stop> {
+    pub(crate) fn exists(&self) -> Result<bool, Stop> {
         let partitions = self.log.partitions(|topic| topic == self.name).map_err(|error| log_stop(&error))?;
         Ok(!partitions.is_empty())
     }
@@ -64,7 +64,7 @@ impl TokenTopic {
     }
 }
 
-pub(super) fn log_stop(error: &LogError) -> Stop {
+pub(crate) fn log_stop(error: &LogError) -> Stop {
     let code = match error {
         LogError::NotAllowed { .. } => ExitCode::NotAllowed,
         LogError::Kafka { .. } | LogError::Silent(_) | LogError::Unlisted(_) | LogError::Interrupted => {

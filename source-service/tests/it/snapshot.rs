@@ -22,7 +22,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use crate::stage::{LIMIT, Stage};
 
 /// `_id`s of many types that sort into each other in BSON's order, `count` of each.
-fn ids(count: i32) -> Vec<Bson> {
+pub(crate) fn ids(count: i32) -> Vec<Bson> {
     let mut ids = Vec::new();
     for n in 0..count {
         let byte = u8::try_from(n % 251).unwrap();
@@ -59,7 +59,7 @@ fn ids(count: i32) -> Vec<Bson> {
     ids
 }
 
-async fn fill(stage: &Stage, collection: &str, ids: &[Bson]) -> Result<()> {
+pub(crate) async fn fill(stage: &Stage, collection: &str, ids: &[Bson]) -> Result<()> {
     let (db, coll) = collection.split_once('.').unwrap();
     let documents: Vec<Document> =
         ids.iter().map(|id| doc! { "_id": id.clone(), "v": 0, "pad": "x".repeat(100) }).collect();
@@ -70,7 +70,13 @@ async fn fill(stage: &Stage, collection: &str, ids: &[Bson]) -> Result<()> {
 }
 
 /// Updates, replaces, deletes and inserts at random until it is told to stop.
-async fn disturb(stage: &Stage, collection: &str, ids: &[Bson], seed: u64, count: usize) -> Result<()> {
+pub(crate) async fn disturb(
+    stage: &Stage,
+    collection: &str,
+    ids: &[Bson],
+    seed: u64,
+    count: usize,
+) -> Result<()> {
     let (db, coll) = collection.split_once('.').unwrap();
     let collection = stage.client.database(db).collection::<Document>(coll);
     let mut random = StdRng::seed_from_u64(seed);
@@ -96,7 +102,7 @@ async fn disturb(stage: &Stage, collection: &str, ids: &[Bson], seed: u64, count
     Ok(())
 }
 
-fn is_copied(source: &Service) -> Result<bool> {
+pub(crate) fn is_copied(source: &Service) -> Result<bool> {
     let status = Json::parse(source.status()?.as_bytes())?;
     Ok(status.get("snapshot").and_then(|snapshot| snapshot.get("done")) == Some(&Json::Bool(true)))
 }
@@ -106,18 +112,18 @@ pub(crate) async fn wait_for_copy(source: &Service) -> Result<()> {
 }
 
 /// Ends by itself when everything is published.
-async fn drained(stage: &Stage, environment: Environment) -> Result<()> {
+pub(crate) async fn drained(stage: &Stage, environment: Environment) -> Result<()> {
     let mut source = stage.start_with(environment, &["--until-end"])?;
     ensure!(source.exit_code(LIMIT).await? == 0, "{}", source.log_text()?);
     Ok(())
 }
 
-fn is_row(record: &KafkaRecord) -> bool {
+pub(crate) fn is_row(record: &KafkaRecord) -> bool {
     record.header("snapshot") == Some("true")
 }
 
 /// Keeps the last record of each key, and holds the result against the collection.
-async fn compare(stage: &Stage, collection: &str, records: &[KafkaRecord]) -> Result<()> {
+pub(crate) async fn compare(stage: &Stage, collection: &str, records: &[KafkaRecord]) -> Result<()> {
     let mut state: BTreeMap<String, Json> = BTreeMap::new();
     for record in records {
         let key = record.key.as_deref().context("a record without key")?;
@@ -152,7 +158,7 @@ async fn compare(stage: &Stage, collection: &str, records: &[KafkaRecord]) -> Re
 }
 
 /// In every partition: time never goes back, ids rise, and a key has one row at most.
-fn check_order(records: &[KafkaRecord]) -> Result<usize> {
+pub(crate) fn check_order(records: &[KafkaRecord]) -> Result<usize> {
     let mut last: BTreeMap<i32, (i64, String)> = BTreeMap::new();
     let mut keys = BTreeSet::new();
     let mut rows = 0;
