@@ -87,7 +87,7 @@ fn watch_stream(sources: Sources, request: &MonitorRequest) -> Result<(), Stop> 
     let signals = begin(&settings.process)?;
     let tail = StreamTail::start(&settings, &request.from, request.until_end)?;
     let seen_by = Watch { uri: Some(&settings.mongo_uri), options: &settings.stream };
-    watch(Tail::Stream(tail), request, signals, &seen_by)
+    watch(Tail::Stream(Box::new(tail)), request, signals, &seen_by)
 }
 
 type Signals = (CancellationToken, shutdown::StartPhase);
@@ -99,7 +99,7 @@ fn begin(process: &ProcessSettings) -> Result<Signals, Stop> {
 
 enum Tail {
     Topics(TopicTail),
-    Stream(StreamTail),
+    Stream(Box<StreamTail>),
 }
 
 impl Tail {

@@ -64,7 +64,6 @@ pub(super) struct Login {
 
 impl RegistrySettings {
     /// The inner `None` if there is no registry; the outer one if a mistake was recorded.
-    #[expect(clippy::option_option, reason = "as the reader's own optional values")]
     pub fn read(reader: &mut Reader) -> Option<Option<Self>> {
         if !reader.is_given(&SCHEMA_REGISTRY_URL) {
             let mut complete = true;
