@@ -91,7 +91,6 @@ impl RegistrySettings {
         Some(Some(Self { url: url.as_str().trim_end_matches('/').to_owned(), login: login?, ca: ca? }))
     }
 
-    #[expect(clippy::option_option, reason = "as the reader's own optional values")]
     fn read_login(reader: &mut Reader, url: Option<&url::Url>) -> Option<Option<Login>> {
         if !reader.is_given(&SCHEMA_REGISTRY_USERNAME) && !reader.is_given(&SCHEMA_REGISTRY_PASSWORD) {
             return Some(None);
