@@ -125,7 +125,6 @@ pub fn no_registry(topic: &str) -> Stop {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
 
     use shared::{
         avro::{ChangeEvent, Meta},

@@ -79,7 +79,7 @@ fn watch_topics(sources: Sources, request: &MonitorRequest) -> Result<(), Stop> 
     let tail =
         TopicTail::start(&settings, &request.topics, &request.filter, &request.from, request.until_end)?;
     let seen_by = Watch { uri: settings.mongo_uri.as_ref(), options: &settings.stream };
-    watch(Tail::Topics(tail), request, signals, &seen_by)
+    watch(Tail::Topics(Box::new(tail)), request, signals, &seen_by)
 }
 
 fn watch_stream(sources: Sources, request: &MonitorRequest) -> Result<(), Stop> {
@@ -98,7 +98,7 @@ fn begin(process: &ProcessSettings) -> Result<Signals, Stop> {
 }
 
 enum Tail {
-    Topics(TopicTail),
+    Topics(Box<TopicTail>),
     Stream(Box<StreamTail>),
 }
 
