@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers},
 };
 
@@ -68,6 +69,19 @@ impl KafkaContent {
             .into_iter()
             .flat_map(|partitions| partitions.values())
             .flat_map(|part| &part.records)
+    }
+}
+
+/// A topic that was made a moment ago may not have a leader yet.
+fn ends(consumer: &BaseConsumer, topic: &str, partition: i32) -> KafkaResult<(i64, i64)> {
+    let deadline = Instant::now() + REQUEST_LIMIT;
+    loop {
+        match consumer.fetch_watermarks(topic, partition, REQUEST_LIMIT) {
+            Err(KafkaError::MetadataFetch(
+                RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable,
+            )) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
+            answer => return answer,
+        }
     }
 }
 
@@ -230,8 +244,7 @@ impl KafkaReader {
             }
             let parts = content.topics.entry(topic.clone()).or_default();
             for partition in described.partitions() {
-                let (low, high) = consumer
-                    .fetch_watermarks(topic, partition.id(), REQUEST_LIMIT)
+                let (low, high) = ends(&consumer, topic, partition.id())
                     .with_context(|| format!("ask for the ends of {topic}/{}", partition.id()))?;
                 parts.insert(partition.id(), PartitionContent { low, high, records: Vec::new() });
             }

@@ -87,10 +87,7 @@ impl Reader {
     }
 
     pub(super) async fn run(mut self, mut commands: watch::Receiver<Option<Open>>) {
-        let _ends_with_this = AbortOnDropHandle::new(tokio::spawn(watch_start(
-            self.opener.client().clone(),
-            self.metrics.clone(),
-        )));
+        let mut oplog_watch = None;
         loop {
             let command = commands.borrow_and_update().clone();
             let Some(open) = command else {
@@ -99,6 +96,10 @@ impl Reader {
                 }
                 continue;
             };
+            oplog_watch.get_or_insert_with(|| {
+                let (client, metrics) = (self.opener.client().clone(), self.metrics.clone());
+                AbortOnDropHandle::new(tokio::spawn(watch_start(client, metrics)))
+            });
             let changed = tokio::select! {
                 // Dropping the reading drops its cursor, which the driver then closes on the server.
                 changed = commands.changed() => changed,

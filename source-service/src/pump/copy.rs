@@ -282,6 +282,8 @@ impl Pump {
             self.shown.turn();
             let report = self.runtime.block_on(async { tokio::time::timeout(TURN, reports.recv()).await });
             match report {
+                // A read that hangs holds nothing up: what it brings is void.
+                Err(_elapsed) if self.stop.is_cancelled() => return Ok(unbroken),
                 Err(_elapsed) => {}
                 Ok(None) => return Ok(unbroken),
                 Ok(Some(ReadReport::Chunk(chunk))) => {

@@ -1,6 +1,9 @@
 //! From a start or a doubt to a position: the order of the steps is what fences, and what makes the promise exact.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use shared::exit::{ExitCode, Stop};
 
@@ -73,6 +76,13 @@ impl Pump {
         self.copying.requests.recovered(std::mem::take(&mut remembered.requests), remembered.end);
         if copies {
             let collections = self.stream.collections(&self.settings.stream.scope).map_err(Setback::Stop)?;
+            let names: BTreeSet<String> = collections.iter().map(ToString::to_string).collect();
+            for name in self.settings.snapshot.filters.keys().filter(|name| !names.contains(*name)) {
+                tracing::warn!(
+                    collection = name,
+                    "SNAPSHOT_FILTER_FILE names a collection that is not copied: misspelled, out of scope, or not there"
+                );
+            }
             self.copying.plan_copies(collections);
         }
         self.review_copies(&remembered.topics, &tails, &own, since)?;

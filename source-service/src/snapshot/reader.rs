@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, time::Duration};
 
-use bson::{Bson, Document, RawDocument, doc, raw::RawBson};
+use bson::{Bson, Document, RawDocument, RawDocumentBuf, cstr, doc, raw::RawBson};
 use futures::Stream as _;
 use mongodb::{
     Client,
@@ -25,6 +25,8 @@ use crate::{
 
 /// The longest that the server may work on one reply.
 const REPLY_LIMIT: Duration = Duration::from_secs(20);
+/// A server that has not answered by then hangs, or is behind a black hole: it would have ended the work by itself.
+const SILENCE_LIMIT: Duration = Duration::from_secs(30);
 
 /// What is to be read.
 #[derive(Clone, Debug)]
@@ -63,20 +65,22 @@ pub async fn read_range(
     let mut copied = read.from_is_copied.then(|| read.from.clone()).flatten();
     // With `min` and without `max` the server ends before MaxKey itself (seen on 6.0.5): that one `_id` is asked for at the end.
     let mut asks_for_max_key = read.pipeline.is_none() && read.from.is_some() && read.to.is_none();
-    let opened = match &read.pipeline {
-        None => open(&client, &read, &bounds(&read)).await,
-        Some(pipeline) => open_events(&client, &read, pipeline).await,
+    let opening = async {
+        match &read.pipeline {
+            None => open(&client, &read, &bounds(&read)).await,
+            Some(pipeline) => open_events(&client, &read, pipeline).await,
+        }
     };
-    let mut cursor = match opened {
+    let mut cursor = match answer(&read, opening).await {
         Ok(cursor) => cursor,
-        Err(error) => return report(&reports, judge(&error, &read)).await,
+        Err(broken) => return report(&reports, broken).await,
     };
     loop {
         let next = std::future::poll_fn(|context| Pin::new(&mut cursor).poll_next(context));
-        let batch = match next.await {
-            Some(Ok(batch)) => batch,
-            Some(Err(error)) => return report(&reports, judge(&error, &read)).await,
-            None => return,
+        let batch = match answer(&read, async { next.await.transpose() }).await {
+            Ok(Some(batch)) => batch,
+            Ok(None) => return,
+            Err(broken) => return report(&reports, broken).await,
         };
         let chunk = match chunk_of(&read, batch, copied.as_ref()) {
             Ok(chunk) => chunk,
@@ -101,11 +105,23 @@ pub async fn read_range(
         }
         if ended {
             asks_for_max_key = false;
-            cursor = match open(&client, &read, &doc! { "filter": with_max_key(&read.filter) }).await {
+            let options = doc! { "filter": with_max_key(&read.filter) };
+            cursor = match answer(&read, open(&client, &read, &options)).await {
                 Ok(cursor) => cursor,
-                Err(error) => return report(&reports, judge(&error, &read)).await,
+                Err(broken) => return report(&reports, broken).await,
             };
         }
+    }
+}
+
+/// What the server answers within [`SILENCE_LIMIT`].
+async fn answer<T>(
+    read: &RangeRead,
+    question: impl Future<Output = mongodb::error::Result<T>>,
+) -> Result<T, ReadReport> {
+    match tokio::time::timeout(SILENCE_LIMIT, question).await {
+        Ok(answer) => answer.map_err(|error| judge(&error, read)),
+        Err(_elapsed) => Err(ReadReport::Broken(read.id, "MongoDB is silent".to_owned())),
     }
 }
 
@@ -215,9 +231,21 @@ fn chunk_of(read: &RangeRead, batch: RawBatch, copied: Option<&RawBson>) -> Resu
         }
         last = Some(row);
     }
-    let copied_before = usize::from(copied.is_some() && first.map(id).transpose()?.as_ref() == copied);
+    let first = first.map(id).transpose()?;
+    let copied_before =
+        usize::from(first.zip(copied.cloned()).is_some_and(|(first, copied)| same(first, copied)));
     let last = last.map(id).transpose()?;
     Ok(Chunk { range: read.id, time: read.at, form, copied_before, last, is_last, batch })
+}
+
+/// By their bytes: as a number, NaN is not equal to itself.
+fn same(one: RawBson, other: RawBson) -> bool {
+    let bytes = |id| {
+        let mut document = RawDocumentBuf::new();
+        document.append(cstr!("_id"), id);
+        document.into_bytes()
+    };
+    bytes(one) == bytes(other)
 }
 
 fn id_of(row: &RawDocument, form: RowForm) -> Result<RawBson, String> {
@@ -261,5 +289,16 @@ fn judge(error: &Error, read: &RangeRead) -> ReadReport {
         )),
         // The stream's own fatal codes mean nothing here; SnapshotTooOld (239) and all others come right at a newer time.
         _ => ReadReport::Broken(read.id, stream_error::short(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_the_same_if_its_bytes_are() {
+        assert!(same(RawBson::Double(f64::NAN), RawBson::Double(f64::NAN)));
+        assert!(!same(RawBson::Int32(1), RawBson::Int64(1)));
     }
 }
