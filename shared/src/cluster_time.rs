@@ -58,6 +58,31 @@ impl fmt::Display for ClusterTime {
     }
 }
 
+/// The form in Extended JSON, `{"$timestamp":{"t":…,"i":…}}`, as envelope and position records have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimestampJson {
+    #[serde(rename = "$timestamp")]
+    timestamp: TimestampParts,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct TimestampParts {
+    t: u32,
+    i: u32,
+}
+
+impl From<ClusterTime> for TimestampJson {
+    fn from(time: ClusterTime) -> Self {
+        Self { timestamp: TimestampParts { t: time.seconds, i: time.increment } }
+    }
+}
+
+impl From<TimestampJson> for ClusterTime {
+    fn from(json: TimestampJson) -> Self {
+        Self::new(json.timestamp.t, json.timestamp.i)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,7 @@
 //! | [`namespace`], [`topic_name`], [`escape`] | `db.coll` and the topic it maps to, both ways |
 //! | [`cluster_time`], [`kafka_position`] | places in MongoDB's and in Kafka's order |
 //! | [`wire`], [`dead_letter`] | header names, content types, members of the envelope; the `dlq-*` headers |
+//! | [`source_watermark`], [`name_pattern`] | how far a source is and what it covers, as the sink reads it |
 //! | [`avro`], [`iso_instant`] | the envelope in Avro, both ways; instants as text |
 //!
 //! The skeleton of a process:
@@ -37,12 +38,14 @@ pub mod kafka_client;
 pub mod kafka_ffi;
 pub mod kafka_position;
 pub mod kafka_topics;
+pub mod name_pattern;
 pub mod namespace;
 pub mod process;
 pub mod schema_registry;
 pub mod seeded_bug;
 pub mod settings;
 pub mod shutdown;
+pub mod source_watermark;
 pub mod telemetry;
 pub mod topic_name;
 pub mod wire;

@@ -83,6 +83,11 @@ impl TopicNames {
         format!("{}.control", self.prefix)
     }
 
+    /// A record a minute, to learn a broker's clock from.
+    pub fn clock(&self) -> String {
+        format!("{}.clock", self.prefix)
+    }
+
     /// Where dead letters go unless `DLQ_TOPIC` says otherwise.
     pub fn dead_letters(&self) -> String {
         format!("{}.dlq", self.prefix)

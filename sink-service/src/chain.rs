@@ -19,6 +19,7 @@
 //! - A file ends sealed before the head moves off it, and only the head's path is ever created.
 //! - `next` of a file is `first` of the one after it; `next` and `scanned` never fall.
 //! - `scanned` is written only when every record before it is durable, and moves no boundary.
+//! - The head moves off a sealed file only once that is accounted for: [`crate::hours::accounts`].
 //! - A file holds records of one hour; dead letters extend the open file whatever their hour.
 
 mod file_step;
@@ -44,6 +45,7 @@ use crate::{
     event_hour::EventHour,
     file_metadata::{FileMetadata, WriterId},
     head::Head,
+    hours::HourEnd,
     lake::{ETag, FileState},
     lake_path::{CollectionFolder, LakePath},
     record::LAYOUT,
@@ -96,6 +98,8 @@ pub struct Chain {
     /// The file at the head's path; `None` if it is not there (yet).
     file: Option<FileState>,
     file_since: Instant,
+    /// The sealed file is known to be in its hour's manifest, or the hour has not closed.
+    accounted: bool,
     seq: u64,
 }
 
@@ -116,9 +120,18 @@ pub struct StepContext<'a> {
     pub namespace: &'a Namespace,
     /// Publish the batch's end although no record stands before it.
     pub publish_position: bool,
+    /// Files of this hour and of those before it end where the batch reaches the barrier.
+    pub hour_end: Option<HourEnd>,
     pub now: Instant,
     /// For `processedat` only.
     pub wall_clock: DateTime<Utc>,
+}
+
+impl StepContext<'_> {
+    /// Whether a file of this hour is complete with a batch that ends there.
+    fn completes(&self, hour: EventHour, end: KafkaOffset) -> bool {
+        self.hour_end.is_some_and(|over| over.completes(hour, end))
+    }
 }
 
 impl Chain {
@@ -137,7 +150,8 @@ impl Chain {
         now: Instant,
     ) -> Result<Self, ChainHalt> {
         let Reading { head, head_etag, file, log } = reading;
-        let chain = Self { partition, writer, head, head_etag, file, file_since: now, seq: 0 };
+        let chain =
+            Self { partition, writer, head, head_etag, file, file_since: now, accounted: false, seq: 0 };
         chain.check_identity(topic_id)?;
         let partition = || chain.partition.clone();
         let (next, position) = (chain.next(), chain.position());
@@ -312,7 +326,25 @@ impl Chain {
             self.file_since = now;
         }
         self.seq = state.metadata.seq;
+        self.accounted = false;
         self.file = Some(state);
+    }
+
+    /// The hour of a sealed file that its hour's manifest may not name yet. It has to be looked after before the head moves on: then nobody
+    /// would find the file again without a listing.
+    pub fn unaccounted(&self) -> Option<EventHour> {
+        let sealed = self.file.as_ref().is_some_and(is_sealed);
+        (sealed && !self.accounted).then(|| self.head.path.as_ref()?.hour()).flatten()
+    }
+
+    pub fn accounted_for(&mut self) {
+        self.accounted = true;
+    }
+
+    /// The hour of the open file.
+    pub fn open_hour(&self) -> Option<EventHour> {
+        self.file.as_ref().filter(|file| !is_sealed(file))?;
+        self.head.path.as_ref()?.hour()
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Datelike, NaiveDate, Timelike};
+use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, Timelike};
+use serde::{Deserialize, Serialize};
 use shared::cluster_time::ClusterTime;
 
-/// Hours since 1970-01-01 00:00 UTC, up to the last hour of the year 9999.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Hours since 1970-01-01 00:00 UTC, up to the last hour of the year 9999. In JSON it is its first instant, `2026-11-21T07:00:00Z`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct EventHour(u32);
 
 impl EventHour {
@@ -31,6 +33,26 @@ impl EventHour {
         Self::from_millis(at.and_utc().timestamp_millis())
     }
 
+    /// The last hour that is over at this time, in seconds since 1970; `None` within the first.
+    pub fn ended_at(seconds: i64) -> Option<Self> {
+        Self::from_millis(seconds.checked_mul(1000)?).and_then(|current| current.0.checked_sub(1)).map(Self)
+    }
+
+    /// The hour after it; `None` behind the last of the year 9999.
+    pub fn next(self) -> Option<Self> {
+        (self.0 < Self::LAST).then_some(Self(self.0 + 1))
+    }
+
+    /// From this hour to `last`, both included; nothing if that lies before it.
+    pub fn to(self, last: Self) -> impl Iterator<Item = Self> {
+        (self.0..=last.0).map(Self)
+    }
+
+    /// Its last second lies before this, in seconds since 1970.
+    pub fn end_seconds(self) -> i64 {
+        (i64::from(self.0) + 1) * 3600
+    }
+
     fn start(self) -> DateTime<chrono::Utc> {
         DateTime::from_timestamp(i64::from(self.0) * 3600, 0).expect("hours up to 9999 are dates")
     }
@@ -45,6 +67,22 @@ impl EventHour {
     pub fn compact(self) -> String {
         let at = self.start();
         format!("{:04}{:02}{:02}-{:02}", at.year(), at.month(), at.day(), at.hour())
+    }
+}
+
+impl From<EventHour> for String {
+    fn from(hour: EventHour) -> Self {
+        hour.start().to_rfc3339_opts(SecondsFormat::Secs, true)
+    }
+}
+
+impl TryFrom<String> for EventHour {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let at = DateTime::parse_from_rfc3339(&text).ok().map(|at| at.timestamp_millis());
+        let hour = at.filter(|millis| millis % 3_600_000 == 0).and_then(Self::from_millis);
+        hour.ok_or_else(|| format!("{text:?} is no full hour"))
     }
 }
 
@@ -75,6 +113,20 @@ mod tests {
         assert_eq!(folder("2024-02-29T23:59:59Z"), "year=2024/month=02/day=29/hour=23");
         assert_eq!(folder("1970-01-01T00:00:00Z"), "year=1970/month=01/day=01/hour=00");
         assert_eq!(folder("9999-12-31T23:59:59.999Z"), "year=9999/month=12/day=31/hour=23");
+    }
+
+    #[test]
+    fn an_hour_is_over_when_the_next_one_begins() {
+        let hour = |text: &str| EventHour::try_from(text.to_owned()).unwrap();
+        assert_eq!(EventHour::ended_at(3599), None);
+        assert_eq!(EventHour::ended_at(3600), Some(EventHour::EPOCH));
+        assert_eq!(EventHour::ended_at(7199), Some(EventHour::EPOCH));
+        assert_eq!(EventHour::EPOCH.end_seconds(), 3600);
+        assert_eq!(EventHour::EPOCH.next(), Some(hour("1970-01-01T01:00:00Z")));
+        assert_eq!(String::from(hour("2026-11-21T07:00:00Z")), "2026-11-21T07:00:00Z");
+        assert_eq!(EventHour::EPOCH.to(hour("1970-01-01T02:00:00Z")).count(), 3);
+        assert_eq!(hour("1970-01-01T02:00:00Z").to(EventHour::EPOCH).count(), 0);
+        assert!(EventHour::try_from("2026-11-21T07:00:01Z".to_owned()).is_err());
     }
 
     #[test]

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     buffer::Batch,
     chain::Chain,
+    hours::HourEnd,
     kafka_log::LogError,
     partition::AssignmentEpoch,
     publish::{Halt, Identity, Job, Publisher, Waiting},
@@ -64,6 +65,7 @@ pub struct Publishing {
     pub batch: Batch,
     pub namespace: Namespace,
     pub publish_position: bool,
+    pub hour_end: Option<HourEnd>,
     /// Ends the job when the assignment is given up. Every step of it is conditional, so it may end anywhere.
     pub given_up: CancellationToken,
 }
@@ -129,13 +131,13 @@ impl Jobs {
     }
 
     async fn publish_one(self, publishing: Publishing, ids: Ids) {
-        let Publishing { mut identity, epoch, chain, batch, namespace, publish_position, given_up } =
-            publishing;
+        let Publishing { mut identity, epoch, chain, batch, namespace, .. } = publishing;
+        let Publishing { publish_position, hour_end, given_up, .. } = publishing;
         let partition = identity.partition.clone();
         let jobs = self.clone();
         let work = async move {
             identity.topic_id = jobs.topic_id(&identity.partition, ids).await?;
-            let job = Job { identity, namespace, chain, batch, publish_position };
+            let job = Job { identity, namespace, chain, batch, publish_position, hour_end };
             let (chain, batch) = jobs.publisher.publish(job).await?;
             Ok(Outcome::Published { chain: Box::new(chain), batch: Box::new(batch) })
         };

@@ -154,6 +154,25 @@ impl KafkaLog {
         Ok(ids)
     }
 
+    /// How many partitions a topic has.
+    ///
+    /// # Errors
+    /// If Kafka does not say.
+    pub async fn partition_count(&self, topic: &str) -> Result<i32, LogError> {
+        let asked = topic.to_owned();
+        let count = self
+            .ask(move |client| {
+                let metadata = client.fetch_metadata(Some(&asked), REQUEST_TIMEOUT)?;
+                Ok(metadata.topics().first().map_or(0, |topic| topic.partitions().len()))
+            })
+            .await
+            .map_err(|error| classify(topic, &error))?;
+        match i32::try_from(count) {
+            Ok(count) if count > 0 => Ok(count),
+            _ => Err(LogError::NoTopic(topic.to_owned())),
+        }
+    }
+
     /// A topic's configuration.
     ///
     /// # Errors

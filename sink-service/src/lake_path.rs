@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! <root>/<db>/<coll>/year=YYYY/month=MM/day=DD/hour=HH/events-YYYYMMDD-HH-p<partition>-<first>.jsonl
+//!     …/hour=HH/_manifest.json, _SUCCESS         of an hour that has closed
 //! <root>/_chain/<topic>/p<partition>.json        the head of a partition's chain
+//! <root>/_chain/<topic>/hours.json               which hours of the topic have closed
 //! <root>/_chain/files/<path of a file>.json      a file's sidecar, on a local directory only
 //! ```
 //!
@@ -24,6 +26,10 @@ use crate::event_hour::EventHour;
 
 /// Bookkeeping of the chains; lifecycle and clean-up rules must spare it.
 pub const CHAIN_FOLDER: &str = "_chain";
+
+/// Hidden from readers by their first character, as Spark, Hive and Hadoop have it.
+pub const MANIFEST: &str = "_manifest.json";
+pub const SUCCESS: &str = "_SUCCESS";
 
 /// File systems allow 255 bytes in one segment; sidecars and markers append to it.
 const SEGMENT_LEN_MAX: usize = 200;
@@ -54,6 +60,16 @@ impl LakePath {
     /// The head of a partition's chain.
     pub fn head(partition: &TopicPartition) -> Self {
         Self(format!("{CHAIN_FOLDER}/{}/p{}.json", partition.topic, partition.partition))
+    }
+
+    /// Which hours of the topic have closed.
+    pub fn closed_hours(topic: &str) -> Self {
+        Self(format!("{CHAIN_FOLDER}/{topic}/hours.json"))
+    }
+
+    /// The last segment.
+    pub fn file_name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
     }
 
     /// All heads lie below it.
@@ -110,6 +126,20 @@ impl CollectionFolder {
         &self.0
     }
 
+    pub fn hour(&self, hour: EventHour) -> LakePath {
+        LakePath(format!("{}/{}", self.0, hour.folder()))
+    }
+
+    /// What an hour that has closed consists of.
+    pub fn manifest(&self, hour: EventHour) -> LakePath {
+        LakePath(format!("{}/{}/{MANIFEST}", self.0, hour.folder()))
+    }
+
+    /// An empty object: the hour has closed.
+    pub fn success(&self, hour: EventHour) -> LakePath {
+        LakePath(format!("{}/{}/{SUCCESS}", self.0, hour.folder()))
+    }
+
     /// The file that holds `partition`'s records of `hour` from offset `first` on.
     pub fn data_file(&self, hour: EventHour, partition: i32, first: KafkaOffset) -> LakePath {
         let name = format!("events-{}-p{partition:04}-{:020}.jsonl", hour.compact(), first.get());
@@ -119,8 +149,8 @@ impl CollectionFolder {
 
 /// Whether a file's name says that it holds records of this partition of its collection.
 pub fn is_data_file_of(path: &LakePath, partition: i32) -> bool {
-    let name = path.as_str().rsplit('/').next().unwrap_or_default();
-    let after_hour = name.strip_prefix("events-").and_then(|rest| rest.get("YYYYMMDD-HH".len()..));
+    let after_hour =
+        path.file_name().strip_prefix("events-").and_then(|rest| rest.get("YYYYMMDD-HH".len()..));
     after_hour.is_some_and(|rest| rest.starts_with(&format!("-p{partition:04}-")))
 }
 

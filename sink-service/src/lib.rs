@@ -21,6 +21,7 @@ pub mod dead_letters;
 pub mod event_hour;
 pub mod file_metadata;
 pub mod head;
+pub mod hours;
 pub mod jobs;
 pub mod kafka_log;
 pub mod lake;

@@ -25,6 +25,7 @@ use sink_service::{
     dead_letter_topic::DeadLetterTopic,
     dead_letters::DeadLetterQueue,
     file_metadata::WriterId,
+    hours::{broker_clock::BrokerClock, closer::Closer, keeper::HourKeeper, token_follower::follow},
     jobs::Jobs,
     kafka_log::KafkaLog,
     lake_start::await_lake,
@@ -37,7 +38,7 @@ use sink_service::{
 };
 use tokio::{
     runtime::Runtime,
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, watch},
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -124,6 +125,20 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
         |error: KafkaError| Stop::new(ExitCode::Configuration, format!("the Kafka client refuses: {error}"));
     let (report, reports) = mpsc::channel(REPORTS_MAX);
     let (wait, waits) = mpsc::channel(REPORTS_MAX);
+    let (standings, ours) = watch::channel(Vec::new());
+    let (hour_end, hour_ends) = mpsc::channel(REPORTS_MAX);
+    let log = KafkaLog::new(&kafka("atlas-sink-log"), &settings.group).map_err(refused)?;
+    let lake = Arc::new(lake);
+    let following = shutdown.clone();
+    let keeper = HourKeeper {
+        closer: Closer { lake: Arc::clone(&lake), log: log.clone(), metrics: Arc::clone(&metrics) },
+        known: follow(&kafka("atlas-sink-tokens"), &settings.group, &settings.names, following)
+            .map_err(|error| Stop::new(ExitCode::Configuration, error.to_string()))?,
+        clock: BrokerClock::new(&kafka("atlas-sink-clock"), &settings.names).map_err(refused)?,
+        grace: settings.hour_grace,
+        standings: ours,
+        ends: hour_end,
+    };
     let letters = DeadLetterTopic::new(
         &kafka("atlas-sink-admin"),
         settings.dead_letters,
@@ -132,7 +147,7 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
     );
     let publisher = Publisher {
         lake,
-        log: KafkaLog::new(&kafka("atlas-sink-log"), &settings.group).map_err(refused)?,
+        log,
         dead_letters: DeadLetterQueue::new(&kafka("atlas-sink-dlq"), letters.map_err(refused)?, VERSION),
         registry,
         policy: settings.roll,
@@ -154,6 +169,8 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
         jobs: Jobs::new(publisher, report, runtime.handle().clone()),
         reports,
         waits,
+        standings,
+        hour_ends,
         names: settings.names,
         values,
         flush: settings.flush,
@@ -165,6 +182,7 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
     let totals = {
         let _entered = runtime.enter();
         start.over();
+        runtime.spawn(keeper.run());
         writer.run()
     };
     // Nothing acts after the last line: what is still on its way is cut off, and every step of it is conditional.

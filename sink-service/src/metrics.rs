@@ -24,6 +24,10 @@ const BUFFERED: &str = "cdc_sink_buffered_seconds";
 const PARTITION_LAG: &str = "cdc_sink_partition_lag_records";
 const OLDEST_UNPUBLISHED: &str = "cdc_sink_oldest_unpublished_timestamp_seconds";
 const LAST_EVENT: &str = "cdc_sink_last_event_timestamp_seconds";
+const HOURS_CLOSED: &str = "cdc_sink_hours_closed_total";
+const CLOSED_HOUR: &str = "cdc_sink_closed_hour_end_timestamp_seconds";
+const HOUR_REVISIONS: &str = "cdc_sink_manifest_revisions_total";
+const LATE_ROWS: &str = "cdc_sink_late_rows_total";
 const CONFLICTS: &str = "cdc_sink_publish_conflicts_total";
 const STORAGE_REQUESTS: &str = "cdc_sink_storage_requests_total";
 const RETRIES: &str = "cdc_retries_total";
@@ -49,6 +53,9 @@ pub struct SinkMetrics {
     lost_replies: Counter,
     commits_ok: Counter,
     commits_failed: Counter,
+    hours_closed: Counter,
+    hour_revisions: Counter,
+    late_rows: Counter,
     buffer_bytes: Gauge,
     memory_limit: Gauge,
     assigned: Gauge,
@@ -86,6 +93,9 @@ impl SinkMetrics {
             lost_replies: counter!(CONFLICTS, "kind" => "lost-reply"),
             commits_ok: counter!(COMMITS, "outcome" => "sent"),
             commits_failed: counter!(COMMITS, "outcome" => "failed"),
+            hours_closed: counter!(HOURS_CLOSED),
+            hour_revisions: counter!(HOUR_REVISIONS),
+            late_rows: counter!(LATE_ROWS),
             buffer_bytes: gauge!(BUFFER_BYTES),
             memory_limit: gauge!(MEMORY_LIMIT),
             assigned: gauge!(ASSIGNED),
@@ -100,6 +110,9 @@ impl SinkMetrics {
             &metrics.lost_replies,
             &metrics.commits_ok,
             &metrics.commits_failed,
+            &metrics.hours_closed,
+            &metrics.hour_revisions,
+            &metrics.late_rows,
         ] {
             counter.absolute(0);
         }
@@ -172,6 +185,19 @@ impl SinkMetrics {
     pub fn event_age(&self, seconds: u32) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.event_age.record(now.saturating_sub(Duration::from_secs(seconds.into())));
+    }
+
+    /// An hour has closed; it ended then, in seconds since 1970.
+    pub fn hour_closed(&self, topic: &str, ended: i64) {
+        self.hours_closed.increment(1);
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        gauge!(CLOSED_HOUR, "topic" => topic.to_owned()).set(ended as f64);
+    }
+
+    /// The manifest of an hour that had closed was corrected, by so many rows.
+    pub fn hour_revised(&self, late_rows: u64) {
+        self.hour_revisions.increment(1);
+        self.late_rows.increment(late_rows);
     }
 
     pub fn memory(&self, used: usize, limit: usize, paused: usize) {
@@ -258,6 +284,10 @@ fn describe() {
         "When the oldest record that is not durable was read; 0 = none"
     );
     describe_gauge!(LAST_EVENT, Unit::Seconds, "Cluster time of the newest durable row, by topic");
+    describe_counter!(HOURS_CLOSED, "Hours closed: manifest and _SUCCESS written");
+    describe_gauge!(CLOSED_HOUR, Unit::Seconds, "End of the last hour that was closed here, by topic");
+    describe_counter!(HOUR_REVISIONS, "Manifests corrected after their hour had closed");
+    describe_counter!(LATE_ROWS, "Rows that came to an hour after it had closed");
     describe_counter!(
         CONFLICTS,
         "Publishing steps that were refused or whose reply was lost, and were read back"

@@ -29,6 +29,7 @@ use crate::{
     chain::Chain,
     dead_letters::letter_of,
     event_hour::EventHour,
+    hours::{HourEnd, keeper::Standing},
     metrics::{PartitionMetrics, SinkMetrics},
     publish::Identity,
     record::{Inspected, RecordView, VALUE_BYTES_MAX, Verdict, inspect, refused},
@@ -88,6 +89,8 @@ pub struct PartitionState {
     /// A consumer position above `position`, and since when.
     ahead: Option<(KafkaOffset, Instant)>,
     log_end: Option<KafkaOffset>,
+    /// Up to where hours are over; `None` once everything of them is in the lake.
+    hour_end: Option<HourEnd>,
     records: u64,
     metrics: PartitionMetrics,
 }
@@ -113,6 +116,7 @@ impl PartitionState {
             paused: false,
             ahead: None,
             log_end: None,
+            hour_end: None,
             records: 0,
         }
     }
@@ -231,7 +235,36 @@ impl PartitionState {
         if self.ahead.is_some_and(|(ahead, _)| ahead <= self.position) {
             self.ahead = None;
         }
+        if self.hour_end.is_some_and(|over| is_complete(&chain, over)) {
+            self.hour_end = None;
+        }
         self.phase = Phase::Idle(Box::new(chain));
+    }
+
+    /// An hour is over, and with it those before it.
+    pub fn set_hour_end(&mut self, over: HourEnd) {
+        self.hour_end = match &self.phase {
+            Phase::Idle(chain) if is_complete(chain, over) => None,
+            _ => Some(over),
+        };
+    }
+
+    pub fn hour_end(&self) -> Option<HourEnd> {
+        self.hour_end
+    }
+
+    /// Everything of the hours that are over was read, and not all of it is published and sealed.
+    pub fn hour_end_due(&self) -> bool {
+        let read_up_to = self.ahead.map_or(self.position, |(ahead, _)| ahead.max(self.position));
+        !self.is_opening() && self.hour_end.is_some_and(|over| read_up_to >= over.barrier)
+    }
+
+    pub fn standing(&self) -> Standing {
+        Standing {
+            partition: self.identity.partition.clone(),
+            namespace: self.namespace.clone(),
+            open: self.idle_chain().and_then(Chain::open_hour),
+        }
     }
 
     /// Buffers one record, as a line or a dead letter. What is durable already is passed over, and so is what was taken
@@ -417,6 +450,11 @@ impl PartitionState {
             "file": self.path,
         })
     }
+}
+
+/// Whether nothing of the hours that are over is missing in the lake, and no file of theirs is open.
+fn is_complete(chain: &Chain, over: HourEnd) -> bool {
+    chain.position() >= over.barrier && chain.open_hour().is_none_or(|hour| hour > over.hour)
 }
 
 /// The parts of a message that decide what becomes of it.

@@ -39,6 +39,7 @@ use crate::{
     chain::{Chain, ChainHalt, LogBounds, Reading, RollPolicy, Step, StepContext, Writer},
     dead_letters::DeadLetterQueue,
     head::Head,
+    hours::{HourEnd, accounts::HourFolder},
     kafka_log::{KafkaLog, LogError},
     lake::{Lake, LakeError},
     lake_path::{CollectionFolder, LakePath, is_data_file_of},
@@ -83,11 +84,13 @@ pub struct Job {
     pub batch: Batch,
     /// Publish the batch's end although no record stands before it.
     pub publish_position: bool,
+    /// Up to where hours are over.
+    pub hour_end: Option<HourEnd>,
 }
 
 /// Everything that publishing needs; shared by all jobs.
 pub struct Publisher {
-    pub lake: Lake,
+    pub lake: Arc<Lake>,
     pub log: KafkaLog,
     pub dead_letters: DeadLetterQueue,
     /// `None`: records in Avro cannot be read.
@@ -119,14 +122,10 @@ impl Publisher {
                     let id = identity.topic_id.map(|id| id.to_string());
                     let partition = identity.partition.clone();
                     let writer = self.writer.clone();
-                    return Ok(Chain::adopt(
-                        partition,
-                        writer,
-                        reading,
-                        id.as_deref(),
-                        confirmed,
-                        Instant::now(),
-                    )?);
+                    let now = Instant::now();
+                    let mut chain = Chain::adopt(partition, writer, reading, id.as_deref(), confirmed, now)?;
+                    self.account(&mut chain, &mut patience).await?;
+                    return Ok(chain);
                 }
                 Err(trouble) => self.endure(trouble, &mut patience).await?,
             }
@@ -179,16 +178,18 @@ impl Publisher {
     /// # Errors
     /// If going on would lose or double records; nothing of the batch beyond the returned chain is published.
     pub async fn publish(&self, job: Job) -> Result<(Chain, Batch), Halt> {
-        let Job { identity, namespace, mut chain, mut batch, publish_position } = job;
+        let Job { identity, namespace, mut chain, mut batch, publish_position, hour_end } = job;
         chain.check_topic_id(identity.topic_id.map(|id| id.to_string()).as_deref())?;
         batch.cut_before(chain.next());
         let mut patience = Patience::new(&identity.partition, &self.waits);
         self.deliver_dead_letters(&identity.partition, &batch, chain.next(), &mut patience).await?;
         loop {
+            self.account(&mut chain, &mut patience).await?;
             let context = StepContext {
                 policy: self.policy,
                 namespace: &namespace,
                 publish_position,
+                hour_end,
                 now: Instant::now(),
                 wall_clock: Utc::now(),
             };
@@ -222,6 +223,27 @@ impl Publisher {
                 Err(trouble) => self.endure(trouble, &mut patience).await?,
             }
         }
+    }
+
+    /// Before the head moves off a sealed file, and after a partition was taken over: the manifest of its hour names it, if there is one.
+    async fn account(&self, chain: &mut Chain, patience: &mut Patience<'_>) -> Result<(), Halt> {
+        while let (Some(hour), Some(namespace)) = (chain.unaccounted(), chain.head().namespace()) {
+            let (lake, metrics) = (&self.lake, &self.metrics);
+            let topic = chain.head().topic.as_str();
+            let folder = HourFolder { lake, metrics, topic, namespace: &namespace, hour };
+            let accounted = {
+                let _upload = self.upload().await;
+                folder.account_for_sealed().await
+            };
+            match accounted {
+                Ok(()) => {
+                    patience.over();
+                    chain.accounted_for();
+                }
+                Err(error) => self.endure(Trouble::Lake(error), patience).await?,
+            }
+        }
+        Ok(())
     }
 
     /// Where the topic's name was cut, the folder is known with the first record only: before the head gets its path there,

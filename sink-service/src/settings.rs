@@ -17,8 +17,8 @@ use shared::{
 
 use self::table::{
     ADLS_SAS, ADLS_SHARED_KEY, ADMIN_ADDR, FLUSH_BYTES, FLUSH_INTERVAL, FLUSH_ROWS, GROUP_INSTANCE_ID,
-    LAKE_AUTH, LAKE_ENDPOINT, LAKE_URL, MEMORY_LIMIT, OLD_NAMES, ROLL_AGE, ROLL_BYTES, SINK_EXCLUDE,
-    SINK_GROUP, SINK_TOPICS, START_AT, TABLE, TOPIC_MAX_MESSAGE_BYTES, UPLOAD_CONCURRENCY,
+    HOUR_GRACE, LAKE_AUTH, LAKE_ENDPOINT, LAKE_URL, MEMORY_LIMIT, OLD_NAMES, ROLL_AGE, ROLL_BYTES,
+    SINK_EXCLUDE, SINK_GROUP, SINK_TOPICS, START_AT, TABLE, TOPIC_MAX_MESSAGE_BYTES, UPLOAD_CONCURRENCY,
 };
 use crate::{
     chain::RollPolicy,
@@ -56,6 +56,7 @@ pub struct SinkSettings {
     /// The source's limit of a topic's records, in bytes.
     pub topic_message_bytes: u64,
     pub roll: RollPolicy,
+    pub hour_grace: Duration,
     pub uploads: usize,
 }
 
@@ -107,6 +108,7 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
     let flush = read_flush(reader);
     let topic_message_bytes = reader.bounded(&TOPIC_MAX_MESSAGE_BYTES, ByteSize::mib(1)..=ByteSize::mib(100));
     let roll = read_roll(reader);
+    let hour_grace = reader.bounded(&HOUR_GRACE, Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600));
     let uploads = reader.bounded(&UPLOAD_CONCURRENCY, 1..=256);
     Some(SinkSettings {
         process: process?,
@@ -123,6 +125,7 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
         flush: flush?,
         topic_message_bytes: topic_message_bytes?.as_u64(),
         roll: roll?,
+        hour_grace: hour_grace?,
         uploads: uploads?,
     })
 }

@@ -31,13 +31,14 @@ use shared::{
     kafka_position::TopicPartition,
     topic_name::TopicNames,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     assignment::Assignment,
     buffer::SpareBuffer,
     consumer::{GroupConsumer, Notice, QUEUE_BYTES_MAX},
+    hours::{HourEnd, keeper::Standing},
     jobs::{Jobs, Outcome, Report},
     metrics::SinkMetrics,
     partition::{PartitionState, Taken},
@@ -102,6 +103,9 @@ pub struct SinkWriter {
     pub jobs: Jobs,
     pub reports: mpsc::Receiver<Report>,
     pub waits: mpsc::Receiver<Waiting>,
+    /// Where the keeper of the hours learns what is ours.
+    pub standings: watch::Sender<Vec<Standing>>,
+    pub hour_ends: mpsc::Receiver<(TopicPartition, HourEnd)>,
     pub names: TopicNames,
     pub values: ValueReader,
     pub flush: FlushPolicy,
@@ -185,6 +189,8 @@ impl Loop {
             self.next_commit = now + COMMIT_INTERVAL;
             self.observe_positions(now);
             self.commit(now);
+            let standings = self.assignment.iter().filter(|state| !state.is_opening());
+            self.io.standings.send_replace(standings.map(PartitionState::standing).collect());
         }
         if now >= self.next_health {
             self.next_health = now + HEALTH_INTERVAL;
@@ -307,6 +313,11 @@ impl Loop {
     fn take_reports(&mut self) -> Result<(), Stop> {
         while let Ok(report) = self.io.reports.try_recv() {
             self.take_report(report)?;
+        }
+        while let Ok((partition, over)) = self.io.hour_ends.try_recv() {
+            if let Some(state) = self.assignment.get_mut(&partition) {
+                state.set_hour_end(over);
+            }
         }
         while let Ok(Waiting { partition, cause }) = self.io.waits.try_recv() {
             match cause {

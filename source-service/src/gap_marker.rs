@@ -8,6 +8,7 @@ use rdkafka::message::OwnedHeaders;
 use shared::{
     avro::{ChangeEvent, Meta},
     cluster_time::ClusterTime,
+    source_watermark::ScopeRecord,
     wire::header,
 };
 
@@ -16,7 +17,7 @@ use crate::{
     envelope::ValueFormat,
     partitioner::partition_for_key,
     publisher::{Outgoing, PublishError, Publisher, with_header},
-    token_record::{Position, ScopeRecord},
+    token_record::Position,
     topics::Topics,
 };
 

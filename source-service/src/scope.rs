@@ -5,17 +5,14 @@
 
 pub mod filter;
 pub mod operations;
-mod pattern;
 mod selection;
 
-use shared::{namespace::Namespace, settings::Expected};
+use shared::{
+    name_pattern::NamePattern, namespace::Namespace, settings::Expected, source_watermark::ScopeRecord,
+};
 
 use self::selection::Selection;
-pub use self::{
-    pattern::NamePattern,
-    selection::{CollectionPattern, Item},
-};
-use crate::token_record::ScopeRecord;
+pub use self::selection::{CollectionPattern, Item};
 
 /// Their changes are the server's own business; `$changeStream` refuses or leaves them out too.
 const INTERNAL_DATABASES: [&str; 3] = ["admin", "local", "config"];

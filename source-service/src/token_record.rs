@@ -13,12 +13,17 @@
 use bson::{Bson, Document, RawDocument, RawDocumentBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use shared::{cluster_time::ClusterTime, namespace::Namespace, topic_name::Form};
+use shared::{
+    cluster_time::{ClusterTime, TimestampJson},
+    namespace::Namespace,
+    source_watermark::{self, ScopeRecord},
+    topic_name::Form,
+};
 
 use crate::envelope::KeyFormat;
 
 /// Of [`TokenRecord`]; a reader refuses what it does not know.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = source_watermark::VERSION;
 
 /// Before the name of a topic in a key. A source id has no slash, so the two kinds of keys never meet.
 pub const TOPIC_KEY_PREFIX: &str = "topic/";
@@ -89,30 +94,6 @@ impl Position {
     }
 }
 
-/// What the stream covers, in clear: the sink derives from it whose watermark a collection's hour waits for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ScopeRecord {
-    /// Whole databases.
-    pub databases: Vec<String>,
-    /// `db.coll`.
-    pub collections: Vec<String>,
-    pub excludes: Vec<String>,
-}
-
-/// `{"$timestamp":{"t":…,"i":…}}`, as in the envelope.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct TimestampJson {
-    #[serde(rename = "$timestamp")]
-    timestamp: TimestampParts,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct TimestampParts {
-    t: u32,
-    i: u32,
-}
-
 /// The wire form; [`TokenRecord`] has the types.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -181,7 +162,7 @@ impl TokenRecord {
                 Position::Time(_) => None,
                 Position::After(token) => Some(token.to_extended_json()),
             },
-            cluster_time: TimestampJson { timestamp: TimestampParts { t: time.seconds, i: time.increment } },
+            cluster_time: time.into(),
             scope: self.scope.clone(),
             fingerprint: self.fingerprint.clone(),
             key_format: key_format_name(self.key_format).to_owned(),
@@ -203,9 +184,8 @@ impl TokenRecord {
         }
         let json: TokenRecordJson =
             serde_json::from_value(json).map_err(|error| UnusableRecord::Unreadable(error.to_string()))?;
-        let TimestampParts { t, i } = json.cluster_time.timestamp;
         let position = match json.token {
-            None => Position::Time(ClusterTime::new(t, i)),
+            None => Position::Time(json.cluster_time.into()),
             Some(token) => {
                 Position::After(ResumeToken::from_extended_json(token).ok_or(UnusableRecord::Token)?)
             }

@@ -153,6 +153,19 @@ impl LakeReader {
         tokio::task::spawn_blocking(read).await.context("a lake reader's thread")?
     }
 
+    /// Any object; `None` if it is not there.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub async fn document(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        let (reader, path) = (self.clone(), path.to_owned());
+        let read = move || match reader {
+            Self::Directory(root) => directory::document(&root, &path),
+            Self::Azurite { port, container } => azurite::document(port, &container, &path),
+        };
+        tokio::task::spawn_blocking(read).await.context("a lake reader's thread")?
+    }
+
     /// How far each chain is durable: the last file's `next`, or the head's `scanned` if that is further. Bytes are not
     /// read, so that it can be asked often.
     ///

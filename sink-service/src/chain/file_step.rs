@@ -62,8 +62,12 @@ impl Chain {
             Some(entry) => {
                 self.recommit(path, file, entry.offset, Some(due.unwrap_or(RollReason::Hour)), context)
             }
-            None if due.is_some() || (context.publish_position && batch.end() > self.position()) => {
-                self.recommit(path, file, batch.end(), due, context)
+            None if due.is_some()
+                || context.completes(hour, batch.end())
+                || (context.publish_position && batch.end() > self.position()) =>
+            {
+                let over = context.completes(hour, batch.end()).then_some(RollReason::HourEnd);
+                self.recommit(path, file, batch.end(), due.or(over), context)
             }
             None => Step::Done,
         }
@@ -140,6 +144,8 @@ impl Chain {
                 Some(RollReason::Blocks)
             } else if encoded_len > METADATA_ROLL_BYTES {
                 Some(RollReason::Metadata)
+            } else if count == pending.len() && context.completes(hour, batch.end()) {
+                Some(RollReason::HourEnd)
             } else {
                 None
             };

@@ -21,10 +21,13 @@ pub enum RollReason {
     Age,
     Blocks,
     Metadata,
+    /// The hour is over, and nothing of it is missing.
+    HourEnd,
 }
 
 impl RollReason {
-    pub const ALL: [Self; 5] = [Self::Hour, Self::Size, Self::Age, Self::Blocks, Self::Metadata];
+    pub const ALL: [Self; 6] =
+        [Self::Hour, Self::Size, Self::Age, Self::Blocks, Self::Metadata, Self::HourEnd];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -33,6 +36,7 @@ impl RollReason {
             Self::Age => "age",
             Self::Blocks => "blocks",
             Self::Metadata => "metadata",
+            Self::HourEnd => "hour_end",
         }
     }
 }

@@ -140,6 +140,7 @@ impl World {
             policy: self.policy,
             namespace,
             publish_position,
+            hour_end: None,
             now: Instant::now(),
             wall_clock: DateTime::UNIX_EPOCH,
         }

@@ -23,7 +23,7 @@ pub(crate) fn offline_publisher(kafka: &ClientConfig, folder: &Path) -> (Publish
     let letters = DeadLetterTopic::new(kafka, names.dead_letters(), names, 1024 * 1024).unwrap();
     let (waits, told) = mpsc::channel(8);
     let publisher = Publisher {
-        lake: Lake::open(&LakeTarget::Directory(folder.to_owned()), None).unwrap(),
+        lake: Arc::new(Lake::open(&LakeTarget::Directory(folder.to_owned()), None).unwrap()),
         log: KafkaLog::new(kafka, "test").unwrap(),
         dead_letters: DeadLetterQueue::new(kafka, letters, "test"),
         registry: None,
@@ -78,6 +78,7 @@ fn first_job(partition: &TopicPartition, start: KafkaOffset, head_etag: ETag) ->
         chain,
         batch: buffer.freeze(start, start.after()),
         publish_position: false,
+        hour_end: None,
     }
 }
 

@@ -141,6 +141,13 @@ pub(super) const ROLL_AGE: Setting = Setting::public(
     "Age at which a file ends within its hour; off if not set.",
     FILES,
 );
+pub(super) const HOUR_GRACE: Setting = Setting::public(
+    "HOUR_GRACE",
+    Some("15m"),
+    "a duration between 1s and 7d",
+    "How long after its end an hour of a collection closes that no source of ours reads, by a broker's clock.",
+    FILES,
+);
 pub(super) const TOPIC_MAX_MESSAGE_BYTES: Setting = Setting::public(
     "TOPIC_MAX_MESSAGE_BYTES",
     Some("16MiB"),
@@ -171,6 +178,7 @@ pub(super) const TABLE: Table = &[
     &FLUSH_ROWS,
     &ROLL_BYTES,
     &ROLL_AGE,
+    &HOUR_GRACE,
     &KAFKA_BROKERS,
     &TOPIC_PREFIX,
     &DLQ_TOPIC,
@@ -228,7 +236,6 @@ pub(super) const OLD_NAMES: &[OldName] = &[
     },
     OldName::not_yet("PUBLISH"),
     OldName::not_yet("COMPRESSION"),
-    OldName::not_yet("HOUR_GRACE"),
     OldName::not_yet("DLQ_MAX_RATIO"),
     OldName::not_yet("KAFKA_GROUP_PROTOCOL"),
     OldName::not_yet("ALLOW_VERSIONED"),

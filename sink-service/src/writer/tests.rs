@@ -47,6 +47,8 @@ impl Bench {
             jobs: Jobs::new(publisher, report, runtime.handle().clone()),
             reports,
             waits,
+            standings: watch::channel(Vec::new()).0,
+            hour_ends: mpsc::channel(1).1,
             names,
             values: ValueReader::new(true),
             flush: FlushPolicy {

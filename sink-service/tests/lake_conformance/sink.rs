@@ -116,7 +116,7 @@ impl Sink {
         let letters = DeadLetterTopic::new(&config, names.dead_letters(), names, 1024 * 1024).unwrap();
         let (waits, waits_end) = mpsc::channel(16);
         let publisher = Publisher {
-            lake,
+            lake: Arc::new(lake),
             log: broker.log.clone(),
             dead_letters: DeadLetterQueue::new(&config, letters, VERSION),
             registry: None,
@@ -141,8 +141,8 @@ impl Sink {
 
     /// Makes a batch durable, whatever comes in between.
     pub(crate) async fn publish(&self, chain: Chain, batch: Batch) -> Chain {
-        let job =
-            Job { identity: Self::identity(), namespace: namespace(), chain, batch, publish_position: false };
+        let (identity, namespace) = (Self::identity(), namespace());
+        let job = Job { identity, namespace, chain, batch, publish_position: false, hour_end: None };
         self.publisher.publish(job).await.unwrap().0
     }
 
@@ -162,6 +162,7 @@ impl Sink {
             policy: self.publisher.policy,
             namespace: &namespace,
             publish_position: false,
+            hour_end: None,
             now: Instant::now(),
             wall_clock: Utc::now(),
         };

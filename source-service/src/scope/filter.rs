@@ -13,7 +13,8 @@
 
 use bson::{Document, doc};
 
-use super::{Scope, Target, operations::Operations, pattern::NamePattern, selection::Selection};
+use super::{Scope, Target, operations::Operations, selection::Selection};
+use shared::name_pattern::NamePattern;
 
 /// The stage behind `$changeStream`; `None` if the stream holds nothing else than what is wanted.
 pub fn stage(scope: &Scope, operations: &Operations) -> Option<Document> {

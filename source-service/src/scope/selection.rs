@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::pattern::NamePattern;
+use shared::name_pattern::NamePattern;
 
 /// Collections by the pattern of their database and the pattern of their own name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -69,13 +69,13 @@ pub(super) fn stopped(
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
-    use shared::cluster_time::ClusterTime;
+    use shared::{cluster_time::ClusterTime, source_watermark::ScopeRecord};
 
     use super::*;
     use crate::{
         envelope::KeyFormat,
         recovery::Written,
-        token_record::{Position, ScopeRecord, TokenRecord},
+        token_record::{Position, TokenRecord},
     };
 
     fn remembered(offset: i64, clean: bool) -> Remembered {

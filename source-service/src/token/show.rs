@@ -1,7 +1,7 @@
 //! `token show`: the committed position, and whether these settings would resume it.
 
 use serde_json::json;
-use shared::exit::Stop;
+use shared::{exit::Stop, source_watermark::ScopeRecord};
 
 use super::{
     Answer, decode,
@@ -12,7 +12,7 @@ use crate::{
     recovery::{Remembered, Written},
     settings::TokenShowSettings,
     status::rfc3339,
-    token_record::{Position, ScopeRecord, TokenRecord, key_format_name},
+    token_record::{Position, TokenRecord, key_format_name},
 };
 
 pub(super) fn run(settings: &TokenShowSettings, json: bool) -> Result<Answer, Stop> {

@@ -114,6 +114,15 @@ fn pages(port: u16, container: &str, include: &str, mut page: impl FnMut(&str) -
     }
 }
 
+pub(super) fn document(port: u16, container: &str, name: &str) -> Result<Option<Vec<u8>>> {
+    let answer = signed("GET", port, &format!("{container}/{}", percent_encode(name)), &[], "")?;
+    match answer.status {
+        200 => Ok(Some(answer.body)),
+        404 => Ok(None),
+        status => bail!("GET {name}: {status} {}", answer.text()),
+    }
+}
+
 fn blob(method: &str, port: u16, container: &str, name: &str) -> Result<Response> {
     let answer = signed(method, port, &format!("{container}/{}", percent_encode(name)), &[], "")?;
     if answer.status != 200 {

@@ -59,6 +59,14 @@ pub(super) fn bytes(root: &Path, path: &str, range: Range<u64>) -> Result<Vec<u8
     Ok(bytes)
 }
 
+pub(super) fn document(root: &Path, path: &str) -> Result<Option<Vec<u8>>> {
+    match fs::read(root.join(path)) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {path}")),
+    }
+}
+
 /// The facts of a sidecar: its member `metadata`, or the object itself.
 fn sidecar(bytes: &[u8]) -> Result<BTreeMap<String, String>> {
     let value: Value = serde_json::from_slice(bytes).context("is no JSON")?;

@@ -11,6 +11,7 @@ mod dashboards;
 mod dead_letters;
 mod fenced;
 mod harness;
+mod hours;
 mod idle;
 mod kill_nine;
 mod large_records;

@@ -1,0 +1,208 @@
+//! The hour's end: manifests and marks.
+//!
+//! Goal: an hour that is over gets `_manifest.json` and then `_SUCCESS`, be it busy, idle or empty, with several sinks, kills and late rows; the
+//! manifest names exactly the sealed files of its hour, and a row that comes later is in the lake and in a new revision. Method: the test is the
+//! producer and commits the position of a source as a source does, so that hours end when it says so.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use pipeline_tests::{kafka_writer::NewRecord, pipeline::Pipeline, service::Service, wait};
+use serde_json::{Value, json};
+
+use crate::{
+    records::{LONG_AGO_S, event, events, judge},
+    stage::{LIMIT, Stage},
+};
+
+const PARTITIONS: i32 = 3;
+const SOURCE: &str = "w";
+const HOUR_S: i64 = 3600;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hours_close_in_a_directory() -> Result<()> {
+    hours_close(&Stage::shared().await?.pipeline("hoursdir")?).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hours_close_in_azurite() -> Result<()> {
+    hours_close(&Stage::shared().await?.pipeline_into_azurite("hoursazure").await?).await
+}
+
+async fn hours_close(pipeline: &Pipeline) -> Result<()> {
+    let topic = pipeline.data_topic("orders");
+    let writer = pipeline.kafka_writer();
+    writer.create_topic(&topic, PARTITIONS, &[]).await?;
+    let positions = Positions::new(pipeline).await?;
+    let first_hour = LONG_AGO_S / HOUR_S * HOUR_S;
+    positions.commit(first_hour + 10).await?;
+    for partition in [0, 1] {
+        writer.send(&topic, partition, events(pipeline, 0..20, first_hour + 5)).await?;
+    }
+    let (mut one, mut two) = (pipeline.ready_sink().await?, pipeline.ready_sink().await?);
+    pipeline.wait_for_lake(&mut [&mut one, &mut two]).await?;
+    // The hour before the first sight closes at once, without a file. Then also this one would have, if it were over.
+    let empty = closed(pipeline, first_hour - HOUR_S).await?;
+    ensure!(empty["files"] == json!([]) && empty["rows"] == 0, "an empty hour: {empty}");
+    ensure!(manifest(pipeline, first_hour).await?.is_none(), "an hour that is not over has a manifest");
+
+    // A busy hour, an idle one, an empty one; the last record of partition 1 lies in the hour that goes on.
+    writer.send(&topic, 1, events(pipeline, 20..30, first_hour + 3 * HOUR_S + 5)).await?;
+    positions.commit(first_hour + 3 * HOUR_S).await?;
+    for hour in 0..3 {
+        let manifest = closed(pipeline, first_hour + hour * HOUR_S).await?;
+        ensure!(manifest["revision"] == 1, "{manifest}");
+        ensure!(manifest["rows"] == if hour == 0 { 40 } else { 0 }, "hour {hour}: {manifest}");
+    }
+    ensure!(manifest(pipeline, first_hour + 3 * HOUR_S).await?.is_none(), "the current hour has a manifest");
+    let record = pipeline.lake().document(&format!("_chain/{topic}/hours.json")).await?;
+    let record: Value = serde_json::from_slice(&record.context("hours.json")?)?;
+    ensure!(record["closed"] == instant(first_hour + 2 * HOUR_S), "{record}");
+
+    // Late rows, while sinks are killed and partitions change hands. In between hours go on ending.
+    for round in 0..6_i64 {
+        for partition in 0..PARTITIONS {
+            let late = first_hour + (round % 2) * HOUR_S + 30;
+            let number = 1000 + round * 10 + i64::from(partition);
+            let mut rows = vec![event(pipeline, number, late)];
+            if round % 3 == 0 {
+                // The head moves off the late file at once.
+                rows.push(event(pipeline, number + 5, first_hour + (3 + round) * HOUR_S));
+            }
+            writer.send(&topic, partition, rows).await?;
+        }
+        positions.commit(first_hour + (4 + round) * HOUR_S).await?;
+        let victim = if round % 2 == 0 { &mut one } else { &mut two };
+        victim.kill9()?;
+        *victim = pipeline.start_sink()?;
+    }
+    let (_, violations) = judge(pipeline, &mut [&mut one, &mut two]).await?;
+    violations.none()?;
+    for hour in 0..9 {
+        named_as_they_are(pipeline, first_hour + hour * HOUR_S, &mut [&mut one, &mut two]).await?;
+    }
+    let busy = closed(pipeline, first_hour).await?;
+    ensure!(busy["rows"] == 40 + 9, "the first hour: {busy}");
+    ensure!(busy["revision"].as_u64() > Some(1), "late rows make a revision: {busy}");
+
+    // A row behind everything, with nobody killed: counted.
+    writer.send(&topic, 2, vec![event(pipeline, 5000, first_hour + HOUR_S + 40)]).await?;
+    wait::until("a late row is counted", LIMIT, || async {
+        let late =
+            |sink: &Service| anyhow::Ok(sink.metrics()?.sum("cdc_sink_late_rows_total").unwrap_or(0.0));
+        Ok((late(&one)? + late(&two)? >= 1.0).then_some(()))
+    })
+    .await?;
+    named_as_they_are(pipeline, first_hour + HOUR_S, &mut [&mut one, &mut two]).await
+}
+
+/// A source that is retired holds nothing back any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hours_without_a_source_close_after_the_grace() -> Result<()> {
+    let stage = Stage::shared().await?;
+    let pipeline = stage.pipeline("hoursgrace")?;
+    let topic = pipeline.data_topic("orders");
+    let writer = pipeline.kafka_writer();
+    writer.create_topic(&topic, 1, &[]).await?;
+    let positions = Positions::new(&pipeline).await?;
+    positions.commit(LONG_AGO_S).await?;
+    writer.send(&topic, 0, events(&pipeline, 0..10, LONG_AGO_S)).await?;
+    let environment = pipeline.sink_environment().set("HOUR_GRACE", "1s");
+    let mut sink = pipeline.start(pipeline_tests::service::Binary::Sink, environment)?;
+    sink.wait_until_ready().await?;
+    pipeline.wait_for_lake(&mut [&mut sink]).await?;
+    let hour = LONG_AGO_S / HOUR_S * HOUR_S;
+    closed(&pipeline, hour - HOUR_S).await?;
+    ensure!(manifest(&pipeline, hour).await?.is_none(), "the source is not that far");
+    positions.retire().await?;
+    let manifest = closed(&pipeline, hour).await?;
+    ensure!(manifest["rows"] == 10, "{manifest}");
+    named_as_they_are(&pipeline, hour, &mut [&mut sink]).await
+}
+
+/// The position of a source that does not run.
+struct Positions<'a> {
+    pipeline: &'a Pipeline,
+    topic: String,
+}
+
+impl<'a> Positions<'a> {
+    async fn new(pipeline: &'a Pipeline) -> Result<Self> {
+        let topic = format!("{}resume-tokens-{SOURCE}", pipeline.topics().prefix());
+        pipeline.kafka_writer().create_topic(&topic, 1, &[("cleanup.policy", "compact")]).await?;
+        Ok(Self { pipeline, topic })
+    }
+
+    async fn commit(&self, seconds: i64) -> Result<()> {
+        let value = json!({
+            "version": 1, "instance": "i", "run": 1, "token": null, "keyFormat": "json",
+            "clusterTime": {"$timestamp": {"t": seconds, "i": 0}},
+            "scope": {"databases": [self.pipeline.database()], "collections": [], "excludes": []},
+        });
+        self.send(Some(value.to_string().into_bytes())).await
+    }
+
+    async fn retire(&self) -> Result<()> {
+        self.send(None).await
+    }
+
+    async fn send(&self, value: Option<Vec<u8>>) -> Result<()> {
+        let record = NewRecord { key: Some(SOURCE.as_bytes().to_vec()), value, ..NewRecord::default() };
+        self.pipeline.kafka_writer().send(&self.topic, 0, vec![record]).await
+    }
+}
+
+fn instant(seconds: i64) -> String {
+    chrono::DateTime::from_timestamp(seconds, 0).expect("a date").format("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn folder(pipeline: &Pipeline, seconds: i64) -> String {
+    let at = chrono::DateTime::from_timestamp(seconds, 0).expect("a date");
+    format!("{}/orders/{}", pipeline.database(), at.format("year=%Y/month=%m/day=%d/hour=%H"))
+}
+
+async fn manifest(pipeline: &Pipeline, hour: i64) -> Result<Option<Value>> {
+    let path = format!("{}/_manifest.json", folder(pipeline, hour));
+    let document = pipeline.lake().document(&path).await?;
+    document.map(|bytes| serde_json::from_slice(&bytes).context("a manifest")).transpose()
+}
+
+/// Waits for the mark; the manifest was there before it.
+async fn closed(pipeline: &Pipeline, hour: i64) -> Result<Value> {
+    let mark = format!("{}/_SUCCESS", folder(pipeline, hour));
+    wait::until(&format!("{} closes", instant(hour)), LIMIT, || async {
+        Ok(pipeline.lake().document(&mark).await?.map(drop))
+    })
+    .await?;
+    manifest(pipeline, hour).await?.context("_SUCCESS without a manifest")
+}
+
+/// Waits until all files of the hour are sealed and the manifest names them, each as its metadata has it.
+async fn named_as_they_are(pipeline: &Pipeline, hour: i64, sinks: &mut [&mut Service]) -> Result<()> {
+    let folder = folder(pipeline, hour);
+    let agreed = wait::until(&format!("the manifest of {} is right", instant(hour)), LIMIT, || async {
+        let files = pipeline.lake().files().await?;
+        let mut there = BTreeMap::new();
+        for file in files.iter().filter(|file| file.path.starts_with(&folder)) {
+            let name = file.path.rsplit('/').next().unwrap_or_default().to_owned();
+            if file.text("sealed")? != "true" {
+                return Ok(None);
+            }
+            there.insert(name, (file.number("rows")?, file.text("crc")?.to_owned(), file.number("next")?));
+        }
+        let Some(manifest) = manifest(pipeline, hour).await? else { return Ok(None) };
+        let mut named = BTreeMap::new();
+        for file in manifest["files"].as_array().context("files")? {
+            let number = |name: &str| file[name].as_i64().context("a number");
+            let text = |name: &str| anyhow::Ok(file[name].as_str().context("a text")?.to_owned());
+            named.insert(text("name")?, (number("rows")?, text("crc")?, number("next")?));
+        }
+        let rows: i64 = named.values().map(|(rows, ..)| rows).sum();
+        Ok((named == there && manifest["rows"] == rows).then_some(()))
+    })
+    .await;
+    for sink in sinks.iter_mut() {
+        sink.assert_running()?;
+    }
+    agreed.with_context(|| format!("{}", sinks.iter().map(|sink| sink.log_tail()).collect::<String>()))
+}
