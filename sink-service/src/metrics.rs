@@ -24,7 +24,7 @@ const BUFFERED: &str = "cdc_sink_buffered_seconds";
 const PARTITION_LAG: &str = "cdc_sink_partition_lag_records";
 const OLDEST_UNPUBLISHED: &str = "cdc_sink_oldest_unpublished_timestamp_seconds";
 const LAST_EVENT: &str = "cdc_sink_last_event_timestamp_seconds";
-const HOURS_CLOSED: &str = "cdc_sink_hours_closed_total";
+const HOUR_ENDS: &str = "cdc_sink_hour_ends_total";
 const CLOSED_HOUR: &str = "cdc_sink_closed_hour_end_timestamp_seconds";
 const HOUR_REVISIONS: &str = "cdc_sink_manifest_revisions_total";
 const LATE_ROWS: &str = "cdc_sink_late_rows_total";
@@ -53,7 +53,7 @@ pub struct SinkMetrics {
     lost_replies: Counter,
     commits_ok: Counter,
     commits_failed: Counter,
-    hours_closed: Counter,
+    hour_ends: Counter,
     hour_revisions: Counter,
     late_rows: Counter,
     buffer_bytes: Gauge,
@@ -93,7 +93,7 @@ impl SinkMetrics {
             lost_replies: counter!(CONFLICTS, "kind" => "lost-reply"),
             commits_ok: counter!(COMMITS, "outcome" => "sent"),
             commits_failed: counter!(COMMITS, "outcome" => "failed"),
-            hours_closed: counter!(HOURS_CLOSED),
+            hour_ends: counter!(HOUR_ENDS),
             hour_revisions: counter!(HOUR_REVISIONS),
             late_rows: counter!(LATE_ROWS),
             buffer_bytes: gauge!(BUFFER_BYTES),
@@ -110,7 +110,7 @@ impl SinkMetrics {
             &metrics.lost_replies,
             &metrics.commits_ok,
             &metrics.commits_failed,
-            &metrics.hours_closed,
+            &metrics.hour_ends,
             &metrics.hour_revisions,
             &metrics.late_rows,
         ] {
@@ -189,7 +189,7 @@ impl SinkMetrics {
 
     /// An hour has closed; it ended then, in seconds since 1970.
     pub fn hour_closed(&self, topic: &str, ended: i64) {
-        self.hours_closed.increment(1);
+        self.hour_ends.increment(1);
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
         gauge!(CLOSED_HOUR, "topic" => topic.to_owned()).set(ended as f64);
     }
@@ -284,7 +284,7 @@ fn describe() {
         "When the oldest record that is not durable was read; 0 = none"
     );
     describe_gauge!(LAST_EVENT, Unit::Seconds, "Cluster time of the newest durable row, by topic");
-    describe_counter!(HOURS_CLOSED, "Hours closed: manifest and _SUCCESS written");
+    describe_counter!(HOUR_ENDS, "Hours closed: manifest and _SUCCESS written");
     describe_gauge!(CLOSED_HOUR, Unit::Seconds, "End of the last hour that was closed here, by topic");
     describe_counter!(HOUR_REVISIONS, "Manifests corrected after their hour had closed");
     describe_counter!(LATE_ROWS, "Rows that came to an hour after it had closed");

@@ -5,7 +5,7 @@
 //! writer, before the chain's head moves off it. If the writer dies first, the head still names the file, and the partition's next owner does
 //! it. So no sealed file of a closed hour stays outside.
 
-use chrono::Utc;
+use chrono::{SubsecRound, Utc};
 use shared::{kafka_position::KafkaOffset, namespace::Namespace};
 use std::collections::BTreeMap;
 
@@ -55,7 +55,7 @@ impl HourFolder<'_> {
             let written = match found {
                 Some((manifest, _)) if manifest.files == files => break,
                 Some((manifest, etag)) => {
-                    let next = manifest.revised(files, Utc::now());
+                    let next = manifest.revised(files, Utc::now().trunc_subsecs(3));
                     let late = next.rows.saturating_sub(manifest.rows);
                     let written = self.lake.replace_document(&path, next.to_bytes(), &etag).await;
                     self.metrics.storage_request("manifest", written.as_ref().err());
@@ -68,7 +68,14 @@ impl HourFolder<'_> {
                 }
                 None => {
                     let (topic, positions) = (self.topic, positions.clone());
-                    let first = Manifest::new(topic, self.namespace, self.hour, positions, files, Utc::now());
+                    let first = Manifest::new(
+                        topic,
+                        self.namespace,
+                        self.hour,
+                        positions,
+                        files,
+                        Utc::now().trunc_subsecs(3),
+                    );
                     let written = self.lake.create_document(&path, first.to_bytes()).await;
                     self.metrics.storage_request("manifest", written.as_ref().err());
                     written

@@ -82,6 +82,7 @@ async fn hours_close(pipeline: &Pipeline) -> Result<()> {
         named_as_they_are(pipeline, first_hour + hour * HOUR_S, &mut [&mut one, &mut two]).await?;
     }
     let busy = closed(pipeline, first_hour).await?;
+    eprintln!("{busy:#}");
     ensure!(busy["rows"] == 40 + 9, "the first hour: {busy}");
     ensure!(busy["revision"].as_u64() > Some(1), "late rows make a revision: {busy}");
 
@@ -204,5 +205,5 @@ async fn named_as_they_are(pipeline: &Pipeline, hour: i64, sinks: &mut [&mut Ser
     for sink in sinks.iter_mut() {
         sink.assert_running()?;
     }
-    agreed.with_context(|| format!("{}", sinks.iter().map(|sink| sink.log_tail()).collect::<String>()))
+    agreed.with_context(|| sinks.iter().map(|sink| sink.log_tail()).collect::<String>())
 }
