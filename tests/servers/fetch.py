@@ -16,6 +16,7 @@ Layout, which `tests/src/paths.rs` relies on:
     .servers/mongod/bin/mongod
     .servers/jre/bin/java
     .servers/kafka/libs/*.jar
+    .servers/kafka-start/{classes.jsa,formatted/}
     .servers/azurite/node_modules/azurite/dist/src/blob/main.js
     .servers/registry/quarkus-run.jar
     .servers/data/{flights,airlines,airports,planes,weather}.csv
@@ -31,6 +32,7 @@ import importlib.util
 import os
 import platform
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -131,6 +133,72 @@ def make_kafka(target, _scratch):
     return f"{broker[0]} and {len(jars) - 1} more"
 
 
+# How tests start a broker (tests/src/servers/kafka.rs); an archive of classes fits the collector it was made with.
+JAVA_OPTIONS = ["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+BROKER = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+controller.listener.names=CONTROLLER
+log.dirs=logs
+log.cleaner.dedupe.buffer.size=2097152
+"""
+# A fixed cluster id: folders are never shared, so nothing tells clusters apart by it.
+CLUSTER_ID = "YXRsYXMtbGFrZS10ZXN0cw"
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def make_kafka_start(target, scratch):
+    """What every broker of a test would do again: a formatted log folder, and the classes of a start, parsed and linked
+    (Java's class data sharing: half of the CPU time of a start). The archive keeps the jars' paths, so the parts it is made
+    of are in their places by now."""
+    java, jars = SERVERS / "jre/bin/java", SERVERS / "kafka/libs/*"
+    common = [java, *JAVA_OPTIONS, "-cp", jars]
+    port, controller = free_ports(2)
+    (scratch / "server.properties").write_text(BROKER.format(port=port, controller=controller))
+    run([*common, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", "server.properties"], cwd=scratch)
+    shutil.copytree(scratch / "logs", target / "formatted")
+
+    classes, log = scratch / "classes.list", scratch / "broker.log"
+    with log.open("w") as output:
+        broker = subprocess.Popen([*common[:-2], f"-XX:DumpLoadedClassList={classes}", *common[-2:], "kafka.Kafka",
+                                   "server.properties"], cwd=scratch, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 120
+        while not listens(port):
+            if broker.poll() is not None or time.monotonic() > deadline:
+                raise Failure(f"the broker does not start:\n{log.read_text()[-4000:]}")
+            time.sleep(0.1)
+        broker.terminate()
+        broker.wait(60)
+    finally:
+        broker.kill()
+        broker.wait()
+    archive = target / "classes.jsa"
+    run([*common[:-2], "-Xshare:dump", f"-XX:SharedClassListFile={classes}", f"-XX:SharedArchiveFile={archive}", *common[-2:]])
+    # An archive that does not fit is passed over in silence, unless it is asked for like this.
+    run([*common[:-2], "-Xshare:on", f"-XX:SharedArchiveFile={archive}", *common[-2:], "kafka.tools.StorageTool", "random-uuid"])
+    return f"a formatted folder, {len(classes.read_text().splitlines()):,} classes"
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def make_azurite(target, _scratch):
     for name in ("package.json", "package-lock.json"):
         shutil.copy(HERE / name, target / name)
@@ -184,6 +252,7 @@ PARTS = {
     "mongod": (make_mongod, lambda: " ".join(MONGOD)),
     "jre": (make_jre, lambda: " ".join(JRE)),
     "kafka": (make_kafka, lambda: sha256(HERE / "pom.xml")),
+    "kafka-start": (make_kafka_start, lambda: " ".join([*JRE, sha256(HERE / "pom.xml"), *JAVA_OPTIONS, BROKER, "1"])),
     "azurite": (make_azurite, lambda: sha256(HERE / "package-lock.json")),
     "registry": (make_registry, lambda: " ".join(REGISTRY)),
     "data": (make_data, lambda: " ".join(FLIGHTS)),
@@ -269,7 +338,7 @@ def main():
     parser.add_argument("--all", action="store_true", help="everything")
     chosen = parser.parse_args()
 
-    wanted = {"mongod", "jre", "kafka"}
+    wanted = {"mongod", "jre", "kafka", "kafka-start"}
     if chosen.azurite or chosen.all:
         wanted.add("azurite")
     if chosen.registry or chosen.all:

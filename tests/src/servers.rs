@@ -5,12 +5,14 @@
 
 pub mod azurite;
 pub mod kafka;
+mod kafka_java;
 pub mod mongod;
 pub mod registry;
 mod server_process;
 
 pub use azurite::{Azurite, AzuriteStorage};
 pub use kafka::{Kafka, KafkaOptions};
+pub use kafka_java::KafkaJava;
 pub use mongod::{Mongod, MongodOptions};
 pub use registry::Registry;
 pub use server_process::ServerProcess;
@@ -19,4 +21,4 @@ use server_process::is_a_server_process;
 use std::time::Duration;
 
 /// How long a server may take until it serves. They need 1 to 5 s; a busy machine with 2 cores needs several times that.
-pub(crate) const START_LIMIT: Duration = Duration::from_secs(90);
+const START_LIMIT: Duration = Duration::from_secs(90);

@@ -3,8 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use pipeline_tests::{
     kafka_writer::KafkaWriter,
-    paths,
-    servers::{Kafka, KafkaOptions},
+    servers::{Kafka, KafkaJava, KafkaOptions},
 };
 use rdkafka::ClientConfig;
 use shared::{
@@ -37,12 +36,10 @@ fn with_access_list() -> KafkaOptions {
 
 /// Kafka's own command for its access list.
 async fn access_list(kafka: &Kafka, arguments: &[&str]) -> Result<()> {
-    let java = paths::fetched("jre/bin/java", "")?;
-    let jars = paths::fetched("kafka/libs", "")?.join("*");
-    let mut command = std::process::Command::new(java);
+    let KafkaJava { program, arguments: java } = KafkaJava::with_heap(64)?;
+    let mut command = std::process::Command::new(program);
     command
-        .args(["-Xmx64m", "-XX:TieredStopAtLevel=1", "-cp"])
-        .arg(jars)
+        .args(java)
         .args(["org.apache.kafka.tools.AclCommand", "--bootstrap-server", &kafka.bootstrap(), "--force"])
         .args(arguments);
     let done = tokio::task::spawn_blocking(move || command.output()).await?.context("run AclCommand")?;

@@ -2,17 +2,14 @@
 
 use std::{fmt::Write as _, fs, path::Path, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rdkafka::{
     ClientConfig,
     consumer::{BaseConsumer, Consumer},
 };
 
-use super::{START_LIMIT, ServerProcess, is_a_server_process};
-use crate::{folders, paths, ports::free_port, process::Process};
-
-/// A fixed cluster id: folders are never shared, so nothing tells clusters apart by it.
-const CLUSTER_ID: &str = "YXRsYXMtbGFrZS10ZXN0cw";
+use super::{KafkaJava, ServerProcess, is_a_server_process};
+use crate::{folders, paths, ports::free_port};
 
 /// How the broker is started; the default suits most tests.
 #[derive(Clone, Debug)]
@@ -43,13 +40,11 @@ pub struct Kafka {
 is_a_server_process!(Kafka);
 
 impl Kafka {
-    /// Formats an empty log folder, starts the broker and waits until it answers a metadata request.
+    /// Takes an empty log folder, starts the broker and waits until it answers a metadata request.
     ///
     /// # Errors
     /// If it was not fetched, ends early, or does not answer within the limit.
     pub async fn start(options: KafkaOptions) -> Result<Self> {
-        let java = paths::fetched("jre/bin/java", "")?;
-        let jars = paths::fetched("kafka/libs", "")?.join("*");
         let (port, controller_port) = (free_port()?, free_port()?);
         let folder = folders::new("atlas-kafka-")?;
         let users_port = if options.users.is_empty() { None } else { Some(free_port()?) };
@@ -59,22 +54,14 @@ impl Kafka {
         fs::write(folder.path().join("log4j2.properties"), LOGGING)
             .context("write the broker's log settings")?;
 
-        let common: Vec<String> = [
-            &format!("-Xmx{}m", options.heap_mb),
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",
-            "-XX:+ExitOnOutOfMemoryError",
-            "-Dlog4j2.configurationFile=log4j2.properties",
-            "-cp",
-            &jars.to_string_lossy(),
-        ]
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-        format_storage(&java, &common, folder.path()).await?;
-        let arguments: Vec<String> =
-            common.into_iter().chain(["kafka.Kafka".to_owned(), "server.properties".to_owned()]).collect();
-        let server = ServerProcess::start("kafka", java, arguments, folder)?;
+        copy_formatted(&folder.path().join("logs"))?;
+
+        let KafkaJava { program, mut arguments } = KafkaJava::with_heap(options.heap_mb)?;
+        arguments.extend(
+            ["-Dlog4j2.configurationFile=log4j2.properties", "kafka.Kafka", "server.properties"]
+                .map(str::to_owned),
+        );
+        let server = ServerProcess::start("kafka", program, arguments, folder)?;
         let mut broker = Self { server, port, users_port };
         broker.wait_until_it_answers().await?;
         Ok(broker)
@@ -125,14 +112,13 @@ impl Kafka {
     }
 }
 
-async fn format_storage(java: &Path, common: &[String], folder: &Path) -> Result<()> {
-    let tool = ["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", "server.properties"];
-    let arguments: Vec<String> = common.iter().cloned().chain(tool.iter().map(ToString::to_string)).collect();
-    let mut process =
-        Process::start("StorageTool", java, &arguments, &[], folder, &folder.join("format.log"))?;
-    let status = process.wait_for_end(START_LIMIT).await?;
-    if !status.success() {
-        bail!("kafka.tools.StorageTool ended with {status}:\n{}", process.log_tail());
+/// The folder that `kafka.tools.StorageTool format` left when the servers were fetched. It knows no port and no topic.
+fn copy_formatted(logs: &Path) -> Result<()> {
+    let formatted = paths::fetched("kafka-start/formatted", "")?;
+    fs::create_dir(logs).context("make the broker's log folder")?;
+    for file in fs::read_dir(&formatted).context("read the formatted folder")? {
+        let file = file.context("read the formatted folder")?;
+        fs::copy(file.path(), logs.join(file.file_name())).context("copy the formatted folder")?;
     }
     Ok(())
 }

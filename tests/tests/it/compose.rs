@@ -9,7 +9,6 @@ mod file;
 use std::{
     collections::BTreeSet,
     fs,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -20,7 +19,7 @@ use mongodb::bson::doc;
 use pipeline_tests::{
     http, paths,
     process::Process,
-    servers::{Azurite, AzuriteStorage, Kafka, KafkaOptions, Mongod, MongodOptions},
+    servers::{Azurite, AzuriteStorage, Kafka, KafkaJava, KafkaOptions, Mongod, MongodOptions},
     service::{Binary, Environment, Service},
     wait,
 };
@@ -208,15 +207,8 @@ fn the_health_checks_ask_the_admin_port_for_readiness() -> Result<()> {
 
 /// `kafka-topics.sh` of the broker that the tests have fetched.
 fn kafka_topics_tool(folder: &Path) -> Result<PathBuf> {
-    let (java, jars) = (paths::fetched("jre/bin/java", "")?, paths::fetched("kafka/libs", "")?);
-    let script = format!(
-        "#!/bin/sh\nexec '{}' -Xmx64m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp '{}/*' org.apache.kafka.tools.TopicCommand \"$@\"\n",
-        java.display(),
-        jars.display()
-    );
     let path = folder.join("kafka-topics.sh");
-    fs::write(&path, script).context("write the wrapper")?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).context("make the wrapper executable")?;
+    KafkaJava::tool("org.apache.kafka.tools.TopicCommand", &path)?;
     Ok(path)
 }
 

@@ -1,6 +1,6 @@
 //! The access lists of `kafka/`: enough for both services, and a source without any one of its rights stops and names it.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use mongodb::bson::doc;
@@ -9,7 +9,7 @@ use pipeline_tests::{
     paths,
     pipeline::Pipeline,
     process::Process,
-    servers::{Kafka, KafkaOptions, Mongod, MongodOptions},
+    servers::{Kafka, KafkaJava, KafkaOptions, Mongod, MongodOptions},
     service::{Binary, Environment, Service},
 };
 
@@ -114,15 +114,8 @@ fn password(user: &str) -> String {
 
 /// `kafka-acls.sh` of the broker that the tests have fetched.
 fn acl_tool(pipeline: &Pipeline) -> Result<PathBuf> {
-    let (java, jars) = (paths::fetched("jre/bin/java", "")?, paths::fetched("kafka/libs", "")?);
-    let script = format!(
-        "#!/bin/sh\nexec '{}' -Xmx64m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp '{}/*' org.apache.kafka.tools.AclCommand \"$@\"\n",
-        java.display(),
-        jars.display()
-    );
     let path = pipeline.folder().join("kafka-acls.sh");
-    fs::write(&path, script).context("write the wrapper")?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).context("make the wrapper executable")?;
+    KafkaJava::tool("org.apache.kafka.tools.AclCommand", &path)?;
     Ok(path)
 }
 
