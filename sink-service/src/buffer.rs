@@ -91,6 +91,12 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
+    /// One that is in the dead-letter topic already: only that it is one is still of interest.
+    pub fn noted(offset: KafkaOffset, reason: DeadLetterReason) -> Self {
+        let (key, value, headers, timestamp) = (None, None, Vec::new(), None);
+        Self { offset, reason, error: String::new(), key, value, headers, timestamp }
+    }
+
     fn size(&self) -> usize {
         let headers: usize =
             self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len)).sum();

@@ -2,13 +2,18 @@
 
 use std::ffi::OsString;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use chrono::{DateTime, NaiveDate, Utc};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 use shared::{
     command_line::{ConfigRequest, config_command, config_request, flag, sources, with_settings},
     settings::{Sources, Table},
 };
 
-use crate::{settings::CATALOGUE, verify::Output};
+use crate::{
+    replay::{ReplayRequest, Span},
+    settings::CATALOGUE,
+    verify::Output,
+};
 
 const TABLE: Table = CATALOGUE.table;
 
@@ -17,6 +22,7 @@ const TABLE: Table = CATALOGUE.table;
 pub enum Request {
     Run(Sources),
     Verify { sources: Sources, verify: VerifyRequest },
+    Replay { sources: Sources, replay: ReplayRequest },
     Config(ConfigRequest),
 }
 
@@ -52,6 +58,26 @@ Examples:
 Reads Kafka and the lake, writes nothing, and leaves the live sinks' offsets alone.
 Exit code 0 if everything agrees, 25 if it does not.";
 
+const REPLAY_EXAMPLES: &str = "\
+Examples:
+  What a day's files would be made of; nothing is written:
+    sink-service replay --topic atlas.shop.orders --day 2026-11-20 --dry-run
+
+  The day again, from Kafka:
+    sink-service replay --topic atlas.shop.orders --day 2026-11-20
+
+  Two hours of it; a longer time; the whole topic:
+    sink-service replay --topic atlas.shop.orders --day 2026-11-20 --hour 7 --hour 8
+    sink-service replay --topic atlas.shop.orders --from 2026-11-18T00:00:00Z --to 2026-11-21T00:00:00Z
+    sink-service replay --topic atlas.shop.orders --all
+
+  A copy elsewhere, the lake itself stays as it is:
+    sink-service replay --topic atlas.shop.orders --day 2026-11-20 --into file:///tmp/copy
+
+Only hours that have closed. Each file is made again in its place and in one step, so readers see every row once at every moment,
+and the live sink goes on. It may be stopped at any time and typed again. Exit code 21: Kafka no longer has all of it, and
+nothing was changed.";
+
 const EXIT_CODES: &str = "\
 Exit codes: 0 drained, 21 offset gap, 22 fenced, 23 topic is not the one we wrote, 25 lake differs, 64 usage,
 69 dependency unreachable at start, 75 temporary, 77 not allowed, 78 configuration, 1 a defect of ours.";
@@ -83,6 +109,7 @@ pub fn command() -> Command {
                 .after_help(format!("{RUN_EXAMPLES}\n\n{EXIT_CODES}")),
         )
         .subcommand(verify)
+        .subcommand(replay_command())
         .subcommand(config_command(TABLE))
 }
 
@@ -95,8 +122,82 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, c
         Some(("verify", matches)) => {
             Ok(Request::Verify { sources: sources(TABLE, matches), verify: verify(matches) })
         }
+        Some(("replay", matches)) => {
+            Ok(Request::Replay { sources: sources(TABLE, matches), replay: replay(matches) })
+        }
         Some(("config", matches)) => Ok(Request::Config(config_request(TABLE, matches))),
         _ => Err(command().error(clap::error::ErrorKind::MissingSubcommand, "a command is needed")),
+    }
+}
+
+fn replay_command() -> Command {
+    let instant = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("TIME").value_parser(full_hour).help(help)
+    };
+    with_settings(Command::new("replay").about("Make closed hours of the lake again from Kafka"), TABLE)
+        .arg(
+            Arg::new("topic")
+                .long("topic")
+                .value_name("TOPIC")
+                .action(ArgAction::Append)
+                .required(true)
+                .help("A topic; may be given several times"),
+        )
+        .arg(
+            Arg::new("day")
+                .long("day")
+                .value_name("YYYY-MM-DD")
+                .value_parser(|text: &str| {
+                    text.parse::<NaiveDate>().map_err(|_| "expected a day, such as 2026-11-20")
+                })
+                .help("A day, UTC"),
+        )
+        .arg(
+            Arg::new("hour")
+                .long("hour")
+                .value_name("0-23")
+                .action(ArgAction::Append)
+                .value_parser(clap::value_parser!(u32).range(0..24))
+                .requires("day")
+                .help("Only this hour of the day; may be given several times"),
+        )
+        .arg(instant("from", "From this full hour on, RFC 3339").requires("to"))
+        .arg(instant("to", "Up to this full hour, exclusive").requires("from"))
+        .arg(flag("all", "Every hour that has closed"))
+        .group(ArgGroup::new("span").args(["day", "from", "all"]).required(true))
+        .arg(
+            Arg::new("into")
+                .long("into")
+                .value_name("LAKE_URL")
+                .help("Write the files into this lake instead"),
+        )
+        .arg(flag("dry-run", "Show what would be done, and end"))
+        .arg(flag("json", "JSON objects instead of tables: the plan, then the result"))
+        .after_help(REPLAY_EXAMPLES)
+}
+
+fn full_hour(text: &str) -> Result<DateTime<Utc>, String> {
+    let at = DateTime::parse_from_rfc3339(text).ok().filter(|at| at.timestamp_millis() % 3_600_000 == 0);
+    let at = at.ok_or("expected a full hour in RFC 3339, such as 2026-11-20T07:00:00Z");
+    Ok(at?.to_utc())
+}
+
+fn replay(matches: &ArgMatches) -> ReplayRequest {
+    let instant = |name| matches.get_one::<DateTime<Utc>>(name).copied();
+    let span = match (matches.get_one::<NaiveDate>("day"), instant("from"), instant("to")) {
+        (Some(day), _, _) => {
+            let hours = matches.get_many::<u32>("hour").into_iter().flatten().copied();
+            Span::Day { day: *day, hours: hours.collect() }
+        }
+        (None, Some(from), Some(to)) => Span::Between { from, to },
+        _ => Span::All,
+    };
+    ReplayRequest {
+        topics: matches.get_many::<String>("topic").into_iter().flatten().cloned().collect(),
+        span,
+        into: matches.get_one::<String>("into").cloned(),
+        dry_run: matches.get_flag("dry-run"),
+        output: if matches.get_flag("json") { Output::Json } else { Output::Human },
     }
 }
 
@@ -113,6 +214,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+    use crate::event_hour::EventHour;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -129,6 +231,36 @@ mod tests {
             panic!("not verify")
         };
         assert_eq!(verify.topics, ["a", "b"]);
+    }
+
+    #[test]
+    fn replay_needs_one_span() {
+        let parse = |line: &str| parse(format!("sink-service replay {line}").split(' ').map(OsString::from));
+        for refused in [
+            "--topic a",
+            "--day 2026-11-20",
+            "--topic a --day 2026-11-20 --all",
+            "--topic a --hour 7",
+            "--topic a --day 2026-11-20 --hour 24",
+            "--topic a --day 20.11.2026",
+            "--topic a --from 2026-11-20T07:00:00Z",
+            "--topic a --from 2026-11-20T07:00:00Z --to 2026-11-20T08:30:00Z",
+        ] {
+            assert!(parse(refused).is_err(), "{refused}");
+        }
+        let span = |line: &str| match parse(line) {
+            Ok(Request::Replay { replay, .. }) => replay.span,
+            other => panic!("{line}: {other:?}"),
+        };
+        let hour = |text: &str| EventHour::try_from(text.to_owned()).unwrap();
+        let day = span("--topic a --day 2026-11-20 --hour 7 --hour 9");
+        assert!(day.contains(hour("2026-11-20T07:00:00Z")) && !day.contains(hour("2026-11-20T08:00:00Z")));
+        let between = span("--topic a --from 2026-11-20T07:00:00+01:00 --to 2026-11-20T08:00:00Z");
+        assert!(
+            between.contains(hour("2026-11-20T06:00:00Z")) && between.contains(hour("2026-11-20T07:00:00Z"))
+        );
+        assert!(!between.contains(hour("2026-11-20T08:00:00Z")));
+        assert_eq!(span("--topic a --all"), Span::All);
     }
 
     #[test]

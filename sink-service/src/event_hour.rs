@@ -16,11 +16,11 @@ impl EventHour {
     pub const EPOCH: Self = Self(0);
 
     /// 9999-12-31 23:00.
-    const LAST: u32 = 70_389_527;
+    pub const LAST: Self = Self(70_389_527);
 
     /// `None` outside 1970–9999.
     pub fn from_millis(millis: i64) -> Option<Self> {
-        u32::try_from(millis.div_euclid(3_600_000)).ok().filter(|hour| *hour <= Self::LAST).map(Self)
+        u32::try_from(millis.div_euclid(3_600_000)).ok().filter(|hour| *hour <= Self::LAST.0).map(Self)
     }
 
     pub const fn from_cluster_time(time: ClusterTime) -> Self {
@@ -40,7 +40,7 @@ impl EventHour {
 
     /// The hour after it; `None` behind the last of the year 9999.
     pub fn next(self) -> Option<Self> {
-        (self.0 < Self::LAST).then_some(Self(self.0 + 1))
+        (self < Self::LAST).then_some(Self(self.0 + 1))
     }
 
     /// From this hour to `last`, both included; nothing if that lies before it.
@@ -51,6 +51,16 @@ impl EventHour {
     /// Its last second lies before this, in seconds since 1970.
     pub fn end_seconds(self) -> i64 {
         (i64::from(self.0) + 1) * 3600
+    }
+
+    /// The day that it belongs to.
+    pub fn day(self) -> NaiveDate {
+        self.start().date_naive()
+    }
+
+    /// 0 to 23.
+    pub fn of_day(self) -> u32 {
+        self.0 % 24
     }
 
     fn start(self) -> DateTime<chrono::Utc> {

@@ -3,6 +3,7 @@
 //! ```text
 //!   read_document ── create_document / replace_document      small JSON objects: heads
 //!   file ─────────── create_file / append                    data files: bytes and metadata in one step
+//!   look ─────────── rewrite ─ add … ─ commit                a file's whole content anew, in one step: `replay`
 //!   list_files, read_file                                    for takeover and `verify`
 //! ```
 //!
@@ -18,6 +19,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use shared::kafka_position::TopicPartition;
 use thiserror::Error;
 
 use crate::{
@@ -87,6 +89,23 @@ impl FileState {
 pub struct ListedFile {
     pub path: LakePath,
     pub metadata: FileMetadata,
+}
+
+/// What a folder holds.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// In the order of their paths.
+    pub files: Vec<ListedFile>,
+    /// Files of ours that do not say what they are, and why.
+    pub damaged: Vec<(LakePath, String)>,
+}
+
+/// What stands at a data file's path, whole or not: what a rewrite is based on.
+#[derive(Clone, Debug)]
+pub struct Sight {
+    pub etag: ETag,
+    /// The text says what is wrong with it.
+    pub file: Result<FileState, String>,
 }
 
 /// What went wrong, by what the caller does about it. Causes never hold keys, signatures or tokens.
@@ -183,7 +202,7 @@ impl Lake {
         bytes: &[Bytes],
         metadata: &FileMetadata,
     ) -> Result<FileState, LakeError> {
-        check_step(path, 0, bytes, metadata)?;
+        check_step(path, 0, total_len(bytes), metadata)?;
         match self {
             Self::Directory(lake) => lake.create_file(path, bytes, metadata).await,
             Self::Azure(lake) => lake.create_file(path, bytes, metadata).await,
@@ -202,18 +221,47 @@ impl Lake {
         bytes: &[Bytes],
         metadata: &FileMetadata,
     ) -> Result<FileState, LakeError> {
-        check_step(path, state.metadata.stored_size, bytes, metadata)?;
+        check_step(path, state.metadata.stored_size, total_len(bytes), metadata)?;
         match self {
             Self::Directory(lake) => lake.append(path, state, bytes, metadata).await,
             Self::Azure(lake) => lake.append(path, state, bytes, metadata).await,
         }
     }
 
+    /// What stands at a data file's path, also if it is damaged. `None` if nothing of ours does.
+    pub async fn look(&self, path: &LakePath) -> Result<Option<Sight>, LakeError> {
+        match self {
+            Self::Directory(lake) => lake.look(path).await,
+            Self::Azure(lake) => lake.look(path).await,
+        }
+    }
+
+    /// Begins to write a file's whole content anew. Nobody sees it before [`Rewrite::commit`].
+    pub async fn rewrite(
+        &self,
+        path: &LakePath,
+        partition: &TopicPartition,
+    ) -> Result<Rewrite<'_>, LakeError> {
+        match self {
+            Self::Directory(lake) => Ok(Rewrite::Directory(lake.rewrite(path, partition).await?)),
+            Self::Azure(lake) => Ok(Rewrite::Azure(Box::new(lake.rewrite(path)))),
+        }
+    }
+
     /// All data files of ours under a folder, at any depth, in the order of their paths.
     pub async fn list_files(&self, folder: &LakePath) -> Result<Vec<ListedFile>, LakeError> {
+        let Listing { files, damaged } = self.list(folder).await?;
+        match damaged.into_iter().next() {
+            None => Ok(files),
+            Some((path, what)) => Err(LakeError::Damaged { path, what }),
+        }
+    }
+
+    /// The same, with those whose metadata cannot be read.
+    pub async fn list(&self, folder: &LakePath) -> Result<Listing, LakeError> {
         match self {
-            Self::Directory(lake) => lake.list_files(folder).await,
-            Self::Azure(lake) => lake.list_files(folder).await,
+            Self::Directory(lake) => lake.list(folder).await,
+            Self::Azure(lake) => lake.list(folder).await,
         }
     }
 
@@ -243,6 +291,38 @@ impl Lake {
     }
 }
 
+/// A file's new content in the making.
+pub enum Rewrite<'a> {
+    Directory(directory::Rewrite),
+    Azure(Box<azure::Rewrite<'a>>),
+}
+
+impl Rewrite<'_> {
+    /// Adds bytes at the end.
+    pub async fn add(&mut self, bytes: Bytes) -> Result<(), LakeError> {
+        match self {
+            Self::Directory(rewrite) => rewrite.add(bytes).await,
+            Self::Azure(rewrite) => rewrite.add(bytes).await,
+        }
+    }
+
+    /// Puts content and metadata in the place of what stands there, in one step; [`LakeError::Conflict`] if that is no longer `expected`
+    /// (`None`: nothing).
+    ///
+    /// # Panics
+    /// If `metadata.stored_size` is not the number of bytes that were added.
+    pub async fn commit(
+        self,
+        expected: Option<&ETag>,
+        metadata: &FileMetadata,
+    ) -> Result<FileState, LakeError> {
+        match self {
+            Self::Directory(rewrite) => rewrite.commit(expected, metadata).await,
+            Self::Azure(rewrite) => rewrite.commit(expected, metadata).await,
+        }
+    }
+}
+
 /// Reads a data file in order, in chunks of a few MiB, up to the size that its state named.
 pub enum FileReader<'a> {
     Directory(directory::Reader),
@@ -264,12 +344,12 @@ impl FileReader<'_> {
 fn check_step(
     path: &LakePath,
     size_before: u64,
-    bytes: &[Bytes],
+    added: u64,
     metadata: &FileMetadata,
 ) -> Result<(), LakeError> {
     assert_eq!(
         metadata.stored_size,
-        size_before + total_len(bytes),
+        size_before + added,
         "storedsize of {path} must be what was there plus what is appended"
     );
     let encoded_len = metadata.encoded_len();

@@ -12,7 +12,7 @@ use shared::{
 use tokio::runtime::Runtime;
 
 use crate::{
-    lake::{Lake, LakeError},
+    lake::{Lake, LakeAuth, LakeError, LakeTarget},
     settings::SinkSettings,
 };
 
@@ -50,6 +50,21 @@ pub fn await_lake(
     prepared
         .map(|()| lake)
         .map_err(|error| Stop::new(code, format!("cannot use the lake at {}: {error}", settings.lake)))
+}
+
+/// Opens a lake that must be there already: one that is only read, or mended, is not made.
+///
+/// # Errors
+/// If there is none, or no way in.
+pub fn open_existing_lake(target: &LakeTarget, auth: Option<&LakeAuth>) -> Result<Lake, Stop> {
+    let cannot =
+        |what: &str| Stop::new(ExitCode::Configuration, format!("cannot read the lake at {target}: {what}"));
+    if let LakeTarget::Directory(root) = target
+        && !root.is_dir()
+    {
+        return Err(cannot("there is no such directory"));
+    }
+    Lake::open(target, auth).map_err(|error| cannot(&error.to_string()))
 }
 
 /// Repeats what may succeed later, until `deadline`; the last attempt's error is the one returned.

@@ -9,7 +9,7 @@
 //!
 //! One thread, the [`writer`], owns the consumer and the state of every partition. [`chain`] decides, without I/O, what the
 //! next compare-and-set is; [`publish`] does it against the [`lake`] and reads back when somebody else was first. [`verify`]
-//! holds the lake against Kafka. [`settings`], [`cli`] and [`metrics`] are what the outside sees.
+//! holds the lake against Kafka, and [`replay`] makes closed hours again from it. [`settings`], [`cli`] and [`metrics`] are what the outside sees.
 
 pub mod assignment;
 pub mod buffer;
@@ -31,8 +31,11 @@ pub mod metrics;
 pub mod partition;
 pub mod publish;
 pub mod record;
+pub mod record_reader;
+pub mod replay;
 pub mod settings;
 pub mod topic_patterns;
+pub mod topic_reader;
 pub mod value_reader;
 pub mod verify;
 pub mod writer;

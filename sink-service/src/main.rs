@@ -31,6 +31,7 @@ use sink_service::{
     lake_start::await_lake,
     metrics::SinkMetrics,
     publish::Publisher,
+    replay::{self, ReplayRequest},
     settings::{self, CATALOGUE, SinkSettings},
     value_reader::ValueReader,
     verify,
@@ -52,6 +53,7 @@ fn main() -> ProcessExit {
     match cli::parse(std::env::args_os()) {
         Ok(Request::Run(sources)) => run(sources),
         Ok(Request::Verify { sources, verify }) => run_verify(sources, &verify),
+        Ok(Request::Replay { sources, replay }) => run_replay(sources, &replay),
         Ok(Request::Config(ConfigRequest::Show { sources, json })) => {
             let (effective, mistakes) = settings::effective(sources);
             process::show_config(SERVICE, &effective, mistakes, json)
@@ -230,6 +232,21 @@ fn run_verify(sources: Sources, request: &VerifyRequest) -> ProcessExit {
     match runtime().and_then(|runtime| verify::compare(&runtime, &settings, request)) {
         Ok(true) => ProcessExit::SUCCESS,
         Ok(false) => ExitCode::LakeDiffers.into(),
+        Err(stop) => process::complain(SERVICE, &stop),
+    }
+}
+
+fn run_replay(sources: Sources, request: &ReplayRequest) -> ProcessExit {
+    let settings = match SinkSettings::read(sources) {
+        Ok((settings, _)) => settings,
+        Err(error) => return process::complain(SERVICE, &error.into()),
+    };
+    let log = &settings.process;
+    if let Err(stop) = telemetry::install(log.log_format, "warn", "replay") {
+        return process::complain(SERVICE, &stop);
+    }
+    match runtime().and_then(|runtime| replay::replay(&runtime, &settings, request, VERSION)) {
+        Ok(()) => ProcessExit::SUCCESS,
         Err(stop) => process::complain(SERVICE, &stop),
     }
 }

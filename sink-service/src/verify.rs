@@ -17,7 +17,6 @@ mod command;
 mod comparison;
 mod lines;
 mod report;
-mod topic_reader;
 mod walk;
 
 use std::{collections::HashSet, sync::Arc};
@@ -26,14 +25,12 @@ use shared::{
     exit::{ExitCode, Stop},
     kafka_position::TopicPartition,
     namespace::Namespace,
-    schema_registry::SchemaRegistry,
     topic_name::{DataTopic, TopicNames},
 };
 
 pub use self::{command::compare, report::Output, walk::PartitionResult};
 use self::{
     comparison::Comparison,
-    topic_reader::TopicReader,
     walk::{EventIds, Walk},
 };
 use crate::{
@@ -41,7 +38,8 @@ use crate::{
     kafka_log::{KafkaLog, LogError},
     lake::{Lake, LakeError, ListedFile},
     lake_path::{CollectionFolder, LakePath, is_data_file_of},
-    value_reader::ValueReader,
+    record_reader::RecordReader,
+    topic_reader::TopicReader,
 };
 
 /// What is compared.
@@ -49,8 +47,6 @@ pub struct Verification<'a> {
     pub lake: &'a Lake,
     pub log: &'a KafkaLog,
     pub reader: TopicReader,
-    /// `None`: records in Avro cannot be compared.
-    pub registry: Option<SchemaRegistry>,
     pub names: TopicNames,
     /// Whether a record in Kafka that is not yet durable counts as a difference.
     pub drained: bool,
@@ -122,7 +118,7 @@ impl Verification<'_> {
         &self,
         partition: &TopicPartition,
         events: &mut EventIds,
-        values: &mut ValueReader,
+        records: &mut RecordReader,
         mut progress: impl FnMut(u64),
     ) -> Result<PartitionResult, VerifyError> {
         let mut walk = Walk::new(partition);
@@ -160,9 +156,9 @@ impl Verification<'_> {
         // Files that Kafka can no longer confirm, whole or in part, are read up to where the log begins.
         comparison.read_alone_until(compared_from).await?;
         let mut compared = 0;
-        let mut records = self.reader.read(partition, compared_from, end)?;
-        while let Some(message) = records.next()? {
-            comparison.take(&message, values, self.registry.as_ref()).await?;
+        let mut messages = self.reader.read(partition, compared_from, end)?;
+        while let Some(message) = messages.next_record()? {
+            comparison.take(&message, records).await?;
             compared += 1;
             if compared % 1_000 == 0 {
                 progress(compared);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     error::RDKafkaErrorCode,
@@ -85,6 +85,20 @@ impl KafkaWriter {
             Ok(_) => Ok(()),
             Err((_, code)) => bail!("delete topic {topic}: {code}"),
         }
+    }
+
+    /// Makes a partition's log begin at `offset`, as retention does in time.
+    ///
+    /// # Errors
+    /// If the broker refuses.
+    pub async fn delete_records(&self, topic: &str, partition: i32, offset: i64) -> Result<()> {
+        let mut before = TopicPartitionList::new();
+        before.add_partition_offset(topic, partition, Offset::Offset(offset)).context("an offset")?;
+        let done = self.admin()?.delete_records(&before, &AdminOptions::new()).await;
+        for each in done.context("ask for a deletion")?.elements() {
+            each.error().with_context(|| format!("delete records of {topic}"))?;
+        }
+        Ok(())
     }
 
     /// Sets one of a topic's settings; all others go back to the broker's defaults.

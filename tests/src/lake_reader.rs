@@ -1,4 +1,4 @@
-//! What is really in the lake, read without any of the product's code.
+//! What is really in the lake, read (and, for tests of damage, spoilt) without any of the product's code.
 //!
 //! ```text
 //!   directory   <root>/_chain/files/<path>.json      the sidecar: a file is there when its sidecar is
@@ -164,6 +164,32 @@ impl LakeReader {
             Self::Azurite { port, container } => azurite::document(port, &container, &path),
         };
         tokio::task::spawn_blocking(read).await.context("a lake reader's thread")?
+    }
+
+    /// Deletes a data file as a person would, with everything that is said of it.
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub async fn delete(&self, path: &str) -> Result<()> {
+        let (reader, path) = (self.clone(), path.to_owned());
+        let delete = move || match reader {
+            Self::Directory(root) => directory::delete(&root, &path),
+            Self::Azurite { port, container } => azurite::damage(port, &container, &path, None),
+        };
+        tokio::task::spawn_blocking(delete).await.context("a lake reader's thread")?
+    }
+
+    /// Puts other bytes into a data file. In a directory what is said of it stays, in Azurite it is lost, as with any upload.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub async fn overwrite(&self, path: &str, bytes: Vec<u8>) -> Result<()> {
+        let (reader, path) = (self.clone(), path.to_owned());
+        let write = move || match reader {
+            Self::Directory(root) => std::fs::write(root.join(&path), bytes).with_context(|| path.clone()),
+            Self::Azurite { port, container } => azurite::damage(port, &container, &path, Some(&bytes)),
+        };
+        tokio::task::spawn_blocking(write).await.context("a lake reader's thread")?
     }
 
     /// How far each chain is durable: the last file's `next`, or the head's `scanned` if that is further. Bytes are not

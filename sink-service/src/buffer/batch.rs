@@ -6,7 +6,7 @@ use bytes::Bytes;
 use shared::{cluster_time::ClusterTime, kafka_position::KafkaOffset};
 
 use super::{DeadLetter, Entry, EntryKind, Operation};
-use crate::file_metadata::{LastEvent, LineCrc, OffsetRuns};
+use crate::file_metadata::{FileMetadata, LastEvent, LineCrc, OffsetRuns};
 
 /// Everything of one partition from some offset up to `end`, frozen.
 #[derive(Debug)]
@@ -150,4 +150,27 @@ pub struct Piece {
     pub min_cluster_time: Option<ClusterTime>,
     pub max_cluster_time: Option<ClusterTime>,
     pub last_event: Option<LastEvent>,
+}
+
+impl Piece {
+    /// Counts it into the metadata of the file that it is appended to. What the file stores of it is the caller's to say.
+    pub fn count_into(&self, metadata: &mut FileMetadata) {
+        metadata.rows += self.rows;
+        metadata.tombstones += self.tombstones;
+        for offset in self.dead_letters.iter() {
+            metadata.dead_letters.push(offset);
+        }
+        for (operation, count) in &self.operations {
+            *metadata.operations.entry(operation.as_str().to_owned()).or_default() += count;
+        }
+        if let Some(last) = &self.last_event {
+            metadata.last_event = Some(last.clone());
+        }
+        // `None` sorts before every time, so it has to be left out of the minimum.
+        metadata.min_cluster_time = metadata.min_cluster_time.into_iter().chain(self.min_cluster_time).min();
+        metadata.max_cluster_time = metadata.max_cluster_time.max(self.max_cluster_time);
+        let bytes = self.bytes.len() as u64;
+        metadata.crc = metadata.crc.followed_by(self.crc, bytes);
+        metadata.original_size += bytes;
+    }
 }

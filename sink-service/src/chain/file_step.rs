@@ -161,26 +161,10 @@ impl Chain {
         next: KafkaOffset,
         context: &StepContext<'_>,
     ) -> FileMetadata {
-        let bytes = piece.bytes.len() as u64;
         let mut metadata = self.signed(before.clone(), context);
         metadata.next = next;
-        metadata.rows += piece.rows;
-        metadata.tombstones += piece.tombstones;
-        for offset in piece.dead_letters.iter() {
-            metadata.dead_letters.push(offset);
-        }
-        for (operation, count) in &piece.operations {
-            *metadata.operations.entry(operation.as_str().to_owned()).or_default() += count;
-        }
-        if let Some(last) = &piece.last_event {
-            metadata.last_event = Some(last.clone());
-        }
-        // `None` sorts before every time, so it has to be left out of the minimum.
-        metadata.min_cluster_time = before.min_cluster_time.into_iter().chain(piece.min_cluster_time).min();
-        metadata.max_cluster_time = before.max_cluster_time.max(piece.max_cluster_time);
-        metadata.crc = before.crc.followed_by(piece.crc, bytes);
-        metadata.original_size += bytes;
-        metadata.stored_size += bytes;
+        piece.count_into(&mut metadata);
+        metadata.stored_size += piece.bytes.len() as u64;
         metadata
     }
 

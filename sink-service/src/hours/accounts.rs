@@ -103,7 +103,9 @@ impl HourFolder<'_> {
         }
     }
 
-    async fn manifest(&self) -> Result<Option<(Manifest, ETag)>, LakeError> {
+    /// # Errors
+    /// As the lake says, and if what is there is no manifest.
+    pub async fn manifest(&self) -> Result<Option<(Manifest, ETag)>, LakeError> {
         let path = CollectionFolder::of(self.namespace).manifest(self.hour);
         let Some(document) = self.lake.read_document(&path).await? else { return Ok(None) };
         let manifest = Manifest::parse(&document.bytes).map_err(|what| LakeError::Damaged { path, what })?;

@@ -23,8 +23,11 @@ pub struct Manifest {
     pub hour: EventHour,
     /// 1 when the hour closed; each change adds one.
     pub revision: u64,
-    /// 0 for what the live sink wrote; each rebuild adds one.
+    /// 0 for what the live sink wrote; each rebuild of the hour adds one when it is done.
     pub generation: u64,
+    /// The generation of a rebuild that has begun. Readers need not care: every file is whole at every moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuilding: Option<u64>,
     /// By the sink's clock, when this revision was written.
     pub writtenat: DateTime<Utc>,
     pub rows: u64,
@@ -75,7 +78,8 @@ impl Manifest {
             coll: namespace.coll.clone(),
             hour,
             revision: 1,
-            generation: 0,
+            generation: files.iter().map(|file| file.generation).max().unwrap_or_default(),
+            rebuilding: None,
             writtenat: now,
             rows: 0,
             deadletters: 0,
@@ -95,10 +99,15 @@ impl Manifest {
         next.holding(files)
     }
 
+    /// The next revision, after a rebuild.
+    #[must_use]
+    pub fn rebuilt(&self, generation: u64, files: Vec<ManifestFile>, now: DateTime<Utc>) -> Self {
+        Self { generation, rebuilding: None, ..self.revised(files, now) }
+    }
+
     fn holding(self, files: Vec<ManifestFile>) -> Self {
         let sum = |of: fn(&ManifestFile) -> u64| files.iter().map(of).sum();
         Self {
-            generation: files.iter().map(|file| file.generation).max().unwrap_or(self.generation),
             rows: sum(|file| file.rows),
             deadletters: sum(|file| file.deadletters),
             tombstones: sum(|file| file.tombstones),

@@ -18,7 +18,7 @@ use azure_core::http::{
     ClientOptions, HttpClientOptions, RequestContent, RetryOptions, Transport, Url, new_http_client,
 };
 use azure_storage_blob::{
-    BlobClient, BlobContainerClient, BlobContainerClientOptions,
+    BlobClient, BlobContainerClient, BlobContainerClientOptions, BlockBlobClient,
     models::{
         BlobClientDownloadOptions, BlockBlobClientCommitBlockListOptions,
         BlockBlobClientCommitBlockListResultHeaders, BlockBlobClientUploadOptions, BlockLookupList,
@@ -39,6 +39,7 @@ mod blocks;
 mod classify;
 mod listing;
 mod reader;
+mod rewrite;
 mod state;
 
 pub(super) use block_id::BlockId;
@@ -46,6 +47,7 @@ use block_id::BlockIds;
 use blocks::cut_into_blocks;
 use classify::{Failure, Request, classify};
 pub use reader::Reader;
+pub use rewrite::Rewrite;
 
 /// Documents are written by one Put Blob, never in blocks; larger than any head or manifest.
 const DOCUMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -239,15 +241,37 @@ impl AzureContainer {
         let client = self.blob(path).block_blob_client();
         let mut new = Vec::new();
         for block in cut_into_blocks(bytes) {
-            let id = self.block_ids.mint();
-            let what = format!("stage a block of {path}");
-            let length = block.len() as u64;
-            self.request(Request::Stage, &what, async {
-                client.stage_block(id.as_bytes(), length, block.into(), None).await
-            })
-            .await?;
-            new.push(id);
+            new.push(self.stage(&client, path, block).await?);
         }
+        self.commit(&client, path, old, new, metadata, condition).await
+    }
+
+    /// Sends bytes that belong to nothing until a commit names them.
+    async fn stage(
+        &self,
+        client: &BlockBlobClient,
+        path: &LakePath,
+        block: Bytes,
+    ) -> Result<BlockId, LakeError> {
+        let id = self.block_ids.mint();
+        let what = format!("stage a block of {path}");
+        let length = block.len() as u64;
+        self.request(Request::Stage, &what, async {
+            client.stage_block(id.as_bytes(), length, block.into(), None).await
+        })
+        .await?;
+        Ok(id)
+    }
+
+    async fn commit(
+        &self,
+        client: &BlockBlobClient,
+        path: &LakePath,
+        old: &[BlockId],
+        new: Vec<BlockId>,
+        metadata: &FileMetadata,
+        condition: Condition<'_>,
+    ) -> Result<FileState, LakeError> {
         let what = format!("commit {path}");
         let ids = |blocks: &[BlockId]| {
             (!blocks.is_empty()).then(|| blocks.iter().map(|id| id.as_bytes().to_vec()).collect::<Vec<_>>())

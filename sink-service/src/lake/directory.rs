@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `<path>` | a data file's bytes; what is beyond `storedsize` does not count |
 //! | `_chain/files/<path>.json` | its sidecar: `etag`, new with every step, and the metadata |
+//! | `_chain/pending/<path>.<random>` | the new content of a file that is being rewritten |
 //! | `_chain/<topic>/p<partition>.json` | a document (a head), plain JSON |
 //! | `_chain/<topic>/p<partition>.lock` | the lock of the partition: its head and its files |
 //!
@@ -44,17 +45,19 @@ use uuid::Uuid;
 
 use crate::{
     file_metadata::FileMetadata,
-    lake::{Document, ETag, FileState, LakeError, ListedFile, total_len},
+    lake::{Document, ETag, FileState, LakeError, ListedFile, Listing, Sight, total_len},
     lake_path::{CHAIN_FOLDER, LakePath},
 };
 
 mod durable;
 mod mounts;
 mod partition_lock;
+mod rewrite;
 mod sidecar;
 
 use durable::ReplaceError;
 use partition_lock::{LockError, PartitionLock};
+pub use rewrite::Rewrite;
 use sidecar::Sidecar;
 
 /// How long a step waits for a lock that another process holds.
@@ -127,6 +130,30 @@ impl Directory {
         .await
     }
 
+    pub(super) async fn look(&self, path: &LakePath) -> Result<Option<Sight>, LakeError> {
+        let path = path.clone();
+        self.step(move |places| {
+            // Without a sidecar that can be read nobody knows whose file it is; then no lock can be taken, and the commit compares again.
+            let _lock = match places.stored_sidecar(&path) {
+                Ok(Some(sidecar)) => Some(places.lock_partition(&sidecar.metadata.topic_partition)?),
+                Ok(None) => return Ok(None),
+                Err(LakeError::Damaged { .. }) => None,
+                Err(error) => return Err(error),
+            };
+            places.look_under_lock(&path)
+        })
+        .await
+    }
+
+    pub(super) async fn rewrite(
+        &self,
+        path: &LakePath,
+        partition: &TopicPartition,
+    ) -> Result<Rewrite, LakeError> {
+        let (places, path, partition) = (Arc::clone(&self.places), path.clone(), partition.clone());
+        blocking(move || Rewrite::begin(places, path, &partition)).await
+    }
+
     pub(super) async fn create_file(
         &self,
         path: &LakePath,
@@ -149,17 +176,20 @@ impl Directory {
         self.step(move |places| places.append(&path, &etag, &bytes, metadata)).await
     }
 
-    pub(super) async fn list_files(&self, folder: &LakePath) -> Result<Vec<ListedFile>, LakeError> {
+    pub(super) async fn list(&self, folder: &LakePath) -> Result<Listing, LakeError> {
         let folder = folder.clone();
         self.step(move |places| {
-            let mut files = Vec::new();
+            let mut listing = Listing::default();
             for path in sidecar::list(&places.root, &folder).map_err(|error| before(&places.root, &error))? {
-                if let Some(sidecar) = places.sidecar(&path)? {
-                    files.push(ListedFile { path, metadata: sidecar.metadata });
+                match places.sidecar(&path) {
+                    Ok(Some(sidecar)) => listing.files.push(ListedFile { path, metadata: sidecar.metadata }),
+                    Ok(None) => {}
+                    Err(LakeError::Damaged { path, what }) => listing.damaged.push((path, what)),
+                    Err(error) => return Err(error),
                 }
             }
-            files.sort_by(|a, b| a.path.cmp(&b.path));
-            Ok(files)
+            listing.files.sort_by(|a, b| a.path.cmp(&b.path));
+            Ok(listing)
         })
         .await
     }
@@ -298,12 +328,27 @@ impl Places {
         Ok(content_etag(bytes))
     }
 
+    /// A file's sidecar. What a rewrite left unfinished is finished first.
     fn sidecar(&self, path: &LakePath) -> Result<Option<Sidecar>, LakeError> {
+        match self.stored_sidecar(path)? {
+            Some(Sidecar { pending: Some(_), metadata, .. }) => {
+                let _lock = self.lock_partition(&metadata.topic_partition)?;
+                self.sidecar_under_lock(path)
+            }
+            sidecar => Ok(sidecar),
+        }
+    }
+
+    fn sidecar_under_lock(&self, path: &LakePath) -> Result<Option<Sidecar>, LakeError> {
+        self.stored_sidecar(path)?.map(|sidecar| self.finish(path, sidecar)).transpose()
+    }
+
+    fn stored_sidecar(&self, path: &LakePath) -> Result<Option<Sidecar>, LakeError> {
         let place = sidecar::place(&self.root, path);
         match fs::read(&place) {
             Ok(bytes) => Sidecar::parse(&bytes).map(Some).map_err(|what| LakeError::Damaged {
                 path: path.clone(),
-                what: format!("its sidecar: {what}"),
+                what: format!("its sidecar {}: {what}", place.display()),
             }),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(before(&place, &error)),
@@ -312,7 +357,8 @@ impl Places {
 
     /// Publishes a step: from here on the file is what the sidecar says.
     fn put_sidecar(&self, path: &LakePath, metadata: FileMetadata) -> Result<FileState, LakeError> {
-        let sidecar = Sidecar { etag: ETag::new(Uuid::new_v4().simple().to_string()), metadata };
+        let etag = ETag::new(Uuid::new_v4().simple().to_string());
+        let sidecar = Sidecar { etag, metadata, pending: None };
         publish(&sidecar::place(&self.root, path), &sidecar.to_bytes())?;
         Ok(sidecar.into_state())
     }
@@ -324,7 +370,7 @@ impl Places {
         metadata: FileMetadata,
     ) -> Result<FileState, LakeError> {
         let _lock = self.lock_partition(&metadata.topic_partition)?;
-        if self.sidecar(path)?.is_some() {
+        if self.sidecar_under_lock(path)?.is_some() {
             return Err(LakeError::Conflict);
         }
         let data = self.data(path);
@@ -341,7 +387,7 @@ impl Places {
         metadata: FileMetadata,
     ) -> Result<FileState, LakeError> {
         let _lock = self.lock_partition(&metadata.topic_partition)?;
-        let now = self.sidecar(path)?.ok_or(LakeError::Conflict)?;
+        let now = self.sidecar_under_lock(path)?.ok_or(LakeError::Conflict)?;
         if now.etag != *etag && !planted(SeededBug::UnconditionalPut) {
             return Err(LakeError::Conflict);
         }

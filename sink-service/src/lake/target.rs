@@ -37,6 +37,22 @@ pub struct AzureTarget {
 }
 
 /// For people; a target holds no credential.
+impl LakeTarget {
+    /// Another lake by its `LAKE_URL`; if it is in the same account, by the same endpoint.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn another(&self, lake_url: &str) -> Result<Self, TargetError> {
+        let mut other = Self::parse(lake_url, None)?;
+        if let (Self::Azure(this), Self::Azure(other)) = (self, &mut other)
+            && this.account == other.account
+        {
+            other.endpoint = this.endpoint.clone();
+        }
+        Ok(other)
+    }
+}
+
 impl fmt::Display for LakeTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -11,13 +11,10 @@ use shared::{
 };
 use tokio::runtime::Runtime;
 
-use super::{EventIds, PartitionResult, TopicReader, Verification, VerifyError, report::print};
+use super::{EventIds, PartitionResult, Verification, VerifyError, report::print};
 use crate::{
-    cli::VerifyRequest,
-    kafka_log::KafkaLog,
-    lake::{Lake, LakeError, LakeTarget},
-    settings::SinkSettings,
-    value_reader::ValueReader,
+    cli::VerifyRequest, kafka_log::KafkaLog, lake::LakeError, lake_start::open_existing_lake,
+    record_reader::RecordReader, settings::SinkSettings, topic_reader::TopicReader,
 };
 
 /// Compares what was asked for and prints it; whether everything agrees.
@@ -26,7 +23,7 @@ use crate::{
 /// If it cannot be compared.
 pub fn compare(runtime: &Runtime, settings: &SinkSettings, request: &VerifyRequest) -> Result<bool, Stop> {
     kafka_client::connect_check(&settings.kafka, FIRST_CONTACT_LIMIT)?;
-    let lake = open_existing_lake(settings)?;
+    let lake = open_existing_lake(&settings.lake, settings.auth.as_ref())?;
     let refused =
         |error: KafkaError| Stop::new(ExitCode::Configuration, format!("the Kafka client refuses: {error}"));
     let kafka = settings.kafka.client_config("atlas-sink-verify");
@@ -34,21 +31,21 @@ pub fn compare(runtime: &Runtime, settings: &SinkSettings, request: &VerifyReque
         lake: &lake,
         log: &KafkaLog::new(&kafka, &settings.group).map_err(refused)?,
         reader: TopicReader::new(&kafka, &settings.group).map_err(refused)?,
-        registry: settings.registry.as_ref().map(SchemaRegistry::new).transpose()?,
         names: settings.names.clone(),
         drained: request.drained,
     };
+    let registry = settings.registry.as_ref().map(SchemaRegistry::new).transpose()?;
+    let mut records = RecordReader::new(registry);
     let wanted = |topic: &str| request.topics.is_empty() || request.topics.iter().any(|each| each == topic);
     let results = runtime.block_on(async {
         let partitions = verification.partitions(wanted).await?;
         let progress = progress_over(partitions.len());
         let mut events = EventIds::default();
-        let mut values = ValueReader::new(settings.registry.is_some());
         let mut results = Vec::with_capacity(partitions.len());
         for partition in &partitions {
             progress.set_message(partition.to_string());
-            let tell = |records| progress.set_message(format!("{partition}: {records} records"));
-            let result = match verification.partition(partition, &mut events, &mut values, tell).await {
+            let tell = |count| progress.set_message(format!("{partition}: {count} records"));
+            let result = match verification.partition(partition, &mut events, &mut records, tell).await {
                 // One damaged file is a finding; the others are compared all the same.
                 Err(VerifyError::Lake(error @ LakeError::Damaged { .. })) => {
                     PartitionResult::unreadable(partition, error.to_string())
@@ -77,19 +74,6 @@ pub fn compare(runtime: &Runtime, settings: &SinkSettings, request: &VerifyReque
     }
     print(&results, request.output, &mut std::io::stdout().lock())
         .map_err(|error| Stop::new(ExitCode::Defect, format!("the result cannot be printed: {error}")))
-}
-
-/// A lake that is only read is not made.
-fn open_existing_lake(settings: &SinkSettings) -> Result<Lake, Stop> {
-    let cannot = |what: &str| {
-        Stop::new(ExitCode::Configuration, format!("cannot read the lake at {}: {what}", settings.lake))
-    };
-    if let LakeTarget::Directory(root) = &settings.lake
-        && !root.is_dir()
-    {
-        return Err(cannot("there is no such directory"));
-    }
-    Lake::open(&settings.lake, settings.auth.as_ref()).map_err(|error| cannot(&error.to_string()))
 }
 
 /// A bar with the time it still takes, on a terminal.

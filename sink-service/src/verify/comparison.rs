@@ -6,10 +6,7 @@ use rdkafka::{
     Message,
     message::{BorrowedMessage, Headers},
 };
-use shared::{
-    cluster_time::ClusterTime, kafka_position::KafkaOffset, namespace::Namespace,
-    schema_registry::SchemaRegistry, wire::header,
-};
+use shared::{cluster_time::ClusterTime, kafka_position::KafkaOffset, namespace::Namespace, wire::header};
 
 use super::{
     VerifyError,
@@ -23,8 +20,8 @@ use crate::{
     lake::{Lake, ListedFile},
     lake_path::LakePath,
     partition::view_of,
-    record::{RecordView, VALUE_BYTES_MAX, Verdict, inspect, refused},
-    value_reader::{Value, ValueReader, no_registry},
+    record::Verdict,
+    record_reader::RecordReader,
 };
 
 /// Records and lines, side by side.
@@ -99,27 +96,13 @@ impl<'a> Comparison<'a> {
     pub(super) async fn take(
         &mut self,
         message: &BorrowedMessage<'_>,
-        values: &mut ValueReader,
-        registry: Option<&SchemaRegistry>,
+        records: &mut RecordReader,
     ) -> Result<(), VerifyError> {
         let Some(offset) = KafkaOffset::from_kafka(message.offset()) else { return Ok(()) };
         self.open_at(offset).await?;
         let record = view_of(message);
-        let asked = match values.read(&record) {
-            Value::AskFor(id) => Some(id),
-            _ => None,
-        };
-        if let (Some(id), Some(registry)) = (asked, registry) {
-            let means = registry.meaning(id).await;
-            values.learn(id, means.map_err(|error| VerifyError::Registry(registry.stop(&error)))?);
-        }
-        let inspected = match values.read(&record) {
-            Value::Json(value) => inspect(&RecordView { value, ..record }, self.namespace, VALUE_BYTES_MAX),
-            Value::Refused { reason, error } => refused(&record, reason, error),
-            Value::AskFor(_) | Value::NoRegistry => {
-                return Err(VerifyError::Registry(no_registry(message.topic())));
-            }
-        };
+        let inspected = records.inspect(&record, message.topic(), self.namespace).await;
+        let inspected = inspected.map_err(VerifyError::Registry)?;
         let Some(file) = &mut self.open else {
             self.walk.differs(format!("no file holds offset {offset}"));
             return Ok(());
@@ -310,7 +293,10 @@ mod tests {
     use shared::kafka_position::TopicPartition;
 
     use super::*;
-    use crate::{buffer::Buffer, record::RecordView};
+    use crate::{
+        buffer::Buffer,
+        record::{RecordView, inspect},
+    };
 
     #[test]
     fn records_are_counted_as_the_sink_counts_them() {

@@ -7,7 +7,7 @@ use chrono::DateTime;
 use shared::kafka_position::{KafkaOffset, TopicPartition};
 use sink_service::{
     file_metadata::{Compression, FileMetadata, LastEvent, LineCrc, OffsetRuns, WriterId},
-    lake::{FileState, Lake, LakeError},
+    lake::{ETag, FileState, Lake, LakeError},
     lake_path::LakePath,
 };
 
@@ -79,6 +79,22 @@ pub(crate) async fn append(
 ) -> Result<FileState, LakeError> {
     let writer = WriterId::random();
     lake.append(at, state, &bytes(lines), &after(&state.metadata, lines, writer)).await
+}
+
+/// The file's whole content anew, in pieces of one line.
+pub(crate) async fn rewrite(
+    lake: &Lake,
+    at: &LakePath,
+    expected: Option<&ETag>,
+    lines: &[&str],
+) -> Result<FileState, LakeError> {
+    let writer = WriterId::random();
+    let metadata = FileMetadata { generation: 1, ..after(&nothing(writer), lines, writer) };
+    let mut rewrite = lake.rewrite(at, &metadata.topic_partition).await?;
+    for line in bytes(lines) {
+        rewrite.add(line).await?;
+    }
+    rewrite.commit(expected, &metadata).await
 }
 
 pub(crate) async fn state(lake: &Lake, at: &LakePath) -> FileState {

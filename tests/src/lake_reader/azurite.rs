@@ -131,18 +131,44 @@ fn blob(method: &str, port: u16, container: &str, name: &str) -> Result<Response
     Ok(answer)
 }
 
-/// `path` is encoded already; the signature covers it as it is sent. `range` may be empty.
+/// Deletes a blob, or puts bytes without any metadata in its place, as a person's tool would.
+pub(super) fn damage(port: u16, container: &str, name: &str, bytes: Option<&[u8]>) -> Result<()> {
+    let path = format!("{container}/{}", percent_encode(name));
+    let (answer, expected) = match bytes {
+        None => (send("DELETE", port, &path, &[], "", None)?, 202),
+        Some(bytes) => (send("PUT", port, &path, &[], "", Some(bytes))?, 201),
+    };
+    if answer.status != expected {
+        bail!("damage {name}: {} {}", answer.status, answer.text());
+    }
+    Ok(())
+}
+
 fn signed(method: &str, port: u16, path: &str, query: &[(&str, String)], range: &str) -> Result<Response> {
+    send(method, port, path, query, range, None)
+}
+
+/// `path` is encoded already; the signature covers it as it is sent. `range` may be empty. A body is put as a block blob.
+fn send(
+    method: &str,
+    port: u16,
+    path: &str,
+    query: &[(&str, String)],
+    range: &str,
+    body: Option<&[u8]>,
+) -> Result<Response> {
     let date = Utc::now().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
     let version = "2021-10-04";
-    let canonical_headers = format!("x-ms-date:{date}\nx-ms-version:{version}\n");
+    let blob_type = body.map_or("", |_| "x-ms-blob-type:BlockBlob\n");
+    let canonical_headers = format!("{blob_type}x-ms-date:{date}\nx-ms-version:{version}\n");
+    let length = body.filter(|body| !body.is_empty()).map(|body| body.len().to_string()).unwrap_or_default();
     // Path style: the account is named twice, once as the account and once as the path's first part.
     let mut resource = format!("/{ACCOUNT}/{ACCOUNT}/{path}");
     for (name, value) in query {
         resource.push_str(&format!("\n{name}:{value}"));
     }
     // Eleven standard headers: encoding, language, length, MD5, type, date, four conditions (all empty), range.
-    let to_sign = format!("{method}\n\n\n\n\n\n\n\n\n\n\n{range}\n{canonical_headers}{resource}");
+    let to_sign = format!("{method}\n\n\n{length}\n\n\n\n\n\n\n\n{range}\n{canonical_headers}{resource}");
     let signature = hmac_sha256(&to_sign, &Secret::from(ACCOUNT_KEY)).context("sign a request")?;
     let authorization = format!("SharedKey {ACCOUNT}:{signature}");
     let query: Vec<String> =
@@ -154,7 +180,13 @@ fn signed(method: &str, port: u16, path: &str, query: &[(&str, String)], range: 
     if !range.is_empty() {
         headers.push(("Range", range));
     }
-    http::request(method, port, &target, &headers)
+    if body.is_some() {
+        headers.push(("x-ms-blob-type", "BlockBlob"));
+    }
+    if method == "PUT" && length.is_empty() {
+        headers.push(("Content-Length", "0"));
+    }
+    http::send(method, port, &target, &headers, body.unwrap_or_default())
 }
 
 fn percent_encode(text: &str) -> String {

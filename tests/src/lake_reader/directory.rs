@@ -67,6 +67,13 @@ pub(super) fn document(root: &Path, path: &str) -> Result<Option<Vec<u8>>> {
     }
 }
 
+pub(super) fn delete(root: &Path, path: &str) -> Result<()> {
+    for each in [path.to_owned(), format!("_chain/files/{path}.json")] {
+        fs::remove_file(root.join(&each)).with_context(|| format!("delete {each}"))?;
+    }
+    Ok(())
+}
+
 /// The facts of a sidecar: its member `metadata`, or the object itself.
 fn sidecar(bytes: &[u8]) -> Result<BTreeMap<String, String>> {
     let value: Value = serde_json::from_slice(bytes).context("is no JSON")?;

@@ -4,20 +4,17 @@
 //! manifest names exactly the sealed files of its hour, and a row that comes later is in the lake and in a new revision. Method: the test is the
 //! producer and commits the position of a source as a source does, so that hours end when it says so.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, Result, ensure};
-use pipeline_tests::{kafka_writer::NewRecord, pipeline::Pipeline, service::Service, wait};
+use pipeline_tests::{pipeline::Pipeline, service::Service, wait};
 use serde_json::{Value, json};
 
 use crate::{
+    closing::{HOUR_S, Positions, closed, instant, manifest, named_as_they_are},
     records::{LONG_AGO_S, event, events, judge},
     stage::{LIMIT, Stage},
 };
 
 const PARTITIONS: i32 = 3;
-const SOURCE: &str = "w";
-const HOUR_S: i64 = 3600;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hours_close_in_a_directory() -> Result<()> {
@@ -119,91 +116,4 @@ async fn hours_without_a_source_close_after_the_grace() -> Result<()> {
     let manifest = closed(&pipeline, hour).await?;
     ensure!(manifest["rows"] == 10, "{manifest}");
     named_as_they_are(&pipeline, hour, &mut [&mut sink]).await
-}
-
-/// The position of a source that does not run.
-struct Positions<'a> {
-    pipeline: &'a Pipeline,
-    topic: String,
-}
-
-impl<'a> Positions<'a> {
-    async fn new(pipeline: &'a Pipeline) -> Result<Self> {
-        let topic = format!("{}resume-tokens-{SOURCE}", pipeline.topics().prefix());
-        pipeline.kafka_writer().create_topic(&topic, 1, &[("cleanup.policy", "compact")]).await?;
-        Ok(Self { pipeline, topic })
-    }
-
-    async fn commit(&self, seconds: i64) -> Result<()> {
-        let value = json!({
-            "version": 1, "instance": "i", "run": 1, "token": null, "keyFormat": "json",
-            "clusterTime": {"$timestamp": {"t": seconds, "i": 0}},
-            "scope": {"databases": [self.pipeline.database()], "collections": [], "excludes": []},
-        });
-        self.send(Some(value.to_string().into_bytes())).await
-    }
-
-    async fn retire(&self) -> Result<()> {
-        self.send(None).await
-    }
-
-    async fn send(&self, value: Option<Vec<u8>>) -> Result<()> {
-        let record = NewRecord { key: Some(SOURCE.as_bytes().to_vec()), value, ..NewRecord::default() };
-        self.pipeline.kafka_writer().send(&self.topic, 0, vec![record]).await
-    }
-}
-
-fn instant(seconds: i64) -> String {
-    chrono::DateTime::from_timestamp(seconds, 0).expect("a date").format("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-fn folder(pipeline: &Pipeline, seconds: i64) -> String {
-    let at = chrono::DateTime::from_timestamp(seconds, 0).expect("a date");
-    format!("{}/orders/{}", pipeline.database(), at.format("year=%Y/month=%m/day=%d/hour=%H"))
-}
-
-async fn manifest(pipeline: &Pipeline, hour: i64) -> Result<Option<Value>> {
-    let path = format!("{}/_manifest.json", folder(pipeline, hour));
-    let document = pipeline.lake().document(&path).await?;
-    document.map(|bytes| serde_json::from_slice(&bytes).context("a manifest")).transpose()
-}
-
-/// Waits for the mark; the manifest was there before it.
-async fn closed(pipeline: &Pipeline, hour: i64) -> Result<Value> {
-    let mark = format!("{}/_SUCCESS", folder(pipeline, hour));
-    wait::until(&format!("{} closes", instant(hour)), LIMIT, || async {
-        Ok(pipeline.lake().document(&mark).await?.map(drop))
-    })
-    .await?;
-    manifest(pipeline, hour).await?.context("_SUCCESS without a manifest")
-}
-
-/// Waits until all files of the hour are sealed and the manifest names them, each as its metadata has it.
-async fn named_as_they_are(pipeline: &Pipeline, hour: i64, sinks: &mut [&mut Service]) -> Result<()> {
-    let folder = folder(pipeline, hour);
-    let agreed = wait::until(&format!("the manifest of {} is right", instant(hour)), LIMIT, || async {
-        let files = pipeline.lake().files().await?;
-        let mut there = BTreeMap::new();
-        for file in files.iter().filter(|file| file.path.starts_with(&folder)) {
-            let name = file.path.rsplit('/').next().unwrap_or_default().to_owned();
-            if file.text("sealed")? != "true" {
-                return Ok(None);
-            }
-            there.insert(name, (file.number("rows")?, file.text("crc")?.to_owned(), file.number("next")?));
-        }
-        let Some(manifest) = manifest(pipeline, hour).await? else { return Ok(None) };
-        let mut named = BTreeMap::new();
-        for file in manifest["files"].as_array().context("files")? {
-            let number = |name: &str| file[name].as_i64().context("a number");
-            let text = |name: &str| anyhow::Ok(file[name].as_str().context("a text")?.to_owned());
-            named.insert(text("name")?, (number("rows")?, text("crc")?, number("next")?));
-        }
-        let rows: i64 = named.values().map(|(rows, ..)| rows).sum();
-        Ok((named == there && manifest["rows"] == rows).then_some(()))
-    })
-    .await;
-    for sink in sinks.iter_mut() {
-        sink.assert_running()?;
-    }
-    agreed.with_context(|| sinks.iter().map(|sink| sink.log_tail()).collect::<String>())
 }

@@ -5,6 +5,7 @@
 
 mod avro;
 mod broker_restart;
+mod closing;
 mod compose;
 mod damage;
 mod dashboards;
@@ -22,6 +23,7 @@ mod poison;
 mod rebalance;
 mod records;
 mod recreated;
+mod replay;
 mod rights;
 mod seeded_bugs;
 mod servers;

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     file_metadata::{FileMetadata, MARKER_KEY},
-    lake::{LakeError, ListedFile},
+    lake::{LakeError, ListedFile, Listing},
     lake_path::LakePath,
 };
 
@@ -23,13 +23,20 @@ pub(super) struct Page {
 }
 
 impl AzureContainer {
-    pub(in crate::lake) async fn list_files(&self, folder: &LakePath) -> Result<Vec<ListedFile>, LakeError> {
-        let mut files = Vec::new();
+    pub(in crate::lake) async fn list(&self, folder: &LakePath) -> Result<Listing, LakeError> {
+        let mut listing = Listing::default();
         for (name, metadata) in self.list_blobs(folder).await? {
-            files.extend(self.listed_file(&name, metadata)?);
+            // Documents, markers, folders, other people's files have no such metadata.
+            let Some(path) = self.relative(&name).filter(|_| metadata.contains_key(MARKER_KEY)) else {
+                continue;
+            };
+            match FileMetadata::from_map(&metadata) {
+                Ok(metadata) => listing.files.push(ListedFile { path, metadata }),
+                Err(error) => listing.damaged.push((path, error.to_string())),
+            }
         }
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(files)
+        listing.files.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(listing)
     }
 
     pub(in crate::lake) async fn list_heads(&self) -> Result<Vec<LakePath>, LakeError> {
@@ -72,22 +79,6 @@ impl AzureContainer {
             base => name.strip_prefix(base).and_then(|rest| rest.strip_prefix('/')),
         };
         LakePath::new(relative?).ok()
-    }
-
-    /// `None` for what is not a data file of ours: documents, markers, folders, other people's files.
-    fn listed_file(
-        &self,
-        name: &str,
-        metadata: HashMap<String, String>,
-    ) -> Result<Option<ListedFile>, LakeError> {
-        let Some(path) = self.relative(name) else { return Ok(None) };
-        if !metadata.contains_key(MARKER_KEY) {
-            return Ok(None);
-        }
-        match FileMetadata::from_map(&metadata) {
-            Ok(metadata) => Ok(Some(ListedFile { path, metadata })),
-            Err(error) => Err(LakeError::Damaged { path, what: error.to_string() }),
-        }
     }
 
     /// One page; the inner error is the service's answer, not yet judged.

@@ -8,13 +8,13 @@ use azure_storage_blob::{
 };
 
 use super::{
-    AzureContainer, BlockId,
+    AzureContainer, BlockId, Rewrite,
     classify::{Request, classify},
     unreadable,
 };
 use crate::{
     file_metadata::FileMetadata,
-    lake::{ETag, FileState, LakeError},
+    lake::{ETag, FileState, LakeError, Sight},
     lake_path::LakePath,
 };
 
@@ -75,6 +75,26 @@ impl AzureContainer {
         let cause =
             format!("{path} changed while its state was read, {SAME_VERSION_ATTEMPTS} times in a row");
         Err(LakeError::Unavailable { cause, retry_after: None })
+    }
+
+    pub(in crate::lake) async fn look(&self, path: &LakePath) -> Result<Option<Sight>, LakeError> {
+        loop {
+            let Some(Properties { etag, .. }) = self.properties(&self.blob(path), path).await? else {
+                return Ok(None);
+            };
+            match self.file(path).await {
+                Ok(Some(state)) => return Ok(Some(Sight { etag: state.etag.clone(), file: Ok(state) })),
+                // Of another version than the one whose tag was read just now: then the commit will be refused, and it is looked at again.
+                Err(LakeError::Damaged { what, .. }) => return Ok(Some(Sight { etag, file: Err(what) })),
+                // Deleted in between.
+                Ok(None) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    pub(in crate::lake) fn rewrite(&self, path: &LakePath) -> Rewrite<'_> {
+        Rewrite::new(self, path)
     }
 
     async fn properties(&self, blob: &BlobClient, path: &LakePath) -> Result<Option<Properties>, LakeError> {

@@ -91,6 +91,13 @@ fn forget_cached(file: &File, from: u64) {
     }
 }
 
+/// Gives a synced file its final name, over whatever has it; the folder is made if it is missing.
+pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    make_folders(parent(to))?;
+    fs::rename(from, to)?;
+    sync_folder(parent(to))
+}
+
 fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }

@@ -1,7 +1,6 @@
 //! What stands beside a data file on a local directory: the same facts that a blob carries as metadata.
 //!
-//! A later version may add members (a rebuild's `pending`); a version that does not know them must not touch the file,
-//! so unknown members are an error.
+//! A later version may add members; a version that does not know them must not touch the file, so unknown members are an error.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,12 +25,16 @@ const SUFFIX: &str = ".json";
 pub(super) struct Sidecar {
     pub(super) etag: ETag,
     pub(super) metadata: FileMetadata,
+    /// Below the lake's root: the file that is to take the data file's place, and has perhaps done so already.
+    pub(super) pending: Option<LakePath>,
 }
 
 #[derive(Serialize)]
 struct Written<'a> {
     etag: &'a str,
     metadata: BTreeMap<&'static str, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pending: Option<&'a LakePath>,
 }
 
 #[derive(Deserialize)]
@@ -39,18 +42,20 @@ struct Written<'a> {
 struct Read {
     etag: String,
     metadata: HashMap<String, String>,
+    pending: Option<LakePath>,
 }
 
 impl Sidecar {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let written = Written { etag: self.etag.as_str(), metadata: self.metadata.to_map() };
+        let pending = self.pending.as_ref();
+        let written = Written { etag: self.etag.as_str(), metadata: self.metadata.to_map(), pending };
         serde_json::to_vec_pretty(&written).expect("strings always make JSON")
     }
 
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let read: Read = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         let metadata = FileMetadata::from_map(&read.metadata).map_err(|error| error.to_string())?;
-        Ok(Self { etag: ETag::new(read.etag), metadata })
+        Ok(Self { etag: ETag::new(read.etag), metadata, pending: read.pending })
     }
 
     pub(super) fn into_state(self) -> FileState {

@@ -99,7 +99,7 @@ async fn death_before_the_sidecar_is_renamed_leaves_no_trace() {
                 fs::write(durable::temporary_name(&bench.sidecar()), text).unwrap();
             }
             assert_eq!(bench.readable().await, "one\n");
-            assert_eq!(bench.lake.list_files(&LakePath::new("shop").unwrap()).await.unwrap().len(), 1);
+            assert_eq!(bench.lake.list(&LakePath::new("shop").unwrap()).await.unwrap().files.len(), 1);
             bench.adopt_and_append("2\n").await.unwrap();
             assert_eq!(bench.readable().await, "one\n2\n");
             assert_eq!(
@@ -144,7 +144,7 @@ async fn lost_bytes_and_unreadable_sidecars_are_damage() {
     let torn = bench().await;
     fs::write(torn.sidecar(), "{\"etag\"").unwrap();
     let later = bench().await;
-    let text = fs::read_to_string(later.sidecar()).unwrap().replacen('{', "{\"pending\": \"x\",", 1);
+    let text = fs::read_to_string(later.sidecar()).unwrap().replacen('{', "{\"later\": \"x\",", 1);
     fs::write(later.sidecar(), text).unwrap();
     for bench in [shorter, gone, torn, later] {
         let found = bench.lake.file(&bench.path).await;
@@ -212,5 +212,72 @@ async fn a_step_whose_caller_gave_up_happens_whole_or_not_at_all() {
         Ok(_) => assert_eq!(bench.readable().await, "one\n2\n", "the late one came second and was refused"),
         Err(LakeError::Conflict) => assert_eq!(bench.readable().await, "one\nlate\n"),
         Err(error) => panic!("{error}"),
+    }
+}
+
+/// A rewrite whose writer died behind its step: the sidecar names the new content, which is still under its own name.
+async fn with_pending() -> (Bench, PathBuf) {
+    let bench = bench().await;
+    let mut rewrite = bench.lake.rewrite(&bench.path, &bench.state.metadata.topic_partition).await.unwrap();
+    rewrite.add(Bytes::from_static(b"new\n")).await.unwrap();
+    let text = fs::read_to_string(bench.sidecar()).unwrap();
+    let folder = bench.root.path().join("_chain/pending/shop/orders/hour=00");
+    let written = fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
+    let name = written.strip_prefix(bench.root.path()).unwrap().display();
+    let text = text.replacen('{', &format!("{{\"pending\": \"{name}\","), 1);
+    fs::write(bench.sidecar(), text.replace("\"generation\": \"0\"", "\"generation\": \"1\"")).unwrap();
+    (bench, written)
+}
+
+#[tokio::test]
+async fn a_pending_rewrite_is_finished_by_whoever_comes_next() {
+    let (bench, written) = with_pending().await;
+    assert_eq!(fs::read_to_string(bench.data()).unwrap(), "one\n");
+    assert_eq!(bench.readable().await, "new\n");
+    assert!(!written.exists());
+    assert!(!fs::read_to_string(bench.sidecar()).unwrap().contains("pending"));
+
+    // Here it died between the rename and the last sidecar.
+    let (bench, written) = with_pending().await;
+    fs::rename(&written, bench.data()).unwrap();
+    let listed = bench.lake.list(&LakePath::new("shop").unwrap()).await.unwrap();
+    assert_eq!(listed.files[0].metadata.generation, 1);
+    assert_eq!(bench.readable().await, "new\n");
+    assert!(!fs::read_to_string(bench.sidecar()).unwrap().contains("pending"));
+}
+
+#[tokio::test]
+async fn a_rewrite_removes_what_dead_writers_left_and_nothing_else() {
+    let bench = bench().await;
+    let partition = &bench.state.metadata.topic_partition;
+    let live = bench.lake.rewrite(&bench.path, partition).await.unwrap();
+    let folder = bench.root.path().join("_chain/pending/shop/orders/hour=00");
+    fs::write(folder.join("events.jsonl.dead"), "half").unwrap();
+    fs::write(folder.join("events.jsonlx"), "another file's").unwrap();
+    let next = bench.lake.rewrite(&bench.path, partition).await.unwrap();
+    let mut left: Vec<String> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left.len(), 3, "{left:?}");
+    assert_eq!(left[2], "events.jsonlx");
+    drop((live, next));
+}
+
+#[tokio::test]
+async fn damage_can_be_looked_at_and_replaced() {
+    let torn = bench().await;
+    fs::write(torn.sidecar(), "{\"etag\"").unwrap();
+    let gone = bench().await;
+    fs::remove_file(gone.data()).unwrap();
+    for bench in [torn, gone] {
+        let sight = bench.lake.look(&bench.path).await.unwrap().unwrap();
+        assert!(sight.file.is_err());
+        let mut rewrite =
+            bench.lake.rewrite(&bench.path, &bench.state.metadata.topic_partition).await.unwrap();
+        rewrite.add(Bytes::from_static(b"new\n")).await.unwrap();
+        rewrite.commit(Some(&sight.etag), &metadata(&["new\n"])).await.unwrap();
+        assert_eq!(bench.readable().await, "new\n");
     }
 }

@@ -96,7 +96,7 @@ impl TopicReader {
     ) -> Result<u64, LogError> {
         let mut records = self.read(partition, from, to)?;
         let mut count = 0;
-        while records.next()?.is_some() {
+        while records.next_record()?.is_some() {
             count += 1;
         }
         Ok(count)
@@ -124,7 +124,7 @@ impl<'a> Records<'a> {
     ///
     /// # Errors
     /// If Kafka stops answering.
-    pub fn next(&mut self) -> Result<Option<BorrowedMessage<'a>>, LogError> {
+    pub fn next_record(&mut self) -> Result<Option<BorrowedMessage<'a>>, LogError> {
         use rdkafka::Message;
         while !self.done {
             match self.reader.consumer.poll(Duration::from_millis(100)) {

@@ -1,0 +1,180 @@
+//! `replay`: closed hours of the lake made again from the topic, while the live sink goes on.
+//!
+//! ```text
+//!   chain, manifests ──▶ plan: files and their ranges ── Kafka no longer has one of them? ──▶ stop (21), nothing touched
+//!                          │
+//!                          ▼  per hour
+//!            claim generation g + 1 in the manifest
+//!                          │  per file, partitions side by side
+//!                          ├─ look ─ read the range from Kafka ─ write seen by nobody ─ commit on what was looked at ─ read back
+//!                          ▼
+//!            manifest: generation g + 1, the files as they are
+//! ```
+//!
+//! DESIGN §5 "Rebuild", in place: each file keeps its path and its range, so the chain is the same before, during and after, and whoever
+//! reads the folder sees every row once at every moment.
+//!
+//! Invariants:
+//! - Ranges come from the chain and the manifests. A search by time would only give a lower bound.
+//! - The plan is whole before anything is written.
+//! - Every write is a compare-and-set. A second replay of the same hour joins the first one's generation: both write the same bytes.
+//! - A file that carries the generation already and holds what its metadata says is left alone, so a replay that was stopped goes on.
+//! - Offsets of the group are not touched; the live sink never writes into a sealed file.
+
+mod command;
+mod hour_claim;
+mod plan;
+mod progress;
+mod rebuild;
+mod report;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use shared::{exit::Stop, kafka_position::TopicPartition};
+
+pub use self::command::replay;
+use crate::{event_hour::EventHour, kafka_log::LogError, lake::LakeError, verify::Output};
+
+/// What is to be made again.
+#[derive(Clone, Debug)]
+pub struct ReplayRequest {
+    pub topics: Vec<String>,
+    pub span: Span,
+    /// The `LAKE_URL` of another lake that gets the files; this one stays as it is.
+    pub into: Option<String>,
+    /// Shows the plan and ends.
+    pub dry_run: bool,
+    pub output: Output,
+}
+
+/// Which closed hours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// Some hours of a day, all of them if none is named.
+    Day { day: NaiveDate, hours: Vec<u32> },
+    /// From an hour's begin up to another's, exclusive.
+    Between { from: DateTime<Utc>, to: DateTime<Utc> },
+    /// All that have closed.
+    All,
+}
+
+impl Span {
+    pub fn contains(&self, hour: EventHour) -> bool {
+        match self {
+            Self::Day { day, hours } => {
+                hour.day() == *day && (hours.is_empty() || hours.contains(&hour.of_day()))
+            }
+            Self::Between { from, to } => {
+                (from.timestamp()..to.timestamp()).contains(&(hour.end_seconds() - 3600))
+            }
+            Self::All => true,
+        }
+    }
+
+    /// Whether one of its hours is `closed` or lies before it.
+    fn reaches(&self, closed: EventHour) -> bool {
+        match self {
+            Self::All => true,
+            Self::Between { from, .. } => from.timestamp() < closed.end_seconds(),
+            Self::Day { day, hours } => {
+                let first = hours.iter().min().copied().unwrap_or_default();
+                (*day, first) <= (closed.day(), closed.of_day())
+            }
+        }
+    }
+
+    /// The first of its hours that lies behind `closed`.
+    fn first_open(&self, closed: EventHour) -> Option<EventHour> {
+        let open = closed.next()?;
+        match self {
+            Self::All => None,
+            Self::Between { to, .. } => (open.end_seconds() - 3600 < to.timestamp()).then_some(open),
+            Self::Day { .. } => open.to(EventHour::LAST).take(24 * 366).find(|hour| self.contains(*hour)),
+        }
+    }
+}
+
+/// It cannot be done, or not now.
+#[derive(Debug, thiserror::Error)]
+enum ReplayError {
+    #[error("{0}")]
+    Lake(#[from] LakeError),
+    #[error("{0}")]
+    Kafka(#[from] LogError),
+    #[error("{0}")]
+    Stop(#[from] Stop),
+}
+
+impl From<ReplayError> for Stop {
+    fn from(error: ReplayError) -> Self {
+        use shared::exit::ExitCode;
+        let code = match &error {
+            ReplayError::Stop(stop) => return stop.clone(),
+            ReplayError::Lake(LakeError::Denied { .. }) | ReplayError::Kafka(LogError::Denied(_)) => {
+                ExitCode::NotAllowed
+            }
+            ReplayError::Lake(LakeError::Damaged { .. }) => ExitCode::LakeDiffers,
+            ReplayError::Lake(LakeError::Refused { .. }) => ExitCode::Configuration,
+            ReplayError::Kafka(LogError::NoTopic(_)) => ExitCode::TopicChanged,
+            ReplayError::Lake(_) | ReplayError::Kafka(_) => ExitCode::Temporary,
+        };
+        Self::new(code, format!("{error}. What was made again so far stays; type the same command to go on"))
+    }
+}
+
+/// One data file that is to be made again.
+#[derive(Clone, Debug)]
+struct PlannedFile {
+    path: crate::lake_path::LakePath,
+    partition: TopicPartition,
+    hour: EventHour,
+    first: shared::kafka_position::KafkaOffset,
+    next: shared::kafka_position::KafkaOffset,
+    known: Known,
+}
+
+/// What is known of a file before it is made again.
+#[derive(Clone, Debug)]
+enum Known {
+    Whole(Box<crate::file_metadata::FileMetadata>),
+    /// The text says what is wrong; the hour's manifest has the rest.
+    Listed {
+        trouble: String,
+        rows: u64,
+        dead_letters: u64,
+        bytes: u64,
+    },
+    /// Only that nothing else holds its range.
+    Untraced {
+        trouble: String,
+    },
+}
+
+impl PlannedFile {
+    fn offsets(&self) -> u64 {
+        self.next.get() - self.first.get()
+    }
+
+    /// `None` if nothing says it.
+    fn rows(&self) -> Option<u64> {
+        match &self.known {
+            Known::Whole(metadata) => Some(metadata.rows),
+            Known::Listed { rows, .. } => Some(*rows),
+            Known::Untraced { .. } => None,
+        }
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        match &self.known {
+            Known::Whole(metadata) => Some(metadata.original_size),
+            Known::Listed { bytes, .. } => Some(*bytes),
+            Known::Untraced { .. } => None,
+        }
+    }
+
+    fn trouble(&self) -> Option<&str> {
+        match &self.known {
+            Known::Whole(_) => None,
+            Known::Listed { trouble, .. } | Known::Untraced { trouble } => Some(trouble),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Hours that close when a test says so: it commits the position of a source that does not run.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use pipeline_tests::{kafka_writer::NewRecord, pipeline::Pipeline, service::Service, wait};
+use serde_json::{Value, json};
+
+use crate::stage::LIMIT;
+
+const SOURCE: &str = "w";
+pub(crate) const HOUR_S: i64 = 3600;
+
+/// The position of a source that does not run.
+pub(crate) struct Positions<'a> {
+    pipeline: &'a Pipeline,
+    topic: String,
+}
+
+impl<'a> Positions<'a> {
+    pub(crate) async fn new(pipeline: &'a Pipeline) -> Result<Self> {
+        let topic = format!("{}resume-tokens-{SOURCE}", pipeline.topics().prefix());
+        pipeline.kafka_writer().create_topic(&topic, 1, &[("cleanup.policy", "compact")]).await?;
+        Ok(Self { pipeline, topic })
+    }
+
+    pub(crate) async fn commit(&self, seconds: i64) -> Result<()> {
+        let value = json!({
+            "version": 1, "instance": "i", "run": 1, "token": null, "keyFormat": "json",
+            "clusterTime": {"$timestamp": {"t": seconds, "i": 0}},
+            "scope": {"databases": [self.pipeline.database()], "collections": [], "excludes": []},
+        });
+        self.send(Some(value.to_string().into_bytes())).await
+    }
+
+    pub(crate) async fn retire(&self) -> Result<()> {
+        self.send(None).await
+    }
+
+    async fn send(&self, value: Option<Vec<u8>>) -> Result<()> {
+        let record = NewRecord { key: Some(SOURCE.as_bytes().to_vec()), value, ..NewRecord::default() };
+        self.pipeline.kafka_writer().send(&self.topic, 0, vec![record]).await
+    }
+}
+
+pub(crate) fn instant(seconds: i64) -> String {
+    chrono::DateTime::from_timestamp(seconds, 0).expect("a date").format("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+pub(crate) fn folder(pipeline: &Pipeline, seconds: i64) -> String {
+    let at = chrono::DateTime::from_timestamp(seconds, 0).expect("a date");
+    format!("{}/orders/{}", pipeline.database(), at.format("year=%Y/month=%m/day=%d/hour=%H"))
+}
+
+pub(crate) async fn manifest(pipeline: &Pipeline, hour: i64) -> Result<Option<Value>> {
+    let path = format!("{}/_manifest.json", folder(pipeline, hour));
+    let document = pipeline.lake().document(&path).await?;
+    document.map(|bytes| serde_json::from_slice(&bytes).context("a manifest")).transpose()
+}
+
+/// Waits for the mark; the manifest was there before it.
+pub(crate) async fn closed(pipeline: &Pipeline, hour: i64) -> Result<Value> {
+    let mark = format!("{}/_SUCCESS", folder(pipeline, hour));
+    wait::until(&format!("{} closes", instant(hour)), LIMIT, || async {
+        Ok(pipeline.lake().document(&mark).await?.map(drop))
+    })
+    .await?;
+    manifest(pipeline, hour).await?.context("_SUCCESS without a manifest")
+}
+
+/// Waits until all files of the hour are sealed and the manifest names them, each as its metadata has it.
+pub(crate) async fn named_as_they_are(
+    pipeline: &Pipeline,
+    hour: i64,
+    sinks: &mut [&mut Service],
+) -> Result<()> {
+    let folder = folder(pipeline, hour);
+    let agreed = wait::until(&format!("the manifest of {} is right", instant(hour)), LIMIT, || async {
+        let files = pipeline.lake().files().await?;
+        let mut there = BTreeMap::new();
+        for file in files.iter().filter(|file| file.path.starts_with(&folder)) {
+            let name = file.path.rsplit('/').next().unwrap_or_default().to_owned();
+            if file.text("sealed")? != "true" {
+                return Ok(None);
+            }
+            there.insert(name, (file.number("rows")?, file.text("crc")?.to_owned(), file.number("next")?));
+        }
+        let Some(manifest) = manifest(pipeline, hour).await? else { return Ok(None) };
+        let mut named = BTreeMap::new();
+        for file in manifest["files"].as_array().context("files")? {
+            let number = |name: &str| file[name].as_i64().context("a number");
+            let text = |name: &str| anyhow::Ok(file[name].as_str().context("a text")?.to_owned());
+            named.insert(text("name")?, (number("rows")?, text("crc")?, number("next")?));
+        }
+        let rows: i64 = named.values().map(|(rows, ..)| rows).sum();
+        Ok((named == there && manifest["rows"] == rows).then_some(()))
+    })
+    .await;
+    for sink in sinks.iter_mut() {
+        sink.assert_running()?;
+    }
+    agreed.with_context(|| sinks.iter().map(|sink| sink.log_tail()).collect::<String>())
+}
