@@ -42,6 +42,7 @@ pub use self::{
 };
 use crate::{
     buffer::Batch,
+    compression::Compression,
     event_hour::EventHour,
     file_metadata::{FileMetadata, WriterId},
     head::Head,
@@ -82,6 +83,7 @@ pub enum Step {
 #[derive(Clone, Debug)]
 pub struct FileStep {
     pub path: LakePath,
+    /// Packed as the file is.
     pub piece: bytes::Bytes,
     pub metadata: FileMetadata,
     /// Set when this step seals the file.
@@ -116,6 +118,8 @@ pub struct Reading {
 #[derive(Clone, Copy, Debug)]
 pub struct StepContext<'a> {
     pub policy: RollPolicy,
+    /// Of files to come; a file goes on as it began.
+    pub compression: Compression,
     /// The collection whose folder the chain gets with its first record.
     pub namespace: &'a Namespace,
     /// Publish the batch's end although no record stands before it.
@@ -265,16 +269,14 @@ impl Chain {
         batch.cut_before(self.next());
         let Some(path) = &self.head.path else {
             return Ok(match batch.pending().first() {
-                Some(entry) => Step::WriteHead(self.head_at(self.head.start, entry.hour, context.namespace)),
+                Some(entry) => Step::WriteHead(self.head_at(self.head.start, entry.hour, context)),
                 None => self.scan_step(batch, context),
             });
         };
         match &self.file {
             None => self.create_step(path, batch, context),
             Some(file) if is_sealed(file) => Ok(match batch.pending().first() {
-                Some(entry) => {
-                    Step::WriteHead(self.head_at(file.metadata.next, entry.hour, context.namespace))
-                }
+                Some(entry) => Step::WriteHead(self.head_at(file.metadata.next, entry.hour, context)),
                 None => self.mark_created().unwrap_or_else(|| self.scan_step(batch, context)),
             }),
             Some(file) => {
@@ -284,9 +286,11 @@ impl Chain {
     }
 
     /// The head naming the file for records of `hour` from `first` on. It carries `scanned` over unchanged.
-    fn head_at(&self, first: KafkaOffset, hour: EventHour, namespace: &Namespace) -> Head {
-        let namespace = self.head.namespace().unwrap_or_else(|| namespace.clone());
-        let path = CollectionFolder::of(&namespace).data_file(hour, self.partition.partition, first);
+    fn head_at(&self, first: KafkaOffset, hour: EventHour, context: &StepContext<'_>) -> Head {
+        let namespace = self.head.namespace().unwrap_or_else(|| context.namespace.clone());
+        let compression = context.compression;
+        let path =
+            CollectionFolder::of(&namespace).data_file(hour, self.partition.partition, first, compression);
         Head {
             db: Some(namespace.db),
             coll: Some(namespace.coll),

@@ -33,6 +33,8 @@ use shared::{
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::compression::Compression;
+
 mod line_crc;
 mod offset_runs;
 mod percent;
@@ -66,37 +68,6 @@ impl WriterId {
 impl fmt::Display for WriterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.simple().fmt(f)
-    }
-}
-
-/// How the stored bytes are packed; also decides the content type.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Compression {
-    #[default]
-    None,
-    Gzip,
-    Zstd,
-}
-
-impl Compression {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Gzip => "gzip",
-            Self::Zstd => "zstd",
-        }
-    }
-
-    pub const fn content_type(self) -> &'static str {
-        match self {
-            Self::None => "application/x-ndjson",
-            Self::Gzip => "application/gzip",
-            Self::Zstd => "application/zstd",
-        }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        [Self::None, Self::Gzip, Self::Zstd].into_iter().find(|each| each.as_str() == text)
     }
 }
 

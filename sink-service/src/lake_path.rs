@@ -1,7 +1,7 @@
 //! Where things are in the lake: every path is built here and nowhere else.
 //!
 //! ```text
-//! <root>/<db>/<coll>/year=YYYY/month=MM/day=DD/hour=HH/events-YYYYMMDD-HH-p<partition>-<first>.jsonl
+//! <root>/<db>/<coll>/year=YYYY/month=MM/day=DD/hour=HH/events-YYYYMMDD-HH-p<partition>-<first>.jsonl[.gz|.zst]
 //!     …/hour=HH/_manifest.json, _SUCCESS         of an hour that has closed
 //! <root>/_chain/<topic>/p<partition>.json        the head of a partition's chain
 //! <root>/_chain/<topic>/hours.json               which hours of the topic have closed
@@ -22,7 +22,7 @@ use shared::{
 };
 use thiserror::Error;
 
-use crate::event_hour::EventHour;
+use crate::{compression::Compression, event_hour::EventHour};
 
 /// Bookkeeping of the chains; lifecycle and clean-up rules must spare it.
 pub const CHAIN_FOLDER: &str = "_chain";
@@ -84,6 +84,11 @@ impl LakePath {
         Some(TopicPartition::new(topic, partition))
     }
 
+    /// How a data file is packed, by its name; `None` for every other path.
+    pub fn compression(&self) -> Option<Compression> {
+        Compression::of_name(self.file_name())
+    }
+
     /// The hour folder that a data file lies in; `None` for every other path.
     pub fn hour(&self) -> Option<EventHour> {
         let mut segments = self.0.rsplit('/').skip(1);
@@ -141,8 +146,15 @@ impl CollectionFolder {
     }
 
     /// The file that holds `partition`'s records of `hour` from offset `first` on.
-    pub fn data_file(&self, hour: EventHour, partition: i32, first: KafkaOffset) -> LakePath {
-        let name = format!("events-{}-p{partition:04}-{:020}.jsonl", hour.compact(), first.get());
+    pub fn data_file(
+        &self,
+        hour: EventHour,
+        partition: i32,
+        first: KafkaOffset,
+        compression: Compression,
+    ) -> LakePath {
+        let (hour_of_name, first, extension) = (hour.compact(), first.get(), compression.extension());
+        let name = format!("events-{hour_of_name}-p{partition:04}-{first:020}.jsonl{extension}");
         LakePath(format!("{}/{}/{name}", self.0, hour.folder()))
     }
 }
@@ -195,7 +207,7 @@ mod tests {
     fn a_data_file_lies_in_its_hour() {
         let folder = CollectionFolder::of(&Namespace::new("shop", "orders"));
         let hour = EventHour::from_calendar(2026, 11, 21, 7).unwrap();
-        let path = folder.data_file(hour, 3, KafkaOffset::new(42));
+        let path = folder.data_file(hour, 3, KafkaOffset::new(42), Compression::None);
         assert_eq!(
             path.as_str(),
             "shop/orders/year=2026/month=11/day=21/hour=07/events-20261121-07-p0003-00000000000000000042.jsonl"
@@ -203,6 +215,13 @@ mod tests {
         assert_eq!(path.hour(), Some(hour));
         assert_eq!(path.as_head(), None);
         assert!(is_data_file_of(&path, 3) && !is_data_file_of(&path, 4));
+        let packed = folder.data_file(hour, 3, KafkaOffset::new(42), Compression::Zstd);
+        assert_eq!(packed.as_str(), format!("{path}.zst"));
+        assert_eq!(
+            (packed.compression(), path.compression()),
+            (Some(Compression::Zstd), Some(Compression::None))
+        );
+        assert!(is_data_file_of(&packed, 3));
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod assignment;
 pub mod buffer;
 pub mod chain;
 pub mod cli;
+pub mod compression;
 pub mod consumer;
 pub mod dead_letter_topic;
 pub mod dead_letters;

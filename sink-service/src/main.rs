@@ -153,6 +153,7 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
         dead_letters: DeadLetterQueue::new(&kafka("atlas-sink-dlq"), letters.map_err(refused)?, VERSION),
         registry,
         policy: settings.roll,
+        compression: settings.compression,
         start_at: settings.start_at,
         writer,
         metrics: Arc::clone(&metrics),

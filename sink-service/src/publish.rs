@@ -37,6 +37,7 @@ use self::halt::judge_topic;
 use crate::{
     buffer::Batch,
     chain::{Chain, ChainHalt, LogBounds, Reading, RollPolicy, Step, StepContext, Writer},
+    compression::Compression,
     dead_letters::DeadLetterQueue,
     head::Head,
     hours::{HourEnd, accounts::HourFolder},
@@ -96,6 +97,7 @@ pub struct Publisher {
     /// `None`: records in Avro cannot be read.
     pub registry: Option<SchemaRegistry>,
     pub policy: RollPolicy,
+    pub compression: Compression,
     pub start_at: StartAt,
     pub writer: Writer,
     pub metrics: Arc<SinkMetrics>,
@@ -187,6 +189,7 @@ impl Publisher {
             self.account(&mut chain, &mut patience).await?;
             let context = StepContext {
                 policy: self.policy,
+                compression: self.compression,
                 namespace: &namespace,
                 publish_position,
                 hour_end,

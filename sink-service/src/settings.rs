@@ -16,12 +16,14 @@ use shared::{
 };
 
 use self::table::{
-    ADLS_SAS, ADLS_SHARED_KEY, ADMIN_ADDR, FLUSH_BYTES, FLUSH_INTERVAL, FLUSH_ROWS, GROUP_INSTANCE_ID,
-    HOUR_GRACE, LAKE_AUTH, LAKE_ENDPOINT, LAKE_URL, MEMORY_LIMIT, OLD_NAMES, ROLL_AGE, ROLL_BYTES,
-    SINK_EXCLUDE, SINK_GROUP, SINK_TOPICS, START_AT, TABLE, TOPIC_MAX_MESSAGE_BYTES, UPLOAD_CONCURRENCY,
+    ADLS_SAS, ADLS_SHARED_KEY, ADMIN_ADDR, COMPRESSION, FLUSH_BYTES, FLUSH_INTERVAL, FLUSH_ROWS,
+    GROUP_INSTANCE_ID, HOUR_GRACE, LAKE_AUTH, LAKE_ENDPOINT, LAKE_URL, MEMORY_LIMIT, OLD_NAMES, ROLL_AGE,
+    ROLL_BYTES, ROLL_ROWS, SINK_EXCLUDE, SINK_GROUP, SINK_TOPICS, START_AT, TABLE, TOPIC_MAX_MESSAGE_BYTES,
+    UPLOAD_CONCURRENCY,
 };
 use crate::{
     chain::RollPolicy,
+    compression::Compression,
     lake::{LakeAuth, LakeTarget, TargetError},
     publish::StartAt,
     topic_patterns::{TopicChoice, can_be_data, parse_topic_glob},
@@ -56,6 +58,7 @@ pub struct SinkSettings {
     /// The source's limit of a topic's records, in bytes.
     pub topic_message_bytes: u64,
     pub roll: RollPolicy,
+    pub compression: Compression,
     pub hour_grace: Duration,
     pub uploads: usize,
 }
@@ -108,6 +111,7 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
     let flush = read_flush(reader);
     let topic_message_bytes = reader.bounded(&TOPIC_MAX_MESSAGE_BYTES, ByteSize::mib(1)..=ByteSize::mib(100));
     let roll = read_roll(reader);
+    let compression = reader.choice(&COMPRESSION);
     let hour_grace = reader.bounded(&HOUR_GRACE, Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600));
     let uploads = reader.bounded(&UPLOAD_CONCURRENCY, 1..=256);
     Some(SinkSettings {
@@ -125,6 +129,7 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
         flush: flush?,
         topic_message_bytes: topic_message_bytes?.as_u64(),
         roll: roll?,
+        compression: compression?,
         hour_grace: hour_grace?,
         uploads: uploads?,
     })
@@ -217,8 +222,14 @@ fn read_flush(reader: &mut Reader) -> Option<FlushPolicy> {
 fn read_roll(reader: &mut Reader) -> Option<RollPolicy> {
     let bytes = reader.bounded(&ROLL_BYTES, ByteSize::b(0)..=ByteSize::tib(1));
     let age = reader.optional_bounded(&ROLL_AGE, Duration::from_secs(1)..=Duration::from_secs(3600));
+    let rows = reader.bounded(&ROLL_ROWS, 0..=u64::MAX);
     let bytes = bytes?.as_u64();
-    Some(RollPolicy { bytes: (bytes > 0).then_some(bytes), age: age?, blocks: BLOCKS_MAX })
+    Some(RollPolicy {
+        rows: rows.map(|rows| (rows > 0).then_some(rows))?,
+        bytes: (bytes > 0).then_some(bytes),
+        age: age?,
+        blocks: BLOCKS_MAX,
+    })
 }
 
 fn bytes_of(size: ByteSize) -> usize {

@@ -191,8 +191,10 @@ impl Verification<'_> {
         self.check_strays(&folder, partition, &files, walk).await?;
         for file in &files {
             let metadata = &file.metadata;
-            let expected =
-                file.path.hour().map(|hour| folder.data_file(hour, partition.partition, metadata.first));
+            let expected = file
+                .path
+                .hour()
+                .map(|hour| folder.data_file(hour, partition.partition, metadata.first, metadata.compressed));
             if expected.as_ref() != Some(&file.path) {
                 walk.differs(format!("{} is not where its metadata puts it", file.path));
             }

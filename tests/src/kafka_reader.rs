@@ -5,7 +5,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    fmt,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -86,14 +87,33 @@ fn ends(consumer: &BaseConsumer, topic: &str, partition: i32) -> KafkaResult<(i6
 }
 
 /// Reads one broker.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct KafkaReader {
     bootstrap: String,
+    /// Asks for topics and ends. Kept, because a wait asks many times, and each new client learns the whole cluster anew.
+    asking: Arc<OnceLock<BaseConsumer>>,
+}
+
+impl fmt::Debug for KafkaReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaReader").field("bootstrap", &self.bootstrap).finish_non_exhaustive()
+    }
 }
 
 impl KafkaReader {
     pub fn new(bootstrap: impl Into<String>) -> Self {
-        Self { bootstrap: bootstrap.into() }
+        Self { bootstrap: bootstrap.into(), asking: Arc::default() }
+    }
+
+    fn asking(&self) -> Result<&BaseConsumer> {
+        match self.asking.get() {
+            Some(client) => Ok(client),
+            // Of two at once one is dropped again.
+            None => {
+                let client = self.consumer("read_uncommitted")?;
+                Ok(self.asking.get_or_init(|| client))
+            }
+        }
     }
 
     /// The names of all topics that begin with `prefix`.
@@ -103,7 +123,7 @@ impl KafkaReader {
     pub async fn topics(&self, prefix: &str) -> Result<BTreeSet<String>> {
         let (reader, prefix) = (self.clone(), prefix.to_owned());
         blocking(move || {
-            let metadata = reader.consumer("read_uncommitted")?.fetch_metadata(None, REQUEST_LIMIT);
+            let metadata = reader.asking()?.fetch_metadata(None, REQUEST_LIMIT);
             let metadata = metadata.context("list topics")?;
             let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
             Ok(names.filter(|name| name.starts_with(&prefix)).collect())
@@ -201,8 +221,8 @@ impl KafkaReader {
     pub async fn group_members(&self, group: &str) -> Result<Vec<String>> {
         let (reader, group) = (self.clone(), group.to_owned());
         blocking(move || {
-            let consumer = reader.consumer("read_uncommitted")?;
-            let groups = consumer.fetch_group_list(Some(&group), REQUEST_LIMIT).context("ask for a group")?;
+            let groups =
+                reader.asking()?.fetch_group_list(Some(&group), REQUEST_LIMIT).context("ask for a group")?;
             let members = groups.groups().iter().flat_map(|group| group.members());
             let mut ids: Vec<String> = members.map(|member| member.id().to_owned()).collect();
             ids.sort_unstable();
@@ -233,7 +253,7 @@ impl KafkaReader {
     }
 
     fn watermarks(&self, topics: &[String]) -> Result<KafkaContent> {
-        let consumer = self.consumer("read_uncommitted")?;
+        let consumer = self.asking()?;
         let mut content = KafkaContent::default();
         for topic in topics {
             let metadata = consumer.fetch_metadata(Some(topic), REQUEST_LIMIT);
@@ -244,7 +264,7 @@ impl KafkaReader {
             }
             let parts = content.topics.entry(topic.clone()).or_default();
             for partition in described.partitions() {
-                let (low, high) = ends(&consumer, topic, partition.id())
+                let (low, high) = ends(consumer, topic, partition.id())
                     .with_context(|| format!("ask for the ends of {topic}/{}", partition.id()))?;
                 parts.insert(partition.id(), PartitionContent { low, high, records: Vec::new() });
             }

@@ -35,6 +35,8 @@ pub struct LakeFile {
     pub metadata: BTreeMap<String, String>,
     /// What a reader gets, as it is stored.
     pub bytes: Vec<u8>,
+    /// The same unpacked; empty where nothing is packed.
+    unpacked: Vec<u8>,
 }
 
 /// The head of one partition's chain.
@@ -75,16 +77,44 @@ impl LakeFile {
         value.with_context(|| format!("{}: metadata has no `{name}`", self.path))
     }
 
+    /// # Errors
+    /// If the bytes are not packed as the metadata says.
+    pub(crate) fn new(path: String, metadata: BTreeMap<String, String>, bytes: Vec<u8>) -> Result<Self> {
+        let mut file = Self { path, metadata, bytes, unpacked: Vec::new() };
+        if !file.bytes.is_empty() {
+            let (packed, path) = (file.bytes.as_slice(), file.path.as_str());
+            file.unpacked = match file.text("compressed")? {
+                "none" => Vec::new(),
+                "gzip" => {
+                    let mut lines = Vec::new();
+                    let mut reader = flate2::read::MultiGzDecoder::new(packed);
+                    std::io::Read::read_to_end(&mut reader, &mut lines)
+                        .with_context(|| format!("{path} as gzip"))?;
+                    lines
+                }
+                "zstd" => zstd::decode_all(packed).with_context(|| format!("{path} as zstd"))?,
+                other => bail!("{path}: `compressed` is {other:?}"),
+            };
+        }
+        Ok(file)
+    }
+
+    /// The lines as they are read by whoever unpacks the file.
+    ///
+    /// # Errors
+    /// If the metadata does not say how it is packed.
+    pub fn plain(&self) -> Result<&[u8]> {
+        Ok(if self.text("compressed")? == "none" { &self.bytes } else { &self.unpacked })
+    }
+
     /// Lines without their line breaks; the last one must have its own.
     ///
     /// # Errors
-    /// If the file is compressed, which this reader cannot undo, or ends inside a line.
+    /// If the file ends inside a line.
     pub fn lines(&self) -> Result<Vec<&[u8]>> {
-        if self.text("compressed")? != "none" {
-            bail!("{}: is compressed; this reader reads plain lines only", self.path);
-        }
-        let Some(body) = self.bytes.strip_suffix(b"\n") else {
-            if self.bytes.is_empty() {
+        let plain = self.plain()?;
+        let Some(body) = plain.strip_suffix(b"\n") else {
+            if plain.is_empty() {
                 return Ok(Vec::new());
             }
             bail!("{}: ends inside a line", self.path);
@@ -277,11 +307,7 @@ mod tests {
     #[test]
     fn an_unfinished_line_is_an_error() {
         let metadata = BTreeMap::from([("compressed".to_owned(), "none".to_owned())]);
-        let file = |bytes: &[u8]| LakeFile {
-            path: "f".to_owned(),
-            metadata: metadata.clone(),
-            bytes: bytes.to_vec(),
-        };
+        let file = |bytes: &[u8]| LakeFile::new("f".to_owned(), metadata.clone(), bytes.to_vec()).unwrap();
         assert_eq!(file(b"{}\n{}\n").lines().unwrap().len(), 2);
         assert_eq!(file(b"").lines().unwrap().len(), 0);
         assert!(file(b"{}\n{").lines().is_err());

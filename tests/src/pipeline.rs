@@ -29,6 +29,7 @@ pub struct Pipeline {
     name: String,
     mongo_uri: String,
     brokers: String,
+    reader: KafkaReader,
     topics: Topics,
     lake: LakeReader,
     lake_settings: Vec<(String, String)>,
@@ -74,7 +75,18 @@ impl Pipeline {
     ) -> Self {
         let topics = Topics::new(name, name.to_ascii_lowercase());
         let started = AtomicU32::new(0);
-        Self { name: name.to_owned(), mongo_uri, brokers, topics, lake, lake_settings, folder, started }
+        let reader = KafkaReader::new(&brokers);
+        Self {
+            name: name.to_owned(),
+            mongo_uri,
+            brokers,
+            reader,
+            topics,
+            lake,
+            lake_settings,
+            folder,
+            started,
+        }
     }
 
     /// The database whose changes are read.
@@ -106,7 +118,7 @@ impl Pipeline {
     }
 
     pub fn kafka(&self) -> KafkaReader {
-        KafkaReader::new(&self.brokers)
+        self.reader.clone()
     }
 
     /// The consumer group of this pipeline's sinks.
@@ -212,12 +224,17 @@ impl Pipeline {
         let topic = format!("{}{}.{}", self.topics.prefix(), last.db, collection);
         let reader = self.kafka();
         let started = Instant::now();
+        let mut seen = None;
         loop {
             assert_running(services)?;
             if reader.topics(&topic).await?.contains(&topic) {
-                let content = reader.read([topic.clone()]).await?;
-                if content.records(&topic).any(|record| record.header("event-id") == Some(&last.id)) {
-                    return Ok(());
+                let ends = Some(reader.log_ends([topic.clone()]).await?);
+                if ends != seen {
+                    let content = reader.read([topic.clone()]).await?;
+                    if content.records(&topic).any(|record| record.header("event-id") == Some(&last.id)) {
+                        return Ok(());
+                    }
+                    seen = ends;
                 }
             }
             if started.elapsed() > STALL_LIMIT {

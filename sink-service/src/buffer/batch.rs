@@ -84,6 +84,17 @@ impl Batch {
         (below + 1).min(self.pending().len())
     }
 
+    /// How many of the pending entries hold at most this many rows, tombstones and dead letters behind the last one included; all if `None`.
+    pub fn count_up_to_rows(&self, rows_max: Option<u64>) -> usize {
+        let Some(rows_max) = rows_max else { return self.pending().len() };
+        let mut rows = 0;
+        let too_many = self.pending().iter().position(|entry| {
+            rows += u64::from(matches!(entry.kind, EntryKind::Row(_)));
+            rows > rows_max
+        });
+        too_many.unwrap_or(self.pending().len())
+    }
+
     /// The first `count` pending entries as one append.
     pub fn piece(&self, count: usize) -> Piece {
         let entries = &self.pending()[..count];

@@ -11,7 +11,7 @@ use super::{Chain, ChainHalt, FileStep, RollPolicy, RollReason, Step, StepContex
 use crate::{
     buffer::{Batch, Entry, EntryKind, Piece},
     event_hour::EventHour,
-    file_metadata::{Compression, FileMetadata, LineCrc, METADATA_LIMIT_BYTES, OffsetRuns},
+    file_metadata::{FileMetadata, LineCrc, METADATA_LIMIT_BYTES, OffsetRuns},
     lake::FileState,
     lake_path::LakePath,
     record::LAYOUT,
@@ -39,7 +39,7 @@ impl Chain {
             );
             return Err(ChainHalt::LayoutDiffers { partition: self.partition.clone(), what });
         }
-        Ok(Step::Create(self.file_step(path, hour, &self.empty_file(context), 0, batch, context)))
+        Ok(Step::Create(self.file_step(path, hour, &self.empty_file(path, context), 0, batch, context)))
     }
 
     pub(super) fn append_step(
@@ -57,7 +57,7 @@ impl Chain {
                 Step::Append(self.file_step(path, hour, &file.metadata, file.block_count(), batch, context))
             }
             Some(entry) if seeded_bug::planted(SeededBug::RollWithoutSeal) => {
-                Step::WriteHead(self.head_at(file.metadata.next, entry.hour, context.namespace))
+                Step::WriteHead(self.head_at(file.metadata.next, entry.hour, context))
             }
             Some(entry) => {
                 self.recommit(path, file, entry.offset, Some(due.unwrap_or(RollReason::Hour)), context)
@@ -99,6 +99,8 @@ impl Chain {
     fn roll_due(&self, file: &FileState, policy: &RollPolicy, now: Instant) -> Option<RollReason> {
         if policy.bytes.is_some_and(|bytes| file.metadata.original_size >= bytes) {
             Some(RollReason::Size)
+        } else if policy.rows.is_some_and(|rows| file.metadata.rows >= rows) {
+            Some(RollReason::Rows)
         } else if policy.age.is_some_and(|age| now.duration_since(self.file_since) >= age) {
             Some(RollReason::Age)
         } else if file.block_count() >= policy.blocks {
@@ -125,7 +127,8 @@ impl Chain {
         let of_this_hour = pending.iter().position(|entry| !fits(entry)).unwrap_or(pending.len());
         let room = context.policy.bytes.map(|bytes| bytes.saturating_sub(before.original_size));
         let room = room.map_or(usize::MAX, |room| usize::try_from(room).unwrap_or(usize::MAX));
-        let mut count = of_this_hour.min(batch.count_up_to(room));
+        let rows = context.policy.rows.map(|rows| rows.saturating_sub(before.rows));
+        let mut count = of_this_hour.min(batch.count_up_to(room)).min(batch.count_up_to_rows(rows));
         loop {
             let piece = batch.piece(count);
             let next = pending.get(count).map_or(batch.end(), |entry| entry.offset);
@@ -140,6 +143,8 @@ impl Chain {
                 Some(RollReason::Hour)
             } else if context.policy.bytes.is_some_and(reached) {
                 Some(RollReason::Size)
+            } else if context.policy.rows.is_some_and(|rows| metadata.rows >= rows) {
+                Some(RollReason::Rows)
             } else if blocks + 1 >= context.policy.blocks {
                 Some(RollReason::Blocks)
             } else if encoded_len > METADATA_ROLL_BYTES {
@@ -150,10 +155,16 @@ impl Chain {
                 None
             };
             metadata.sealed = roll.is_some() && !seeded_bug::planted(SeededBug::RollWithoutSeal);
-            return FileStep { path: path.clone(), piece: piece.bytes, metadata, roll };
+            let mut packed = metadata.compressed.pack(&piece.bytes);
+            if before.stored_size == 0 && packed.is_empty() {
+                packed = metadata.compressed.pack_nothing();
+            }
+            metadata.stored_size += packed.len() as u64;
+            return FileStep { path: path.clone(), piece: packed, metadata, roll };
         }
     }
 
+    /// The metadata with the piece counted in; how many bytes the file stores of it is not known yet.
     fn extended(
         &self,
         before: &FileMetadata,
@@ -164,7 +175,6 @@ impl Chain {
         let mut metadata = self.signed(before.clone(), context);
         metadata.next = next;
         piece.count_into(&mut metadata);
-        metadata.stored_size += piece.bytes.len() as u64;
         metadata
     }
 
@@ -179,7 +189,7 @@ impl Chain {
     }
 
     /// The metadata of the head's file before its first bytes.
-    fn empty_file(&self, context: &StepContext<'_>) -> FileMetadata {
+    fn empty_file(&self, path: &LakePath, context: &StepContext<'_>) -> FileMetadata {
         FileMetadata {
             topic_partition: self.partition.clone(),
             first: self.next(),
@@ -198,7 +208,7 @@ impl Chain {
             crc: LineCrc::EMPTY,
             original_size: 0,
             stored_size: 0,
-            compressed: Compression::None,
+            compressed: path.compression().unwrap_or_default(),
             processed_at: context.wall_clock,
             layout: LAYOUT,
             version: self.writer.version.to_owned(),

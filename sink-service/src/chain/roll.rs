@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct RollPolicy {
     /// Uncompressed bytes; `None` = off.
     pub bytes: Option<u64>,
+    /// `None` = off.
+    pub rows: Option<u64>,
     /// Since this process created or adopted the file; `None` = off.
     pub age: Option<Duration>,
     /// Azure allows 50,000 committed blocks.
@@ -18,6 +20,7 @@ pub struct RollPolicy {
 pub enum RollReason {
     Hour,
     Size,
+    Rows,
     Age,
     Blocks,
     Metadata,
@@ -26,13 +29,14 @@ pub enum RollReason {
 }
 
 impl RollReason {
-    pub const ALL: [Self; 6] =
-        [Self::Hour, Self::Size, Self::Age, Self::Blocks, Self::Metadata, Self::HourEnd];
+    pub const ALL: [Self; 7] =
+        [Self::Hour, Self::Size, Self::Rows, Self::Age, Self::Blocks, Self::Metadata, Self::HourEnd];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Hour => "hour",
             Self::Size => "size",
+            Self::Rows => "rows",
             Self::Age => "age",
             Self::Blocks => "blocks",
             Self::Metadata => "metadata",

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     buffer::{Buffer, DeadLetter},
+    compression::Compression,
     file_metadata::{LineCrc, METADATA_LIMIT_BYTES},
     lake::{Lake, LakeError, LakeTarget},
     metrics::SinkMetrics,
@@ -109,8 +110,19 @@ struct World {
     lake: Lake,
     log: Log,
     policy: RollPolicy,
+    compressions: Compressions,
     metrics: SinkMetrics,
     _folder: TempDir,
+}
+
+/// Another one for each step, as if every writer were set otherwise.
+struct Compressions(std::sync::atomic::AtomicUsize);
+
+impl Compressions {
+    fn get(&self) -> Compression {
+        let step = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Compression::ALL[step % Compression::ALL.len()]
+    }
 }
 
 impl World {
@@ -119,7 +131,8 @@ impl World {
         let lake = Lake::open(&LakeTarget::Directory(folder.path().to_owned()), None).unwrap();
         lake.prepare().await.unwrap();
         lake.create_document(&LakePath::head(&partition()), first_head().to_bytes()).await.unwrap();
-        Self { lake, log, policy, metrics: SinkMetrics::register(), _folder: folder }
+        let compressions = Compressions(std::sync::atomic::AtomicUsize::new(0));
+        Self { lake, log, policy, compressions, metrics: SinkMetrics::register(), _folder: folder }
     }
 
     async fn read(&self, confirmed: KafkaOffset, log_start: KafkaOffset) -> Result<Chain, ChainHalt> {
@@ -138,6 +151,7 @@ impl World {
     fn context<'a>(&self, namespace: &'a Namespace, publish_position: bool) -> StepContext<'a> {
         StepContext {
             policy: self.policy,
+            compression: self.compressions.get(),
             namespace,
             publish_position,
             hour_end: None,
@@ -176,10 +190,14 @@ impl World {
             expected = metadata.next;
             let state = self.lake.file(&file.path).await.unwrap().unwrap();
             let mut reader = self.lake.read_file(&file.path, &state).await.unwrap();
+            assert_eq!(file.path.compression(), Some(metadata.compressed), "{}", file.path);
+            let mut unpacker = metadata.compressed.unpacker();
             let mut content = Vec::new();
             while let Some(chunk) = reader.next_chunk().await.unwrap() {
-                content.extend_from_slice(&chunk);
+                content.extend_from_slice(&unpacker.unpack(chunk).unwrap());
             }
+            content.extend_from_slice(&unpacker.finish().unwrap());
+            assert_eq!(content.len() as u64, metadata.original_size);
             assert_eq!(LineCrc::of(&content), metadata.crc);
             let lines: Vec<serde_json::Value> = content
                 .split(|byte| *byte == b'\n')
@@ -305,11 +323,11 @@ fn schedule() -> impl Strategy<Value = Vec<(usize, Turn)>> {
 }
 
 fn policy() -> impl Strategy<Value = RollPolicy> {
-    prop_oneof![Just(None), (1_u64..400).prop_map(Some)].prop_map(|bytes| RollPolicy {
-        bytes,
-        age: None,
-        blocks: 45_000,
-    })
+    let sizes = (
+        prop_oneof![Just(None), (1_u64..400).prop_map(Some)],
+        prop_oneof![Just(None), (1_u64..5).prop_map(Some)],
+    );
+    sizes.prop_map(|(bytes, rows)| RollPolicy { bytes, rows, age: None, blocks: 45_000 })
 }
 
 fn run<T>(work: impl Future<Output = T>) -> T {
@@ -345,7 +363,7 @@ const HOUR_A: u32 = 400_000;
 const HOUR_B: u32 = 400_001;
 
 fn no_roll() -> RollPolicy {
-    RollPolicy { bytes: None, age: None, blocks: 45_000 }
+    RollPolicy { bytes: None, rows: None, age: None, blocks: 45_000 }
 }
 
 fn rows(hours: &[u32]) -> Log {

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     buffer::Buffer,
+    compression::Compression,
     consumer::BATCH_BYTES_MAX,
     dead_letter_topic::DeadLetterTopic,
     file_metadata::WriterId,
@@ -27,7 +28,8 @@ pub(crate) fn offline_publisher(kafka: &ClientConfig, folder: &Path) -> (Publish
         log: KafkaLog::new(kafka, "test").unwrap(),
         dead_letters: DeadLetterQueue::new(kafka, letters, "test"),
         registry: None,
-        policy: RollPolicy { bytes: None, age: None, blocks: 45_000 },
+        policy: RollPolicy { bytes: None, rows: None, age: None, blocks: 45_000 },
+        compression: Compression::None,
         start_at: StartAt::Earliest,
         writer: Writer { id: WriterId::random(), version: "test" },
         metrics: Arc::new(SinkMetrics::register()),

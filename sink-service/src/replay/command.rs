@@ -104,8 +104,13 @@ impl Replay<'_> {
     async fn run(&self, request: &ReplayRequest) -> Result<(), ReplayError> {
         let mut records = self.records()?;
         let reader = TopicReader::new(&self.kafka, &self.settings.group).map_err(refused)?;
-        let planner =
-            Planner { lake: &self.lake, log: &self.log, reader: &reader, names: &self.settings.names };
+        let planner = Planner {
+            lake: &self.lake,
+            log: &self.log,
+            reader: &reader,
+            names: &self.settings.names,
+            compression: self.settings.compression,
+        };
         let mut plans = Vec::new();
         for topic in &request.topics {
             plans.push(planner.plan(topic, &request.span, &mut records).await?);

@@ -14,6 +14,7 @@ use shared::{
 
 use super::{Known, PlannedFile, ReplayError, Span};
 use crate::{
+    compression::Compression,
     event_hour::EventHour,
     head::Head,
     hours::{accounts::closed_hours, manifest::Manifest},
@@ -43,6 +44,8 @@ pub(super) struct Planner<'a> {
     pub log: &'a KafkaLog,
     pub reader: &'a TopicReader,
     pub names: &'a TopicNames,
+    /// Of new files.
+    pub compression: Compression,
 }
 
 /// One partition's chain as far as it can be seen.
@@ -255,7 +258,7 @@ impl Planner<'_> {
         }
         let ends = pieces.iter().skip(1).map(|(_, first)| *first).chain([to]);
         let files = pieces.iter().zip(ends).map(|((hour, first), next)| {
-            let path = folder.data_file(*hour, chain.partition.partition, *first);
+            let path = self.path_of(folder, *hour, chain.partition.partition, *first, damaged);
             let trouble = damaged.get(&path).map_or("missing", |what| what).to_owned();
             PlannedFile {
                 path,
@@ -267,6 +270,20 @@ impl Planner<'_> {
             }
         });
         Ok(files.collect())
+    }
+
+    /// Where a file of a hole was: what stands there damaged says how it was packed; else new files' packing is as good as any.
+    fn path_of(
+        &self,
+        folder: &CollectionFolder,
+        hour: EventHour,
+        partition: i32,
+        first: KafkaOffset,
+        damaged: &BTreeMap<&LakePath, &str>,
+    ) -> LakePath {
+        let with = |compression| folder.data_file(hour, partition, first, compression);
+        let there = Compression::ALL.into_iter().map(with).find(|path| damaged.contains_key(path));
+        there.unwrap_or_else(|| with(self.compression))
     }
 
     /// Whether the bytes that the metadata promises are there at all.
@@ -317,7 +334,8 @@ impl SeenChain {
                 .iter()
                 .filter(|file| file.partition == self.partition.partition && !seen.contains(&file.first));
             for file in missing {
-                let path = folder.data_file(manifest.hour, file.partition, file.first);
+                let compression = Compression::of_name(&file.name).unwrap_or_default();
+                let path = folder.data_file(manifest.hour, file.partition, file.first, compression);
                 let trouble = damaged.get(&path).map_or("missing", |what| what).to_owned();
                 self.files.push(PlannedFile {
                     path,

@@ -5,7 +5,6 @@ use std::{
     time::Instant,
 };
 
-use bytes::Bytes;
 use chrono::Utc;
 use rdkafka::Message;
 use shared::{
@@ -19,7 +18,7 @@ use super::{Known, PlannedFile, ReplayError, hour_claim::superseded};
 use crate::{
     buffer::{Buffer, DeadLetter},
     chain::Writer,
-    file_metadata::{Compression, FileMetadata, LineCrc, LineCrcBuilder, OffsetRuns},
+    file_metadata::{FileMetadata, LineCrc, LineCrcBuilder, OffsetRuns},
     lake::{ETag, FileState, Lake, LakeError, Rewrite},
     partition::view_of,
     record::{LAYOUT, Verdict},
@@ -204,9 +203,13 @@ impl<'a> Rebuilder<'a> {
                 let batch = buffer.freeze(told, end);
                 let piece = batch.piece(batch.pending().len());
                 piece.count_into(&mut metadata);
-                metadata.stored_size += piece.bytes.len() as u64;
-                if !piece.bytes.is_empty() {
-                    rewrite.add(piece.bytes).await?;
+                let mut packed = metadata.compressed.pack(&piece.bytes);
+                if message.is_none() && metadata.original_size == 0 {
+                    packed = metadata.compressed.pack_nothing();
+                }
+                metadata.stored_size += packed.len() as u64;
+                if !packed.is_empty() {
+                    rewrite.add(packed).await?;
                 }
                 self.done.fetch_add(end.get().saturating_sub(told.get()), Ordering::Relaxed);
                 told = end;
@@ -236,7 +239,7 @@ impl<'a> Rebuilder<'a> {
             crc: LineCrc::EMPTY,
             original_size: 0,
             stored_size: 0,
-            compressed: Compression::None,
+            compressed: file.path.compression().unwrap_or_default(),
             processed_at: Utc::now(),
             layout: LAYOUT,
             version: self.writer.version.to_owned(),
@@ -247,18 +250,25 @@ impl<'a> Rebuilder<'a> {
     async fn holds_what_it_says(&self, file: &PlannedFile, state: &FileState) -> Result<bool, LakeError> {
         let mut reader = self.lake.read_file(&file.path, state).await?;
         let (mut crc, mut rows, mut size) = (LineCrcBuilder::new(), 0_u64, 0_u64);
-        while let Some(chunk) = reader.next_chunk().await? {
-            count_lines(&chunk, &mut crc, &mut rows, &mut size);
+        let mut unpacker = state.metadata.compressed.unpacker();
+        loop {
+            let chunk = reader.next_chunk().await?;
+            let at_end = chunk.is_none();
+            let lines = match chunk {
+                Some(chunk) => unpacker.unpack(chunk),
+                None => unpacker.finish(),
+            };
+            let Ok(lines) = lines else { return Ok(false) };
+            crc.update(&lines);
+            rows += memchr::memchr_iter(b'\n', &lines).count() as u64;
+            size += lines.len() as u64;
+            if at_end {
+                break;
+            }
         }
         let FileMetadata { crc: expected, rows: expected_rows, original_size, .. } = state.metadata;
         Ok((crc.finish(), rows, size) == (expected, expected_rows, original_size))
     }
-}
-
-fn count_lines(chunk: &Bytes, crc: &mut LineCrcBuilder, rows: &mut u64, size: &mut u64) {
-    crc.update(chunk);
-    *rows += memchr::memchr_iter(b'\n', chunk).count() as u64;
-    *size += chunk.len() as u64;
 }
 
 fn rebuilt(metadata: &FileMetadata) -> Rebuilt {

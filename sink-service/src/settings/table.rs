@@ -134,6 +134,20 @@ pub(super) const ROLL_BYTES: Setting = Setting::public(
     "Uncompressed size at which a file ends within its hour.",
     FILES,
 );
+pub(super) const ROLL_ROWS: Setting = Setting::public(
+    "ROLL_ROWS",
+    Some("0"),
+    "0 for off, or a number of rows",
+    "Rows at which a file ends within its hour.",
+    FILES,
+);
+pub(super) const COMPRESSION: Setting = Setting::public(
+    "COMPRESSION",
+    Some("none"),
+    "none, gzip or zstd",
+    "How new files are packed: one gzip member or zstd frame per flush. Files that have begun go on as they are.",
+    FILES,
+);
 pub(super) const ROLL_AGE: Setting = Setting::public(
     "ROLL_AGE",
     None,
@@ -177,7 +191,9 @@ pub(super) const TABLE: Table = &[
     &FLUSH_BYTES,
     &FLUSH_ROWS,
     &ROLL_BYTES,
+    &ROLL_ROWS,
     &ROLL_AGE,
+    &COMPRESSION,
     &HOUR_GRACE,
     &KAFKA_BROKERS,
     &TOPIC_PREFIX,
@@ -235,7 +251,6 @@ pub(super) const OLD_NAMES: &[OldName] = &[
         answer: Answer::Replaced("nothing: a file's metadata names its writer"),
     },
     OldName::not_yet("PUBLISH"),
-    OldName::not_yet("COMPRESSION"),
     OldName::not_yet("DLQ_MAX_RATIO"),
     OldName::not_yet("KAFKA_GROUP_PROTOCOL"),
     OldName::not_yet("ALLOW_VERSIONED"),

@@ -183,7 +183,7 @@ impl<'a> Comparison<'a> {
         let reader = self.lake.read_file(&listed.path, &state).await?;
         self.open = Some(OpenFile {
             hour: listed.path.hour(),
-            lines: FileLines::new(reader, listed.metadata.stored_size),
+            lines: FileLines::new(reader, listed.path.clone(), &listed.metadata),
             path: listed.path,
             metadata: listed.metadata,
             crc: LineCrcBuilder::new(),

@@ -4,11 +4,19 @@ use bytes::{Bytes, BytesMut};
 use rdkafka::{Message, message::BorrowedMessage};
 use shared::kafka_position::KafkaOffset;
 
-use crate::lake::{FileReader, LakeError};
+use crate::{
+    compression::Unpacker,
+    file_metadata::FileMetadata,
+    lake::{FileReader, LakeError},
+    lake_path::LakePath,
+};
 
 /// Reads up to the size that the metadata names, and no further.
 pub(super) struct FileLines<'a> {
     reader: FileReader<'a>,
+    unpacker: Unpacker,
+    path: LakePath,
+    /// Stored bytes.
     left: u64,
     rest: BytesMut,
     scanned: usize,
@@ -25,10 +33,12 @@ pub(super) struct Found {
 }
 
 impl<'a> FileLines<'a> {
-    pub(super) fn new(reader: FileReader<'a>, size: u64) -> Self {
+    pub(super) fn new(reader: FileReader<'a>, path: LakePath, metadata: &FileMetadata) -> Self {
         Self {
             reader,
-            left: size,
+            unpacker: metadata.compressed.unpacker(),
+            path,
+            left: metadata.stored_size,
             rest: BytesMut::new(),
             scanned: 0,
             peeked: None,
@@ -87,20 +97,29 @@ impl<'a> FileLines<'a> {
                 return Ok(Some(line));
             }
             self.scanned = self.rest.len();
-            if self.at_end || self.left == 0 {
+            if self.at_end {
                 self.cut_off |= !self.rest.is_empty();
                 self.rest.clear();
                 self.scanned = 0;
                 return Ok(None);
             }
-            match self.reader.next_chunk().await? {
-                Some(chunk) => {
-                    let take = usize::try_from(self.left).unwrap_or(usize::MAX).min(chunk.len());
-                    self.left -= take as u64;
-                    self.rest.extend_from_slice(&chunk[..take]);
+            let chunk = if self.left == 0 { None } else { self.reader.next_chunk().await? };
+            let lines = match chunk {
+                Some(mut chunk) => {
+                    chunk.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+                    self.left -= chunk.len() as u64;
+                    self.unpacker.unpack(chunk)
                 }
-                None => self.at_end = true,
-            }
+                None => {
+                    self.at_end = true;
+                    self.unpacker.finish()
+                }
+            };
+            let lines = lines.map_err(|error| LakeError::Damaged {
+                path: self.path.clone(),
+                what: format!("it cannot be unpacked: {error}"),
+            })?;
+            self.rest.extend_from_slice(&lines);
         }
     }
 }

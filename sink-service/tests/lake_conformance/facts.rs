@@ -6,7 +6,8 @@ use bytes::Bytes;
 use chrono::DateTime;
 use shared::kafka_position::{KafkaOffset, TopicPartition};
 use sink_service::{
-    file_metadata::{Compression, FileMetadata, LastEvent, LineCrc, OffsetRuns, WriterId},
+    compression::Compression,
+    file_metadata::{FileMetadata, LastEvent, LineCrc, OffsetRuns, WriterId},
     lake::{ETag, FileState, Lake, LakeError},
     lake_path::LakePath,
 };

@@ -23,6 +23,7 @@ use shared::{
 use sink_service::{
     buffer::{Batch, Buffer},
     chain::{Chain, RollPolicy, Step, StepContext, Writer},
+    compression::Compression,
     dead_letter_topic::DeadLetterTopic,
     dead_letters::DeadLetterQueue,
     event_hour::EventHour,
@@ -120,7 +121,8 @@ impl Sink {
             log: broker.log.clone(),
             dead_letters: DeadLetterQueue::new(&config, letters, VERSION),
             registry: None,
-            policy: RollPolicy { bytes: None, age: None, blocks: 45_000 },
+            policy: RollPolicy { bytes: None, rows: None, age: None, blocks: 45_000 },
+            compression: Compression::None,
             start_at: StartAt::Earliest,
             writer: Writer { id: WriterId::random(), version: VERSION },
             metrics: Arc::new(SinkMetrics::register()),
@@ -160,6 +162,7 @@ impl Sink {
         let namespace = namespace();
         let context = StepContext {
             policy: self.publisher.policy,
+            compression: self.publisher.compression,
             namespace: &namespace,
             publish_position: false,
             hour_end: None,

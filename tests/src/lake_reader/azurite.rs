@@ -39,7 +39,7 @@ pub(super) fn read(port: u16, container: &str, bytes: Bytes) -> Result<LakeConte
                     Some((name.strip_prefix("x-ms-meta-")?.to_owned(), value.clone()))
                 })
                 .collect();
-            content.files.push(LakeFile { path: name, metadata, bytes: answer.body });
+            content.files.push(LakeFile::new(name, metadata, answer.body)?);
         }
     }
     content.files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -54,7 +54,7 @@ pub(super) fn files(port: u16, container: &str) -> Result<Vec<LakeFile>> {
             let path = elements(blob, "Name").map(unescape).next().context("a blob without a name")?;
             if is_data_file(&path) {
                 let metadata = elements(blob, "Metadata").next().map(children).unwrap_or_default();
-                files.push(LakeFile { path, metadata, bytes: Vec::new() });
+                files.push(LakeFile::new(path, metadata, Vec::new())?);
             }
         }
         Ok(())

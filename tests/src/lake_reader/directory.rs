@@ -35,14 +35,15 @@ pub(super) fn read(root: &Path, bytes: Bytes) -> Result<LakeContent> {
             // A sidecar is replaced by rename, so it is always whole. It is read before the bytes: these only grow.
             let metadata = sidecar(&fs::read(&file).with_context(|| format!("read {relative}"))?)
                 .with_context(|| format!("the sidecar {relative}"))?;
-            let mut data = LakeFile { path: path.to_owned(), metadata, bytes: Vec::new() };
+            let mut data = LakeFile::new(path.to_owned(), metadata, Vec::new())?;
             if bytes == Bytes::Read {
                 let stored = usize::try_from(data.number("storedsize")?).context("storedsize")?;
-                data.bytes = fs::read(root.join(path)).with_context(|| format!("read {path}"))?;
-                if data.bytes.len() < stored {
-                    bail!("{path} has {} bytes, its sidecar says {stored}", data.bytes.len());
+                let mut bytes = fs::read(root.join(path)).with_context(|| format!("read {path}"))?;
+                if bytes.len() < stored {
+                    bail!("{path} has {} bytes, its sidecar says {stored}", bytes.len());
                 }
-                data.bytes.truncate(stored);
+                bytes.truncate(stored);
+                data = LakeFile::new(data.path, data.metadata, bytes)?;
             }
             content.files.push(data);
         }

@@ -99,12 +99,7 @@ fn line(record: &KafkaRecord) -> Vec<u8> {
 
 fn file(records: &[&KafkaRecord], first: i64, next: i64, sealed: bool) -> LakeFile {
     let bytes: Vec<u8> = records.iter().flat_map(|record| line(record)).collect();
-    let mut file = LakeFile {
-        path: format!("{FOLDER}/events-20250822-22-p0000-{first:020}.jsonl"),
-        metadata: BTreeMap::new(),
-        bytes,
-    };
-    for (name, value) in [
+    let facts = [
         ("topic", TOPIC.to_owned()),
         ("partition", "0".to_owned()),
         ("first", first.to_string()),
@@ -112,9 +107,10 @@ fn file(records: &[&KafkaRecord], first: i64, next: i64, sealed: bool) -> LakeFi
         ("rows", records.len().to_string()),
         ("sealed", sealed.to_string()),
         ("compressed", "none".to_owned()),
-    ] {
-        file.metadata.insert(name.to_owned(), value);
-    }
+    ];
+    let metadata = facts.map(|(name, value)| (name.to_owned(), value)).into();
+    let path = format!("{FOLDER}/events-20250822-22-p0000-{first:020}.jsonl");
+    let mut file = LakeFile::new(path, metadata, bytes).unwrap();
     seal_sums(&mut file);
     file
 }

@@ -24,6 +24,7 @@ use pipeline_tests::{
 use tokio::sync::OnceCell;
 
 use crate::{
+    gate::Gate,
     password_proxy::PasswordProxy,
     records::{LONG_AGO_S, event, judge, make_topic},
     stage::{LIMIT, Run, Stage},
@@ -249,28 +250,28 @@ async fn what_claims_avro_and_is_not_becomes_a_dead_letter() -> Result<()> {
 async fn a_registry_that_is_down_is_waited_for() -> Result<()> {
     let stage = Stage::shared().await?;
     let pipeline = stage.pipeline("avrodown")?;
-    let mut registry = Registry::start().await?;
-    let url = registry.url();
-    registry.kill9()?;
+    let registry = registry().await?;
+    let mut gate = Gate::shut_before(registry.port())?;
+    let url = gate.url(&registry.url());
     let mut sink =
         pipeline.start(Binary::Sink, pipeline.sink_environment().set("SCHEMA_REGISTRY_URL", &url))?;
     says_that_it_waits(&mut sink).await?;
-    registry.restart().await?;
+    gate.open().await?;
     sink.wait_until_ready().await?;
 
-    registry.kill9()?;
+    gate.shut().await;
     let mut source = pipeline.start(Binary::Source, in_avro(pipeline.source_environment(), &url))?;
     says_that_it_waits(&mut source).await?;
-    registry.restart().await?;
+    gate.open().await?;
     source.wait_until_ready().await?;
 
-    registry.kill9()?;
+    gate.shut().await;
     let collection =
         stage.mongod.client().await?.database(pipeline.database()).collection::<Document>("orders");
     collection.insert_many((0..50).map(|n| doc! { "_id": n })).await?;
     pipeline.wait_for_records(50, LIMIT).await?;
     says_that_it_waits(&mut sink).await?;
-    registry.restart().await?;
+    gate.open().await?;
     pipeline.wait_for_lake(&mut [&mut source, &mut sink]).await?;
     let evidence = pipeline.evidence().await?;
     ensure!(evidence.dead_letters() == 0 && evidence.data_records() == 50, "{}", evidence.data_records());

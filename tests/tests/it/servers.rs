@@ -6,9 +6,7 @@ use anyhow::Result;
 use mongodb::bson::{Document, doc};
 use pipeline_tests::{
     http,
-    servers::{
-        Azurite, AzuriteStorage, Kafka, KafkaOptions, Mongod, MongodOptions, Registry, azurite::ACCOUNT,
-    },
+    servers::{Azurite, AzuriteStorage, Kafka, KafkaOptions, Mongod, MongodOptions, azurite::ACCOUNT},
 };
 use rdkafka::{
     ClientConfig,
@@ -53,15 +51,5 @@ async fn azurite_refuses_the_unsigned_and_comes_back() -> Result<()> {
     azurite.stop().await?;
     azurite.restart().await?;
     assert_eq!(http::get(azurite.port(), &path)?.status, 403);
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_registry_keeps_its_schemas_over_a_stop() -> Result<()> {
-    let mut registry = Registry::start().await?;
-    let id = registry.register("kept", r#""string""#)?;
-    registry.stop().await?;
-    registry.restart().await?;
-    assert_eq!(registry.schema(id)?, r#""string""#);
     Ok(())
 }
