@@ -45,8 +45,8 @@ run-servers: servers ## MongoDB, Kafka and Azurite for trying the services by ha
 # Build and check
 
 .PHONY: servers
-servers: ## Fetches mongod, a Java runtime, Kafka, Azurite and a schema registry into .servers/
-	python3 tests/servers/fetch.py --azurite --registry
+servers: ## Fetches mongod, a Java runtime, Kafka, Azurite, a schema registry and two connectors into .servers/
+	python3 tests/servers/fetch.py --azurite --registry --connectors
 
 .PHONY: build
 build: ## Services, harness and tests, for debugging

@@ -21,7 +21,10 @@ use shared::{
 use crate::{
     change_stream::{Reply, unreadable},
     dead_letter::DeadLetter,
-    envelope::{self, EventContext, EventError, EventRecord, EventTranscoder, FoundDocument, ValueFormat},
+    envelope::{
+        self, EventContext, EventError, EventProfile, EventRecord, EventTranscoder, FoundDocument, Operation,
+        ValueFormat,
+    },
     kafka_log::KafkaLog,
     metrics::BatchFigures,
     oversize,
@@ -29,6 +32,7 @@ use crate::{
     publisher::{Outgoing, PublishError, Publisher, with_header},
     recovery::Tails,
     row_event::RowEvent,
+    settings::RecordForm,
     snapshot::{Chunk, RowForm, RowIds, ahead::RowsAhead, plan::CollectionCopy},
     status::rfc3339,
     topics::{Topic, TopicError, TopicIndex, Topics},
@@ -37,6 +41,9 @@ use crate::{
 
 /// Of a topic's retention: an event older than this part of it could expire before anybody has read it.
 const RETENTION_SHARE_PERCENT: i64 = 95;
+
+/// Behind a deletion's event id in that of its tombstone. Rows of a snapshot behind the same event go on with a time.
+const TOMBSTONE_MARK: &str = "~";
 
 /// With the planted bug `dropped-record`, one event in so many is lost.
 const DROPPED_ONE_IN: u64 = 997;
@@ -60,6 +67,9 @@ pub struct BatchWriter {
     common: OwnedHeaders,
     /// Header text of a cluster time, reused.
     cluster_time: String,
+    form: RecordForm,
+    /// What the profile's connector has in the headers of every record.
+    profile_headers: Vec<(&'static str, String)>,
     transactions: Transactions,
     /// Ids of events that their topics do not take: stubs stand for them.
     too_large: BTreeSet<String>,
@@ -74,10 +84,28 @@ impl BatchWriter {
             format,
             common: common_headers(source, format),
             cluster_time: String::new(),
+            form: RecordForm::default(),
+            profile_headers: Vec::new(),
             transactions: Transactions::default(),
             too_large: BTreeSet::new(),
             seen: 0,
         }
+    }
+
+    /// Writes records in this form from now on; the transcoder is to be of the same. `prefix` is the topics'.
+    #[must_use]
+    pub fn in_form(mut self, form: RecordForm, prefix: &str, instance: &str) -> Self {
+        self.form = form;
+        self.profile_headers = match form.profile {
+            EventProfile::Debezium => vec![
+                ("__debezium.context.connectorLogicalName", prefix.to_owned()),
+                ("__debezium.context.taskId", "0".to_owned()),
+                ("__debezium.context.connectorName", "mongodb".to_owned()),
+                ("__debezium.context.runId", instance.to_owned()),
+            ],
+            EventProfile::Atlas | EventProfile::MongoKafka => Vec::new(),
+        };
+        self
     }
 
     /// That of the values.
@@ -214,8 +242,17 @@ impl BatchWriter {
         let index = topic_of(&record, to.topics)?;
         let topic = to.topics.get(index);
         let partition = partition_for_key(record.key, topic.partitions);
+        let tombstone =
+            self.form.tombstones && record.is_document_change && record.operation == Operation::Delete;
         if to.tails.is_some_and(|tails| tails.holds(&topic.name, partition, record.event_id)) {
             figures.skipped += 1;
+            // A commit may have been torn between the two.
+            if tombstone {
+                let headers =
+                    event_headers(&self.common, &self.profile_headers, &mut self.cluster_time, &record);
+                let name = topic.name.clone();
+                to.send_tombstone(&record, &name, partition, headers)?;
+            }
             return Ok(());
         }
         let stub;
@@ -246,16 +283,23 @@ impl BatchWriter {
         figures.hidden.add(record.hidden);
         topic.events.count(record.operation, record.snapshot);
 
-        let headers = event_headers(&self.common, &mut self.cluster_time, &record);
+        let headers = event_headers(&self.common, &self.profile_headers, &mut self.cluster_time, &record);
+        let headers_of_tombstone = tombstone.then(|| headers.clone());
         to.publisher.send(Outgoing {
             topic: &topic.name,
             partition,
             key: record.key,
-            value: record.value,
+            value: Some(record.value),
             timestamp_ms: record.cluster_time.to_millis(),
-            headers,
+            headers: with_header(headers, header::EVENT_ID, record.event_id.as_bytes()),
         })?;
-        Ok(())
+        match headers_of_tombstone {
+            Some(headers) => {
+                let name = topic.name.clone();
+                Ok(to.send_tombstone(&record, &name, partition, headers)?)
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -300,7 +344,29 @@ impl Batch<'_> {
 }
 
 impl Destination<'_> {
-    /// Puts a dead letter into the transaction. Returns whether it had to be sent: after a doubt it may be committed already.
+    /// Puts a record without a value behind that of a deletion, unless it is committed already. Its event id sorts behind the deletion's and
+    /// before all that follows.
+    fn send_tombstone(
+        &mut self,
+        record: &EventRecord<'_>,
+        topic: &str,
+        partition: i32,
+        headers: OwnedHeaders,
+    ) -> Result<(), PublishError> {
+        let event_id = format!("{}{TOMBSTONE_MARK}", record.event_id);
+        if self.tails.is_some_and(|tails| tails.holds(topic, partition, &event_id)) {
+            return Ok(());
+        }
+        self.publisher.send(Outgoing {
+            topic,
+            partition,
+            key: record.key,
+            value: None,
+            timestamp_ms: record.cluster_time.to_millis(),
+            headers: with_header(headers, header::EVENT_ID, event_id.as_bytes()),
+        })
+    }
+
     /// Puts a value that its topic does not take into the transaction, as parts.
     fn send_parts(
         &mut self,
@@ -320,7 +386,7 @@ impl Destination<'_> {
                 topic,
                 partition,
                 key: record.event_id.as_bytes(),
-                value: part,
+                value: Some(part),
                 timestamp_ms: record.cluster_time.to_millis(),
                 headers: with_header(headers, dead_letter_header::PART, place.as_bytes()),
             })?;
@@ -328,6 +394,7 @@ impl Destination<'_> {
         Ok(())
     }
 
+    /// Puts a dead letter into the transaction. Returns whether it had to be sent: after a doubt it may be committed already.
     fn send_letter(
         &mut self,
         letter: &DeadLetter,
@@ -346,7 +413,7 @@ impl Destination<'_> {
             topic,
             partition,
             key: letter.event_id.as_bytes(),
-            value: content,
+            value: Some(content),
             timestamp_ms: time.to_millis(),
             headers: letter.headers(common, &Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)),
         })?;
@@ -420,7 +487,13 @@ pub fn common_headers(source: &str, format: ValueFormat) -> OwnedHeaders {
     with_header(headers, header::SCHEMA_VERSION, SCHEMA_VERSION.as_bytes())
 }
 
-fn event_headers(common: &OwnedHeaders, cluster_time: &mut String, record: &EventRecord<'_>) -> OwnedHeaders {
+/// All but the event id.
+fn event_headers(
+    common: &OwnedHeaders,
+    profile: &[(&'static str, String)],
+    cluster_time: &mut String,
+    record: &EventRecord<'_>,
+) -> OwnedHeaders {
     use std::fmt::Write as _;
 
     cluster_time.clear();
@@ -435,8 +508,12 @@ fn event_headers(common: &OwnedHeaders, cluster_time: &mut String, record: &Even
     if record.snapshot {
         headers = with_header(headers, header::SNAPSHOT, b"true");
     }
-    headers = with_header(headers, header::CLUSTER_TIME, cluster_time.as_bytes());
-    with_header(headers, header::EVENT_ID, record.event_id.as_bytes())
+    if record.is_document_change {
+        for (name, value) in profile {
+            headers = with_header(headers, name, value.as_bytes());
+        }
+    }
+    with_header(headers, header::CLUSTER_TIME, cluster_time.as_bytes())
 }
 
 /// A record of the token topic.
@@ -453,7 +530,7 @@ pub fn send_state(
         topic,
         partition: 0,
         key: key.as_bytes(),
-        value,
+        value: Some(value),
         // Compaction and retention of this topic go by order; the clock is for people.
         timestamp_ms: now_ms(),
         headers: OwnedHeaders::new(),

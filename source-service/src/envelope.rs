@@ -21,6 +21,7 @@ mod avro;
 mod key;
 mod members;
 mod operation;
+mod profile;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,8 @@ pub use key::KeyFormat;
 use members::Members;
 pub use members::{EventNamespace, Transaction, collection, raw_namespace, resume_token, transaction};
 pub use operation::Operation;
+pub use profile::EventProfile;
+use profile::{DebeziumEnvelope, write_debezium_key, write_mongo_kafka, write_mongo_kafka_key};
 
 use crate::{
     field_policy::{CollectionVeils, FieldPolicy, HiddenCounts, Veil},
@@ -148,6 +151,10 @@ pub struct EventTranscoder {
     key: Vec<u8>,
     /// `None` with `VALUE_FORMAT=json`.
     avro: Option<AvroEnvelope>,
+    profile: EventProfile,
+    debezium: DebeziumEnvelope,
+    /// A key before it is quoted.
+    key_text: Vec<u8>,
 }
 
 impl EventTranscoder {
@@ -167,7 +174,18 @@ impl EventTranscoder {
             places: Places::default(),
             key: Vec::new(),
             avro: None,
+            profile: EventProfile::Atlas,
+            debezium: DebeziumEnvelope::new(""),
+            key_text: Vec::new(),
         }
+    }
+
+    /// Writes records of documents as that connector does from now on; `prefix` is the topics'. The key's format has to be the profile's.
+    #[must_use]
+    pub fn as_profile(mut self, profile: EventProfile, prefix: &str) -> Self {
+        self.profile = profile;
+        self.debezium = DebeziumEnvelope::new(prefix);
+        self
     }
 
     /// Hides what this policy says, in every record from now on.
@@ -213,6 +231,9 @@ impl EventTranscoder {
         }
         let is_document_change = self.write_key(&members)?;
         let (repaired_texts, hidden) = match self.dialect {
+            _ if is_document_change && self.profile != EventProfile::Atlas => {
+                self.write_profile(event, &members, context)?
+            }
             JsonDialect::Relaxed => self.write_value::<Relaxed>(event, &members, context)?,
             JsonDialect::Canonical => self.write_value::<Canonical>(event, &members, context)?,
             JsonDialect::Plain => self.write_value::<Plain>(event, &members, context)?,
@@ -242,7 +263,11 @@ impl EventTranscoder {
     fn write_key(&mut self, members: &Members<'_>) -> Result<bool, EventError> {
         self.key.clear();
         if let Some(id) = members.document_id()? {
-            key::write(id, self.key_format, &mut self.key)?;
+            match (self.key_format, members.document_key) {
+                (KeyFormat::Debezium, _) => write_debezium_key(id, &mut self.key_text, &mut self.key)?,
+                (KeyFormat::MongoKafka, Some(key)) => write_mongo_kafka_key(key, &mut self.key)?,
+                _ => key::write(id, self.key_format, &mut self.key)?,
+            }
             return Ok(true);
         }
         if let Some(namespace) = &members.namespace {
@@ -255,21 +280,33 @@ impl EventTranscoder {
         Ok(false)
     }
 
+    fn write_profile(
+        &mut self,
+        event: &[u8],
+        members: &Members<'_>,
+        context: &EventContext<'_>,
+    ) -> Result<(u32, HiddenCounts), EventError> {
+        let mut veil = veil_of(&mut self.veils, members)?;
+        self.value.clear();
+        self.value.shrink_to(KEPT_BYTES);
+        let repaired = match self.profile {
+            EventProfile::MongoKafka => {
+                write_mongo_kafka(event, members, context, veil.as_mut(), &mut self.value)?
+            }
+            EventProfile::Debezium | EventProfile::Atlas => {
+                self.debezium.write(members, context, veil.as_mut(), &mut self.value)?
+            }
+        };
+        Ok((repaired, veil.map_or_else(HiddenCounts::default, |veil| veil.hidden())))
+    }
+
     fn write_value<D: Dialect>(
         &mut self,
         event: &[u8],
         members: &Members<'_>,
         context: &EventContext<'_>,
     ) -> Result<(u32, HiddenCounts), EventError> {
-        let mut veil = match (&mut self.veils, &members.namespace) {
-            (Some(veils), Some(namespace)) => veils.of(namespace),
-            _ => None,
-        };
-        if let (Some(veil), Some(key)) = (&veil, members.document_key)
-            && let Some(field) = veil.hidden_in_key(key.bytes)?
-        {
-            return Err(hidden_key(members.namespace, field));
-        }
+        let mut veil = veil_of(&mut self.veils, members)?;
         self.value.clear();
         self.value.shrink_to(KEPT_BYTES);
         let places = &mut self.places;
@@ -343,6 +380,26 @@ impl EventTranscoder {
         writer.raw(b"}");
         Ok((writer.repaired_texts(), veil.map_or_else(HiddenCounts::default, |veil| veil.hidden())))
     }
+}
+
+/// The rules for the event's collection, if there are any.
+///
+/// # Errors
+/// If they hide a part of the document's key.
+fn veil_of<'v>(
+    veils: &'v mut Option<CollectionVeils>,
+    members: &Members<'_>,
+) -> Result<Option<Veil<'v>>, EventError> {
+    let veil = match (veils, &members.namespace) {
+        (Some(veils), Some(namespace)) => veils.of(namespace),
+        _ => None,
+    };
+    if let (Some(veil), Some(key)) = (&veil, members.document_key)
+        && let Some(field) = veil.hidden_in_key(key.bytes)?
+    {
+        return Err(hidden_key(members.namespace, field));
+    }
+    Ok(veil)
 }
 
 /// Members of events about a collection: its options and indexes, now and before.

@@ -140,7 +140,7 @@ impl GapMarker<'_> {
             topic: &control.name,
             partition: partition_for_key(b"", control.partitions),
             key: b"",
-            value: &self.value(format),
+            value: Some(&self.value(format)),
             timestamp_ms: self.to.cluster_time().to_millis(),
             headers: self.headers(common_headers(&format!("{}/{run}", self.source_id), format)),
         })

@@ -113,6 +113,11 @@ impl Pipeline {
         &self.stages
     }
 
+    /// A member that an event has only because a stage computes it; the first one's name.
+    pub fn computed_member(&self) -> Option<&str> {
+        self.stages.iter().find_map(rules::computed_member)
+    }
+
     /// The same for two files that mean the same: blanks do not count, the order of names does, because documents are compared by it.
     pub fn text(&self) -> String {
         let stages = doc! { "stages": &self.stages };

@@ -39,7 +39,8 @@ pub struct Outgoing<'a> {
     pub topic: &'a str,
     pub partition: i32,
     pub key: &'a [u8],
-    pub value: &'a [u8],
+    /// `None` for a tombstone.
+    pub value: Option<&'a [u8]>,
     /// Milliseconds since 1970.
     pub timestamp_ms: i64,
     pub headers: OwnedHeaders,
@@ -276,7 +277,7 @@ impl Publisher {
     /// # Errors
     /// See [`PublishError`]. That the record was refused may also show only at the commit.
     pub fn send(&mut self, record: Outgoing<'_>) -> Result<(), PublishError> {
-        let bytes = record.key.len() + record.value.len();
+        let bytes = record.key.len() + record.value.map_or(0, <[u8]>::len);
         if self.queued_bytes > 0 && self.queued_bytes + bytes > QUEUED_BYTES_MAX {
             self.flush()?;
         }
@@ -284,9 +285,9 @@ impl Publisher {
         let mut next = BaseRecord::to(record.topic)
             .partition(record.partition)
             .key(record.key)
-            .payload(record.value)
             .timestamp(record.timestamp_ms)
             .headers(record.headers);
+        next.payload = record.value;
         let deadline = Instant::now() + self.timeout;
         loop {
             match self.producer.send(next) {

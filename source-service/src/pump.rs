@@ -175,11 +175,16 @@ impl Pump {
             admin.clone(),
             runtime()?,
         );
-        let transcoder = EventTranscoder::new(&settings.source_id, settings.dialect, settings.key_format)
-            .hiding(settings.field_policy.clone())
-            .in_format(format, &settings.source_id);
+        let transcoder =
+            EventTranscoder::new(&settings.source_id, settings.dialect, settings.form.key_format)
+                .hiding(settings.field_policy.clone())
+                .in_format(format, &settings.source_id)
+                .as_profile(settings.form.profile, settings.names.prefix());
         let fingerprint = settings.stream.fingerprint();
         let shown = Rc::new(Shown { status, health, identity, told: std::cell::Cell::new(Instant::now()) });
+        let prefix = settings.names.prefix();
+        let writer =
+            BatchWriter::new(transcoder, format, "").in_form(settings.form, prefix, &shown.identity.instance);
         let (showing, asked_to_stop) = (Rc::clone(&shown), stop.clone());
         stream.while_waiting(move || {
             showing.turn();
@@ -187,7 +192,7 @@ impl Pump {
         });
         Ok(Self {
             shown,
-            writer: BatchWriter::new(transcoder, format, ""),
+            writer,
             producer_config: producer_config(connection, &settings.source_id, settings.transaction_timeout),
             token_topic: settings.names.resume_tokens(&settings.source_id),
             metrics: PumpMetrics::default(),
@@ -432,7 +437,7 @@ impl Pump {
             position: session.pending.clone(),
             scope: self.settings.stream.scope.record(),
             fingerprint: self.fingerprint.clone(),
-            key_format: self.settings.key_format,
+            key_format: self.settings.form.key_format,
             clean,
         }
     }

@@ -2,6 +2,7 @@
 
 mod commands;
 mod field_policy;
+mod profile;
 mod table;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
@@ -21,12 +22,14 @@ pub use self::commands::{
     SnapshotCommandSettings, StreamMonitorSettings, TokenShowSettings, TopicMonitorSettings,
 };
 use self::field_policy::read_field_policy;
+pub use self::profile::RecordForm;
 use self::table::{
-    ACCEPT_PARTITIONS, ADMIN_ADDR, BROKER_CHECK, FULL_DOCUMENT, FULL_DOCUMENT_BEFORE, JSON_DIALECT,
-    KEY_FORMAT, MONGO_COLLECTIONS, MONGO_DATABASES, MONGO_EXCLUDE, MONGO_URI, OLD_NAMES, ON_POSITION_LOST,
-    OPERATIONS, OVERSIZE, PIPELINE_FILE, SNAPSHOT_FILTER_FILE, SNAPSHOT_PARALLELISM, SNAPSHOT_RATE,
-    SOURCE_ID, START_FROM, TABLE, TOKEN_INTERVAL, TOPIC_MAX_MESSAGE_BYTES, TOPIC_MIN_ISR, TOPIC_PARTITIONS,
-    TOPIC_REPLICATION, TOPIC_RETENTION, TOPICS_FILE, TRANSACTION_TIMEOUT, VALUE_FORMAT,
+    ACCEPT_PARTITIONS, ADMIN_ADDR, BROKER_CHECK, EVENT_PROFILE, FULL_DOCUMENT, FULL_DOCUMENT_BEFORE,
+    JSON_DIALECT, KEY_FORMAT, MONGO_COLLECTIONS, MONGO_DATABASES, MONGO_EXCLUDE, MONGO_URI, OLD_NAMES,
+    ON_POSITION_LOST, OPERATIONS, OVERSIZE, PIPELINE_FILE, SNAPSHOT_FILTER_FILE, SNAPSHOT_PARALLELISM,
+    SNAPSHOT_RATE, SOURCE_ID, START_FROM, TABLE, TOKEN_INTERVAL, TOMBSTONES, TOPIC_MAX_MESSAGE_BYTES,
+    TOPIC_MIN_ISR, TOPIC_PARTITIONS, TOPIC_REPLICATION, TOPIC_RETENTION, TOPICS_FILE, TRANSACTION_TIMEOUT,
+    VALUE_FORMAT,
 };
 use crate::{
     change_stream::{FullDocument, FullDocumentBefore, Oversize, StreamOptions},
@@ -85,7 +88,7 @@ pub struct SourceSettings {
     pub start_from: StartFrom,
     pub on_position_lost: OnPositionLost,
     pub snapshot: SnapshotSettings,
-    pub key_format: KeyFormat,
+    pub form: RecordForm,
     pub dialect: JsonDialect,
     pub field_policy: Option<FieldPolicy>,
     /// With `VALUE_FORMAT=avro`: where the schema's id comes from.
@@ -140,10 +143,10 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
         );
     }
     let snapshot = read_snapshot(reader);
-    let key_format = read_key_format(reader);
     let dialect = read_dialect(reader);
     let field_policy = read_field_policy(reader, stream.as_ref());
     let avro = read_value_format(reader);
+    let form = profile::read(reader, stream.as_ref(), avro.as_ref().is_some_and(Option::is_some));
     let token_interval = read_token_interval(reader);
     let transaction_timeout =
         reader.bounded(&TRANSACTION_TIMEOUT, Duration::from_secs(2)..=Duration::from_secs(900));
@@ -164,7 +167,7 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
         start_from: start_from?,
         on_position_lost: on_position_lost?,
         snapshot: snapshot?,
-        key_format: key_format?,
+        form: form?,
         dialect: dialect?,
         field_policy: field_policy?,
         avro: avro?,

@@ -274,11 +274,15 @@ pub fn key_format_name(format: KeyFormat) -> &'static str {
     match format {
         KeyFormat::ExtendedJson => "json",
         KeyFormat::Plain => "plain",
+        KeyFormat::Debezium => "debezium",
+        KeyFormat::MongoKafka => "mongo-kafka",
     }
 }
 
 fn key_format_of(name: &str) -> Option<KeyFormat> {
-    [KeyFormat::ExtendedJson, KeyFormat::Plain].into_iter().find(|format| key_format_name(*format) == name)
+    [KeyFormat::ExtendedJson, KeyFormat::Plain, KeyFormat::Debezium, KeyFormat::MongoKafka]
+        .into_iter()
+        .find(|format| key_format_name(*format) == name)
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@
 
 mod decimal;
 mod dialect;
+mod java;
 mod reader;
 mod swar;
 #[cfg(test)]
@@ -34,6 +35,7 @@ mod writer;
 
 pub(crate) use decimal::{DecimalParts, decimal_parts};
 pub use dialect::{Canonical, Dialect, Plain, Relaxed};
+pub use java::{JavaRelaxed, JavaStrict};
 pub(crate) use reader::{Element, ElementKind, Reader};
 pub use shared::iso_instant::IsoInstant;
 pub(crate) use text::{HEX, write_text};

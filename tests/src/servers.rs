@@ -4,6 +4,7 @@
 //! a machine that was pulled from the wall and came back. Dropping one kills it and removes its folder.
 
 pub mod azurite;
+pub mod connect;
 pub mod kafka;
 mod kafka_java;
 pub mod mongod;
@@ -11,6 +12,7 @@ pub mod registry;
 mod server_process;
 
 pub use azurite::{Azurite, AzuriteStorage};
+pub use connect::{Connect, Connector};
 pub use kafka::{Kafka, KafkaOptions};
 pub use kafka_java::KafkaJava;
 pub use mongod::{Mongod, MongodOptions};

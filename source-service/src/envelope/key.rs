@@ -15,6 +15,10 @@ pub enum KeyFormat {
     /// Bare text: `66c1…`, `42`, `sku-9`, ISO dates, the digits of decimals. The string `42` and the number
     /// share a key. What has no such form (documents, binary and rarer types) is written as Extended JSON.
     Plain,
+    /// `{"id":"…"}` with the `_id` in Extended JSON as a text: `EVENT_PROFILE=debezium`.
+    Debezium,
+    /// The whole `documentKey` in Extended JSON v1: `EVENT_PROFILE=mongo-kafka`.
+    MongoKafka,
 }
 
 pub(super) fn write(id: Value<'_>, format: KeyFormat, key: &mut Vec<u8>) -> Result<(), MalformedBson> {

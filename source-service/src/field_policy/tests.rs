@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use sha2::Sha256;
 
 use super::{Action, FieldPolicy, HashKey, PolicyError};
-use crate::envelope::{EventContext, EventError, EventTranscoder, JsonDialect, KeyFormat};
+use crate::envelope::{EventContext, EventError, EventProfile, EventTranscoder, JsonDialect, KeyFormat};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 const CONTEXT: EventContext<'_> =
@@ -318,6 +318,17 @@ fn json(event: &Document, dialect: JsonDialect, policy: Option<FieldPolicy>) -> 
     Ok(String::from_utf8(record.value.to_vec()).unwrap())
 }
 
+fn in_profile(event: &Document, profile: EventProfile, policy: Option<FieldPolicy>) -> String {
+    let key_format =
+        if profile == EventProfile::Debezium { KeyFormat::Debezium } else { KeyFormat::MongoKafka };
+    let mut transcoder = EventTranscoder::new("s", JsonDialect::Relaxed, key_format)
+        .as_profile(profile, "atlas")
+        .hiding(policy);
+    let bytes = RawDocumentBuf::try_from(event).unwrap();
+    let record = transcoder.transcode(bytes.as_bytes(), &CONTEXT).unwrap();
+    String::from_utf8(record.value.to_vec()).unwrap()
+}
+
 fn split(rules: &[(String, Action)]) -> Paths {
     rules.iter().map(|(path, action)| (path.split('.').map(ToOwned::to_owned).collect(), *action)).collect()
 }
@@ -343,7 +354,11 @@ proptest! {
             "fullDocumentBeforeChange": hidden(&paths, &before),
         };
         let found = json(&event(members.clone()), dialect, Some(policy_of(&rules))).unwrap();
-        prop_assert_eq!(found, json(&event(expected), dialect, None).unwrap());
+        prop_assert_eq!(found, json(&event(expected.clone()), dialect, None).unwrap());
+        for profile in [EventProfile::Debezium, EventProfile::MongoKafka] {
+            let found = in_profile(&event(members.clone()), profile, Some(policy_of(&rules)));
+            prop_assert_eq!(found, in_profile(&event(expected.clone()), profile, None));
+        }
         // Another collection is not concerned.
         let mut elsewhere = event(members);
         elsewhere.insert("ns", doc! { "db": "crm", "coll": "orders" });

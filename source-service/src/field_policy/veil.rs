@@ -76,9 +76,9 @@ impl<'p> Veil<'p> {
         let mut reader = Reader::of_document(value)?;
         let mut list = List::begin(b"{", writer);
         while let Some(Element { kind, name, value }) = reader.element()? {
-            list.next(writer);
+            list.next_member(writer);
             writer.text(name);
-            writer.raw(b":");
+            writer.colon();
             match (name, kind) {
                 (b"updatedFields", ElementKind::Document) => self.updated_fields(value, writer)?,
                 (b"removedFields", ElementKind::Array) => self.removed_fields(value, writer)?,
@@ -95,7 +95,7 @@ impl<'p> Veil<'p> {
 
     /// Paths with the values that they were given. A path that leads into something hidden becomes the path of that, once for all that lead
     /// there: the names below may be as telling as values.
-    fn updated_fields<D: Dialect>(
+    pub(crate) fn updated_fields<D: Dialect>(
         &mut self,
         fields: &[u8],
         writer: &mut Writer<'_, D>,
@@ -126,9 +126,9 @@ impl<'p> Veil<'p> {
                 }
                 _ => name,
             };
-            list.next(writer);
+            list.next_member(writer);
             writer.text(shown);
-            writer.raw(b":");
+            writer.colon();
             match along {
                 Along::Hidden { .. } if shown.len() < name.len() => self.mask(writer),
                 along => self.value(self.tree, along, kind, value, depth, writer)?,
@@ -139,7 +139,7 @@ impl<'p> Veil<'p> {
     }
 
     /// Paths alone. That a part of something hidden was removed is not said, because its name may be telling.
-    fn removed_fields<D: Dialect>(
+    pub(crate) fn removed_fields<D: Dialect>(
         &mut self,
         fields: &[u8],
         writer: &mut Writer<'_, D>,
@@ -152,7 +152,7 @@ impl<'p> Veil<'p> {
                 self.hidden.count(Action::Drop);
                 continue;
             }
-            list.next(writer);
+            list.next_item(writer);
             match path {
                 Some(path) => writer.text(path),
                 None => self.mask(writer),
@@ -163,7 +163,7 @@ impl<'p> Veil<'p> {
     }
 
     /// `{field, newSize}`. Nothing is said of an array that is hidden, or part of something that is.
-    fn truncated_arrays<D: Dialect>(
+    pub(crate) fn truncated_arrays<D: Dialect>(
         &mut self,
         arrays: &[u8],
         writer: &mut Writer<'_, D>,
@@ -177,7 +177,7 @@ impl<'p> Veil<'p> {
                 self.hidden.count(Action::Drop);
                 continue;
             }
-            list.next(writer);
+            list.next_item(writer);
             match along {
                 Some(_) => writer.value(kind, value)?,
                 None => self.mask(writer),
@@ -200,13 +200,22 @@ impl<'p> Veil<'p> {
                 self.hidden.count(Action::Drop);
                 continue;
             }
-            list.next(writer);
+            list.next_member(writer);
             writer.text(name);
-            writer.raw(b":");
+            writer.colon();
             writer.value(kind, value)?;
         }
         writer.raw(b"}");
         Ok(())
+    }
+
+    /// Whether nothing may be said of this array's length; counted.
+    pub(crate) fn hides_array(&mut self, field: &[u8]) -> bool {
+        let hidden = matches!(self.tree.along(ROOT, field), Along::Hidden { .. });
+        if hidden {
+            self.hidden.count(Action::Drop);
+        }
+        hidden
     }
 
     /// Whether the path leads into something hidden, or to something that is not there.
@@ -238,9 +247,9 @@ impl<'p> Veil<'p> {
                 Along::Hidden { at, .. } if at < name.len() => Along::Hidden { action: Action::Mask, at },
                 along => along,
             };
-            list.next(writer);
+            list.next_member(writer);
             writer.text(name);
-            writer.raw(b":");
+            writer.colon();
             self.value(tree, along, kind, value, depth, writer)?;
         }
         writer.raw(b"}");
@@ -270,7 +279,7 @@ impl<'p> Veil<'p> {
                 self.hidden.count(Action::Drop);
                 continue;
             }
-            list.next(writer);
+            list.next_item(writer);
             self.value(tree, along, kind, value, depth, writer)?;
         }
         writer.raw(b"]");
@@ -347,11 +356,16 @@ impl List {
         Self { first: true }
     }
 
-    fn next<D: Dialect>(&mut self, writer: &mut Writer<'_, D>) {
-        if !self.first {
-            writer.raw(b",");
+    fn next_member<D: Dialect>(&mut self, writer: &mut Writer<'_, D>) {
+        if !std::mem::take(&mut self.first) {
+            writer.next_member();
         }
-        self.first = false;
+    }
+
+    fn next_item<D: Dialect>(&mut self, writer: &mut Writer<'_, D>) {
+        if !std::mem::take(&mut self.first) {
+            writer.next_item();
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::{Begin, Turn, event_view::Observed};
 use crate::{
     batch::now_ms,
     change_stream::{ChangeStream, Epoch, OplogStart, Reply},
-    envelope::{EventContext, EventTranscoder},
+    envelope::{EventContext, EventTranscoder, KeyFormat},
     metrics::StreamMetrics,
     settings::StreamMonitorSettings,
     start_from::{self, StartFrom},
@@ -69,7 +69,7 @@ impl StreamTail {
             .enable_all()
             .build()
             .map_err(|error| Stop::new(ExitCode::Temporary, format!("no runtime: {error}")))?;
-        let transcoder = EventTranscoder::new(&settings.source_id, settings.dialect, settings.key_format)
+        let transcoder = EventTranscoder::new(&settings.source_id, settings.dialect, KeyFormat::ExtendedJson)
             .hiding(settings.field_policy.clone());
         Ok(Self { stream, epoch, transcoder, runtime, scope: options.scope.to_string(), end, ended: false })
     }

@@ -102,6 +102,22 @@ fn reserved(name: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The first member of the event that the stage makes and that is none of MongoDB's.
+pub(super) fn computed_member(stage: &Document) -> Option<&str> {
+    let (name, argument) = stage.iter().next()?;
+    let fields = argument.as_document()?;
+    let is_new = |path: &str| {
+        let root = root(path);
+        !NEEDED.contains(&root) && !OWN.contains(&root) && !PARTS.contains(&root)
+    };
+    let mut paths = fields.iter().filter(|(path, value)| match name.as_str() {
+        "$addFields" | "$set" | "$replaceWith" => is_new(path),
+        "$project" => is_new(path) && leaf(value) == Leaf::Computes,
+        _ => false,
+    });
+    paths.next().map(|(path, _)| root(path))
+}
+
 /// A path that gets a computed value.
 fn assigned(path: &str, value: &Bson) -> Result<(), String> {
     let root = root(path);

@@ -225,13 +225,13 @@ impl Pump {
 
     /// Where a former run ended, as far as this one may go on there.
     fn resumed(&self, record: &TokenRecord) -> Result<Position, Setback> {
-        if record.key_format != self.settings.key_format && !record.clean {
+        if record.key_format != self.settings.form.key_format && !record.clean {
             return Err(Setback::Stop(Stop::new(
                 ExitCode::Configuration,
                 format!(
-                    "KEY_FORMAT is {}, but was {} when the source last ran, and it did not end in order: events may be in doubt, and their keys must not move. \
-                     Start with KEY_FORMAT={1}, stop in order, then change it",
-                    key_format_name(self.settings.key_format),
+                    "The keys' format is {}, but was {} when the source last ran, and it did not end in order: events may be in doubt, and their keys must not move. \
+                     Start with the former KEY_FORMAT or EVENT_PROFILE, stop in order, then change it",
+                    key_format_name(self.settings.form.key_format),
                     key_format_name(record.key_format)
                 ),
             )));

@@ -10,15 +10,11 @@ use shared::{
 };
 
 use super::{
-    CATALOGUE, read_dialect, read_field_policy, read_key_format, read_mongo_uri, read_source_id, read_stream,
-    read_token_interval,
+    CATALOGUE, RecordForm, profile, read_dialect, read_field_policy, read_mongo_uri, read_source_id,
+    read_stream, read_token_interval,
     table::{ADMIN_ADDR, MONGO_URI},
 };
-use crate::{
-    change_stream::StreamOptions,
-    envelope::{JsonDialect, KeyFormat},
-    field_policy::FieldPolicy,
-};
+use crate::{change_stream::StreamOptions, envelope::JsonDialect, field_policy::FieldPolicy};
 
 /// `token show`: Kafka, and what the stored fingerprint is held against.
 #[derive(Clone, Debug)]
@@ -131,7 +127,7 @@ pub struct StreamMonitorSettings {
     pub mongo_uri: Secret,
     pub stream: StreamOptions,
     pub source_id: String,
-    pub key_format: KeyFormat,
+    pub form: RecordForm,
     pub dialect: JsonDialect,
     pub field_policy: Option<FieldPolicy>,
 }
@@ -145,7 +141,7 @@ impl StreamMonitorSettings {
             let mongo_uri = read_mongo_uri(reader);
             let stream = read_stream(reader);
             let source_id = read_source_id(reader);
-            let key_format = read_key_format(reader);
+            let form = profile::read(reader, stream.as_ref(), false);
             let dialect = read_dialect(reader);
             let field_policy = read_field_policy(reader, stream.as_ref());
             Some(Self {
@@ -153,7 +149,7 @@ impl StreamMonitorSettings {
                 mongo_uri: mongo_uri?,
                 stream: stream?,
                 source_id: source_id?,
-                key_format: key_format?,
+                form: form?,
                 dialect: dialect?,
                 field_policy: field_policy?,
             })

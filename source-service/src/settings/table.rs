@@ -146,6 +146,20 @@ pub(super) const KEY_FORMAT: Setting = Setting::public(
     "The document's _id as record key: relaxed Extended JSON, or bare text. To be changed only after an orderly stop.",
     SOURCE,
 );
+pub(super) const EVENT_PROFILE: Setting = Setting::public(
+    "EVENT_PROFILE",
+    Some("atlas"),
+    "atlas, debezium or mongo-kafka",
+    "Whose records these are like: our own envelope, or what one of the two connectors writes; see docs/switching.md. To be changed only after an orderly stop.",
+    SOURCE,
+);
+pub(super) const TOMBSTONES: Setting = Setting::public(
+    "TOMBSTONES",
+    None,
+    "on or off",
+    "Whether a deletion is followed by a record without a value, for compaction; if not set, only with EVENT_PROFILE=debezium.",
+    SOURCE,
+);
 pub(super) const VALUE_FORMAT: Setting = Setting::public(
     "VALUE_FORMAT",
     Some("json"),
@@ -252,6 +266,8 @@ pub(super) const TABLE: Table = &[
     &SNAPSHOT_RATE,
     &SNAPSHOT_FILTER_FILE,
     &KEY_FORMAT,
+    &EVENT_PROFILE,
+    &TOMBSTONES,
     &VALUE_FORMAT,
     &JSON_DIALECT,
     &FIELD_POLICY_FILE,
@@ -297,7 +313,5 @@ pub(super) const OLD_NAMES: &[OldName] = &[
         answer: Answer::Replaced("nothing: the position lies in Kafka, beside the events"),
     },
     OldName::not_yet("COMMIT_INTERVAL"),
-    OldName::not_yet("EVENT_PROFILE"),
-    OldName::not_yet("TOMBSTONES"),
     OldName::not_yet("DELIVERY"),
 ];

@@ -230,6 +230,50 @@ fn no_setting_shows_a_secret() {
 }
 
 #[test]
+fn a_profile_decides_the_form_and_refuses_what_contradicts_it() {
+    let form = |more: &[(&str, &str)]| SourceSettings::read(sources(&[&LEAST[..], more].concat()));
+    let read = |more: &[(&str, &str)]| form(more).unwrap().0.form;
+    assert_eq!(read(&[]), RecordForm::default());
+    assert!(read(&[("TOMBSTONES", "on")]).tombstones);
+    let debezium = read(&[("EVENT_PROFILE", "debezium")]);
+    assert_eq!((debezium.key_format, debezium.tombstones), (KeyFormat::Debezium, true));
+    assert!(!read(&[("EVENT_PROFILE", "debezium"), ("TOMBSTONES", "off")]).tombstones);
+    let mongo_kafka = read(&[("EVENT_PROFILE", "mongo-kafka")]);
+    assert_eq!((mongo_kafka.key_format, mongo_kafka.tombstones), (KeyFormat::MongoKafka, false));
+
+    let all = [
+        ("EVENT_PROFILE", "mongo-kafka"),
+        ("KEY_FORMAT", "plain"),
+        ("JSON_DIALECT", "plain"),
+        ("VALUE_FORMAT", "avro"),
+        ("SCHEMA_REGISTRY_URL", "http://registry:8081"),
+        ("OVERSIZE", "stub"),
+        ("TOMBSTONES", "on"),
+    ];
+    let mistakes = form(&all).unwrap_err().to_string();
+    for name in ["KEY_FORMAT", "JSON_DIALECT", "VALUE_FORMAT", "OVERSIZE", "TOMBSTONES"] {
+        assert!(mistakes.contains(&format!("\n{name}=")), "{name}: {mistakes}");
+    }
+}
+
+#[test]
+fn a_pipeline_that_computes_members_has_no_place_in_debezium() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pipeline.json");
+    let read = |stages: &str, profile: &str| {
+        std::fs::write(&file, stages).unwrap();
+        let more = [("EVENT_PROFILE", profile), ("PIPELINE_FILE", file.to_str().unwrap())];
+        SourceSettings::read(sources(&[&LEAST[..], &more].concat()))
+            .map(|_| ())
+            .map_err(|error| error.to_string())
+    };
+    let computes = r#"[{"$addFields": {"severity": "high"}}]"#;
+    assert!(read(computes, "debezium").unwrap_err().contains("does not compute severity"));
+    assert_eq!(read(computes, "mongo-kafka"), Ok(()));
+    assert_eq!(read(r#"[{"$set": {"fullDocument.total": 1}}]"#, "debezium"), Ok(()));
+}
+
+#[test]
 fn values_in_avro_need_a_registry() {
     let avro = [("VALUE_FORMAT", "avro")];
     let error = SourceSettings::read(sources(&[&LEAST[..], &avro].concat())).unwrap_err().to_string();
@@ -250,7 +294,7 @@ fn names_of_other_scripts_and_of_later_versions_are_answered() {
     assert_eq!(settings.stream.scope.to_string(), "shop.*");
     assert_eq!(effective.warnings.len(), 3, "{:?}", effective.warnings);
     let refused: Vec<_> = OLD_NAMES.iter().filter(|old| matches!(old.answer, Answer::Refused(_))).collect();
-    assert_eq!(refused.len(), 5);
+    assert_eq!(refused.len(), 3);
     for old in refused {
         let error = SourceSettings::read(sources(&[&LEAST[..], &[(old.name, "x")]].concat())).unwrap_err();
         assert!(error.to_string().contains(&format!("\n{}=\"x\": expected ", old.name)), "{error}");

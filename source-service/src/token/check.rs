@@ -88,12 +88,12 @@ fn judge(
     position: &Position,
     oplog: &OplogStart,
 ) -> Result<Acceptance, Stop> {
-    if record.key_format != settings.key_format && !record.clean {
+    if record.key_format != settings.form.key_format && !record.clean {
         return Err(Stop::new(
             ExitCode::Configuration,
             format!(
-                "KEY_FORMAT is {}, but was {} when the source last ran, and it did not end in order",
-                key_format_name(settings.key_format),
+                "The keys' format is {}, but was {} when the source last ran, and it did not end in order",
+                key_format_name(settings.form.key_format),
                 key_format_name(record.key_format)
             ),
         ));

@@ -102,7 +102,7 @@ impl Plan {
             position,
             scope: settings.stream.scope.record(),
             fingerprint: settings.stream.fingerprint(),
-            key_format: settings.key_format,
+            key_format: settings.form.key_format,
             // Nothing is in flight: what was open ends with `init_transactions`.
             clean: true,
         };

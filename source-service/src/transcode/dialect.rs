@@ -8,12 +8,31 @@ use base64::{Engine, encoded_len, engine::general_purpose::STANDARD};
 
 use shared::iso_instant::write_far;
 
-use super::{IsoInstant, decimal, text::HEX};
+use super::{
+    IsoInstant, decimal,
+    text::{HEX, write_text},
+};
 
 /// Writes the values that dialects disagree about. Each function appends one JSON value.
 pub trait Dialect {
-    /// What stands before and behind the text of a symbol.
-    const SYMBOL: [&'static [u8]; 2] = [b"{\"$symbol\":", b"}"];
+    /// Between two members, up to the opening quote of the second one's name.
+    const NEXT_MEMBER: &'static [u8] = b",\"";
+    /// Behind a member's name, from its closing quote on.
+    const NAME_END: &'static [u8] = b"\":";
+    /// Between two items of an array.
+    const NEXT_ITEM: &'static [u8] = b",";
+    /// Texts of plain ASCII are copied as they are.
+    const PLAIN_TEXT: bool = true;
+    /// Expressions and pointers have the shapes of Extended JSON v1.
+    const OLD_SHAPES: bool = false;
+    /// A symbol is a bare text.
+    const BARE_SYMBOL: bool = false;
+
+    /// With its quotes. Returns whether invalid UTF-8 had to be replaced.
+    #[inline]
+    fn text(bytes: &[u8], out: &mut Vec<u8>) -> bool {
+        write_text(bytes, out)
+    }
 
     fn int32(value: i32, out: &mut Vec<u8>);
 
@@ -118,7 +137,7 @@ impl Dialect for Canonical {
 }
 
 impl Dialect for Plain {
-    const SYMBOL: [&'static [u8]; 2] = [b"", b""];
+    const BARE_SYMBOL: bool = true;
 
     #[inline]
     fn int32(value: i32, out: &mut Vec<u8>) {
@@ -175,7 +194,7 @@ impl Dialect for Plain {
 }
 
 /// With its quotes.
-fn base64_text(content: &[u8], out: &mut Vec<u8>) {
+pub(super) fn base64_text(content: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     let start = out.len();
     let length = encoded_len(content.len(), true).expect("BSON is shorter than 2 GiB");
@@ -185,7 +204,7 @@ fn base64_text(content: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The specification knows one `NaN`, without sign or payload.
-fn not_finite(value: f64) -> &'static str {
+pub(super) fn not_finite(value: f64) -> &'static str {
     if value.is_nan() {
         "NaN"
     } else if value > 0.0 {
@@ -195,7 +214,7 @@ fn not_finite(value: f64) -> &'static str {
     }
 }
 
-fn typed(open: &[u8], text: &str, close: &[u8], out: &mut Vec<u8>) {
+pub(super) fn typed(open: &[u8], text: &str, close: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(open);
     out.extend_from_slice(text.as_bytes());
     out.extend_from_slice(close);

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use super::{
     Dialect, ElementKind, MAX_DEPTH, MalformedBson, Reader,
-    text::{copy_plain, write_closed_text, write_text},
+    text::{copy_plain, write_closed_text},
 };
 
 /// Appends values in dialect `D` and counts what had to be repaired.
@@ -39,7 +39,36 @@ impl<'o, D: Dialect> Writer<'o, D> {
 
     #[inline]
     pub(crate) fn text(&mut self, bytes: &[u8]) {
-        self.repaired_texts += u32::from(write_text(bytes, self.out));
+        self.repaired_texts += u32::from(D::text(bytes, self.out));
+    }
+
+    /// What separates two members, before the second one's name.
+    pub(crate) fn next_member(&mut self) {
+        self.raw(&D::NEXT_MEMBER[..D::NEXT_MEMBER.len() - 1]);
+    }
+
+    /// What separates two items of an array.
+    pub(crate) fn next_item(&mut self) {
+        self.raw(D::NEXT_ITEM);
+    }
+
+    /// What separates a name from its value.
+    pub(crate) fn colon(&mut self) {
+        self.raw(&D::NAME_END[1..]);
+    }
+
+    /// Begins an object with a member of this name, which needs no escape.
+    pub(crate) fn open(&mut self, name: &[u8]) {
+        self.raw(b"{\"");
+        self.raw(name);
+        self.raw(D::NAME_END);
+    }
+
+    /// Another member of this name, which needs no escape.
+    pub(crate) fn next(&mut self, name: &[u8]) {
+        self.raw(D::NEXT_MEMBER);
+        self.raw(name);
+        self.raw(D::NAME_END);
     }
 
     /// A number of our own, in no dialect; `null` if it is not known.
@@ -87,7 +116,7 @@ impl<'o, D: Dialect> Writer<'o, D> {
                 Some(next) => kind = next,
                 None => break,
             }
-            self.raw(b",\"");
+            self.raw(D::NEXT_MEMBER);
         }
         self.raw(b"}");
         Ok(())
@@ -101,7 +130,7 @@ impl<'o, D: Dialect> Writer<'o, D> {
         let mut first = true;
         while let Some(kind) = reader.element_kind()? {
             if !first {
-                self.raw(b",");
+                self.raw(D::NEXT_ITEM);
             }
             first = false;
             reader.c_string()?;
@@ -115,8 +144,10 @@ impl<'o, D: Dialect> Writer<'o, D> {
     #[inline]
     fn name(&mut self, reader: &mut Reader<'_>) -> Result<(), MalformedBson> {
         let start = self.out.len();
-        if let Some(length) = copy_plain(reader.rest(), self.out) {
-            self.raw(b"\":");
+        if D::PLAIN_TEXT
+            && let Some(length) = copy_plain(reader.rest(), self.out)
+        {
+            self.raw(D::NAME_END);
             reader.take(length + 1)?;
             return Ok(());
         }
@@ -125,7 +156,7 @@ impl<'o, D: Dialect> Writer<'o, D> {
         self.out.truncate(start - 1);
         let name = reader.c_string()?;
         self.text(name);
-        self.raw(b":");
+        self.colon();
         Ok(())
     }
 
@@ -155,19 +186,25 @@ impl<'o, D: Dialect> Writer<'o, D> {
             ElementKind::Binary => self.binary(reader)?,
             ElementKind::Timestamp => self.timestamp(reader)?,
             ElementKind::Regex => self.regex(reader)?,
-            ElementKind::Code => self.typed_text([b"{\"$code\":", b"}"], reader)?,
-            ElementKind::Symbol => self.typed_text(D::SYMBOL, reader)?,
+            ElementKind::Code => self.typed_text(b"$code", reader)?,
+            ElementKind::Symbol if D::BARE_SYMBOL => self.text(reader.string()?),
+            ElementKind::Symbol => self.typed_text(b"$symbol", reader)?,
             ElementKind::CodeWithScope => self.code_with_scope(reader, depth)?,
             ElementKind::DbPointer => self.db_pointer(reader)?,
-            ElementKind::Undefined => self.raw(b"{\"$undefined\":true}"),
-            ElementKind::MinKey => self.raw(b"{\"$minKey\":1}"),
-            ElementKind::MaxKey => self.raw(b"{\"$maxKey\":1}"),
+            ElementKind::Undefined => self.constant(b"$undefined", b"true}"),
+            ElementKind::MinKey => self.constant(b"$minKey", b"1}"),
+            ElementKind::MaxKey => self.constant(b"$maxKey", b"1}"),
         }
         Ok(())
     }
 
     #[inline]
     fn string(&mut self, reader: &mut Reader<'_>) -> Result<(), MalformedBson> {
+        if !D::PLAIN_TEXT {
+            let text = reader.string()?;
+            self.text(text);
+            return Ok(());
+        }
         let ahead = *reader;
         let length = reader.string()?.len();
         // Four bytes of length, which was read.
@@ -184,9 +221,10 @@ impl<'o, D: Dialect> Writer<'o, D> {
 
     fn timestamp(&mut self, reader: &mut Reader<'_>) -> Result<(), MalformedBson> {
         let (increment, seconds) = (reader.u32()?, reader.u32()?);
-        self.raw(b"{\"$timestamp\":{\"t\":");
+        self.open(b"$timestamp");
+        self.open(b"t");
         self.raw(itoa::Buffer::new().format(seconds).as_bytes());
-        self.raw(b",\"i\":");
+        self.next(b"i");
         self.raw(itoa::Buffer::new().format(increment).as_bytes());
         self.raw(b"}}");
         Ok(())
@@ -196,23 +234,25 @@ impl<'o, D: Dialect> Writer<'o, D> {
     // types.
 
     #[cold]
-    fn typed_text(
-        &mut self,
-        [open, close]: [&[u8]; 2],
-        reader: &mut Reader<'_>,
-    ) -> Result<(), MalformedBson> {
-        self.raw(open);
+    fn constant(&mut self, name: &[u8], rest: &[u8]) {
+        self.open(name);
+        self.raw(rest);
+    }
+
+    #[cold]
+    fn typed_text(&mut self, name: &[u8], reader: &mut Reader<'_>) -> Result<(), MalformedBson> {
+        self.open(name);
         self.text(reader.string()?);
-        self.raw(close);
+        self.raw(b"}");
         Ok(())
     }
 
     #[cold]
     fn code_with_scope(&mut self, reader: &mut Reader<'_>, depth: usize) -> Result<(), MalformedBson> {
         let (code, scope) = reader.code_with_scope()?;
-        self.raw(b"{\"$code\":");
+        self.open(b"$code");
         self.text(code);
-        self.raw(b",\"$scope\":");
+        self.next(b"$scope");
         self.members(scope, depth)?;
         self.raw(b"}");
         Ok(())
@@ -220,20 +260,32 @@ impl<'o, D: Dialect> Writer<'o, D> {
 
     #[cold]
     fn db_pointer(&mut self, reader: &mut Reader<'_>) -> Result<(), MalformedBson> {
-        self.raw(b"{\"$dbPointer\":{\"$ref\":");
+        if !D::OLD_SHAPES {
+            self.open(b"$dbPointer");
+        }
+        self.open(b"$ref");
         self.text(reader.string()?);
-        self.raw(b",\"$id\":");
+        self.next(b"$id");
         D::object_id(reader.array()?, self.out);
-        self.raw(b"}}");
+        self.raw(if D::OLD_SHAPES { b"}" } else { b"}}" });
         Ok(())
     }
 
     #[cold]
     fn regex(&mut self, reader: &mut Reader<'_>) -> Result<(), MalformedBson> {
         let (pattern, options) = (reader.c_string()?, reader.c_string()?);
-        self.raw(b"{\"$regularExpression\":{\"pattern\":");
+        if D::OLD_SHAPES {
+            self.open(b"$regex");
+            self.text(pattern);
+            self.next(b"$options");
+            self.options(options);
+            self.raw(b"}");
+            return Ok(());
+        }
+        self.open(b"$regularExpression");
+        self.open(b"pattern");
         self.text(pattern);
-        self.raw(b",\"options\":");
+        self.next(b"options");
         self.options(options);
         self.raw(b"}}");
         Ok(())

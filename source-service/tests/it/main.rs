@@ -16,6 +16,7 @@ mod partitions;
 mod pipeline;
 mod position_lost;
 mod privacy;
+mod profiles;
 mod recovery;
 mod recovery_reads;
 mod required_images;

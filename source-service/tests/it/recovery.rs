@@ -96,7 +96,7 @@ async fn keys_change_their_format_only_after_an_orderly_stop() -> Result<()> {
     let plain = || stage.environment().set("KEY_FORMAT", "plain");
     let mut source = stage.start(plain())?;
     assert_eq!(source.exit_code(LIMIT).await?, 78);
-    assert!(source.log_text()?.contains("KEY_FORMAT is plain, but was json"));
+    assert!(source.log_text()?.contains("The keys' format is plain, but was json"));
 
     let mut source = stage.started(stage.environment()).await?;
     source.stop(LIMIT).await?;

@@ -22,6 +22,7 @@ mod memory;
 mod mongod_restart;
 mod password_proxy;
 mod poison;
+mod profiles;
 mod rebalance;
 mod records;
 mod recreated;
