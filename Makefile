@@ -45,8 +45,8 @@ run-servers: servers ## MongoDB, Kafka and Azurite for trying the services by ha
 # Build and check
 
 .PHONY: servers
-servers: ## Fetches mongod, a Java runtime, Kafka, Azurite, a schema registry and two connectors into .servers/
-	python3 tests/servers/fetch.py --azurite --registry --connectors
+servers: ## Fetches mongod, a Java runtime, Kafka, Azurite, a schema registry, two connectors and readers into .servers/
+	python3 tests/servers/fetch.py --azurite --registry --connectors --readers
 
 .PHONY: build
 build: ## Services, harness and tests, for debugging

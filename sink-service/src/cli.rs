@@ -79,7 +79,8 @@ and the live sink goes on. It may be stopped at any time and typed again. Exit c
 nothing was changed.";
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 drained, 21 offset gap, 22 fenced, 23 topic is not the one we wrote, 25 lake differs, 64 usage,
+Exit codes: 0 drained, 21 offset gap, 22 fenced, 23 topic is not the one we wrote, 25 lake differs, 26 too many
+dead letters, 64 usage,
 69 dependency unreachable at start, 75 temporary, 77 not allowed, 78 configuration, 1 a defect of ours.";
 
 /// The whole command line.

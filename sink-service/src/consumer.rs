@@ -141,11 +141,22 @@ pub struct GroupConsumer {
     notices: Receiver<Notice>,
 }
 
+/// Who shares the partitions out. In both ways a rebalance takes from a member only what it has to give up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum GroupProtocol {
+    /// A member, by "cooperative-sticky" (KIP-429).
+    #[default]
+    Classic,
+    /// The broker (KIP-848).
+    Consumer,
+}
+
 /// How the group is joined.
 #[derive(Clone, Debug)]
 pub struct GroupSettings {
     pub group: String,
     pub instance_id: Option<String>,
+    pub protocol: GroupProtocol,
     /// Regular expressions, each anchored with `^`.
     pub patterns: Vec<String>,
     /// Regular expressions of topics that are never taken.
@@ -179,12 +190,16 @@ impl GroupConsumer {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
             .set("enable.partition.eof", "false")
-            .set("partition.assignment.strategy", "cooperative-sticky")
             .set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string())
             .set("fetch.message.max.bytes", FETCH_BYTES_PER_PARTITION.to_string())
             .set("fetch.max.bytes", FETCH_BYTES_MAX.to_string())
             .set("receive.message.max.bytes", RECEIVE_BYTES_MAX.to_string())
             .set("queued.max.messages.kbytes", (settings.queue_bytes / 1024).to_string());
+        match settings.protocol {
+            GroupProtocol::Classic => config.set("partition.assignment.strategy", "cooperative-sticky"),
+            // The broker assigns, and knows session and heartbeat too.
+            GroupProtocol::Consumer => config.set("group.protocol", "consumer"),
+        };
         if let Some(id) = &settings.instance_id {
             config.set("group.instance.id", id);
         }

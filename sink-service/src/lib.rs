@@ -12,6 +12,7 @@
 //! holds the lake against Kafka, and [`replay`] makes closed hours again from it. [`settings`], [`cli`] and [`metrics`] are what the outside sees.
 
 pub mod assignment;
+pub mod breaker;
 pub mod buffer;
 pub mod chain;
 pub mod cli;

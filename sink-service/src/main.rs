@@ -19,6 +19,7 @@ use shared::{
     shutdown, telemetry,
 };
 use sink_service::{
+    breaker::Breaker,
     chain::Writer,
     cli::{self, Request, VerifyRequest},
     consumer::{GroupConsumer, GroupSettings},
@@ -163,6 +164,7 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
     let group = GroupSettings {
         group: settings.group,
         instance_id: settings.instance_id,
+        protocol: settings.group_protocol,
         patterns: settings.topics.patterns,
         excludes: settings.topics.excludes,
         queue_bytes: settings.flush.queue_bytes(),
@@ -177,6 +179,7 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
         names: settings.names,
         values,
         flush: settings.flush,
+        breaker: Breaker::new(settings.dead_letter_ratio),
         drain_limit,
         health,
         metrics,

@@ -16,14 +16,15 @@ use shared::{
 };
 
 use self::table::{
-    ADLS_SAS, ADLS_SHARED_KEY, ADMIN_ADDR, COMPRESSION, FLUSH_BYTES, FLUSH_INTERVAL, FLUSH_ROWS,
-    GROUP_INSTANCE_ID, HOUR_GRACE, LAKE_AUTH, LAKE_ENDPOINT, LAKE_URL, MEMORY_LIMIT, OLD_NAMES, ROLL_AGE,
-    ROLL_BYTES, ROLL_ROWS, SINK_EXCLUDE, SINK_GROUP, SINK_TOPICS, START_AT, TABLE, TOPIC_MAX_MESSAGE_BYTES,
-    UPLOAD_CONCURRENCY,
+    ADLS_SAS, ADLS_SHARED_KEY, ADMIN_ADDR, COMPRESSION, DLQ_MAX_RATIO, FLUSH_BYTES, FLUSH_INTERVAL,
+    FLUSH_ROWS, GROUP_INSTANCE_ID, HOUR_GRACE, KAFKA_GROUP_PROTOCOL, LAKE_AUTH, LAKE_ENDPOINT, LAKE_URL,
+    MEMORY_LIMIT, OLD_NAMES, ROLL_AGE, ROLL_BYTES, ROLL_ROWS, SINK_EXCLUDE, SINK_GROUP, SINK_TOPICS,
+    START_AT, TABLE, TOPIC_MAX_MESSAGE_BYTES, UPLOAD_CONCURRENCY,
 };
 use crate::{
     chain::RollPolicy,
     compression::Compression,
+    consumer::GroupProtocol,
     lake::{LakeAuth, LakeTarget, TargetError},
     publish::StartAt,
     topic_patterns::{TopicChoice, can_be_data, parse_topic_glob},
@@ -52,6 +53,9 @@ pub struct SinkSettings {
     pub auth: Option<LakeAuth>,
     pub group: String,
     pub instance_id: Option<String>,
+    pub group_protocol: GroupProtocol,
+    /// The share of records that may be dead letters; `None` for any.
+    pub dead_letter_ratio: Option<f64>,
     pub topics: TopicChoice,
     pub start_at: StartAt,
     pub flush: FlushPolicy,
@@ -100,7 +104,16 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
     } else {
         Some(None)
     };
+    let group_protocol = reader.choice(&KAFKA_GROUP_PROTOCOL);
+    let dead_letter_ratio = reader.parsed(&DLQ_MAX_RATIO, |text| match text {
+        "off" => Ok(None),
+        number => match number.parse::<f64>() {
+            Ok(ratio) if (0.001..=1.0).contains(&ratio) => Ok(Some(ratio)),
+            _ => Err(Expected::AsDeclared),
+        },
+    });
     let topics = read_topics(reader, names.as_ref());
+    refuse_excludes(reader, group_protocol, topics.as_ref());
     let start_at = reader.parsed(&START_AT, |text| match text {
         "earliest" => Ok(StartAt::Earliest),
         instant => match DateTime::parse_from_rfc3339(instant) {
@@ -124,6 +137,8 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
         auth: auth?,
         group: group?,
         instance_id: instance_id?,
+        group_protocol: group_protocol?,
+        dead_letter_ratio: dead_letter_ratio?,
         topics: topics?,
         start_at: start_at?,
         flush: flush?,
@@ -133,6 +148,16 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
         hour_grace: hour_grace?,
         uploads: uploads?,
     })
+}
+
+/// Topics that are left out are left out by the client, which has no say where the broker assigns.
+fn refuse_excludes(reader: &mut Reader, protocol: Option<GroupProtocol>, topics: Option<&TopicChoice>) {
+    if protocol == Some(GroupProtocol::Consumer) && topics.is_some_and(|topics| !topics.excludes.is_empty()) {
+        reader.refuse(
+            &SINK_EXCLUDE,
+            "nothing together with KAFKA_GROUP_PROTOCOL=consumer, where the broker goes by SINK_TOPICS alone; say there what is wanted",
+        );
+    }
 }
 
 fn read_lake(reader: &mut Reader) -> Option<LakeTarget> {

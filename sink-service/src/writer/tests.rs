@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 use super::*;
 use crate::{
     chain::{Chain, LogBounds, Reading, Writer},
-    consumer::GroupSettings,
+    consumer::{GroupProtocol, GroupSettings},
     file_metadata::WriterId,
     lake::ETag,
     partition::AssignmentEpoch,
@@ -38,6 +38,7 @@ impl Bench {
         let group = GroupSettings {
             group: "group".to_owned(),
             instance_id: None,
+            protocol: GroupProtocol::Classic,
             patterns: vec![names.data_pattern()],
             excludes: Vec::new(),
             queue_bytes: 1024 * 1024,
@@ -51,6 +52,7 @@ impl Bench {
             hour_ends: mpsc::channel(1).1,
             names,
             values: ValueReader::new(true),
+            breaker: Breaker::new(None),
             flush: FlushPolicy {
                 interval: Duration::from_secs(5),
                 bytes: 1024 * 1024,
@@ -133,6 +135,7 @@ fn librdkafka_takes_the_share_of_every_memory_limit() {
         let group = GroupSettings {
             group: "group".to_owned(),
             instance_id: None,
+            protocol: GroupProtocol::Classic,
             patterns: vec!["^atlas\\..*".to_owned()],
             excludes: Vec::new(),
             queue_bytes: policy.queue_bytes(),

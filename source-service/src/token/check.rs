@@ -92,7 +92,7 @@ fn judge(
         return Err(Stop::new(
             ExitCode::Configuration,
             format!(
-                "The keys' format is {}, but was {} when the source last ran, and it did not end in order",
+                "The keys' format is {}, but was {} when the source last ran, and it did not end in order: KEY_FORMAT or EVENT_PROFILE has changed since",
                 key_format_name(settings.form.key_format),
                 key_format_name(record.key_format)
             ),

@@ -158,6 +158,11 @@ fn properties(
         ("group.initial.rebalance.delay.ms", "0".to_owned()),
         // The shortest session that the product's tests ask for.
         ("group.min.session.timeout.ms", "2000".to_owned()),
+        // The same for groups whose partitions the broker assigns.
+        ("group.consumer.min.session.timeout.ms", "2000".to_owned()),
+        ("group.consumer.session.timeout.ms", "6000".to_owned()),
+        ("group.consumer.min.heartbeat.interval.ms", "500".to_owned()),
+        ("group.consumer.heartbeat.interval.ms", "1000".to_owned()),
         ("log.cleaner.dedupe.buffer.size", "2097152".to_owned()),
         ("log.retention.check.interval.ms", "1000".to_owned()),
         ("log.segment.delete.delay.ms", "1000".to_owned()),

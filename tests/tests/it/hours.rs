@@ -5,11 +5,15 @@
 //! producer and commits the position of a source as a source does, so that hours end when it says so.
 
 use anyhow::{Context, Result, ensure};
-use pipeline_tests::{pipeline::Pipeline, service::Service, wait};
+use pipeline_tests::{
+    pipeline::Pipeline,
+    service::{Binary, Service},
+    wait,
+};
 use serde_json::{Value, json};
 
 use crate::{
-    closing::{HOUR_S, Positions, closed, instant, manifest, named_as_they_are},
+    closing::{HOUR_S, Positions, closed, folder, instant, manifest, named_as_they_are},
     records::{LONG_AGO_S, event, events, judge},
     stage::{LIMIT, Stage},
 };
@@ -52,9 +56,13 @@ async fn hours_close(pipeline: &Pipeline) -> Result<()> {
         ensure!(manifest["rows"] == if hour == 0 { 40 } else { 0 }, "hour {hour}: {manifest}");
     }
     ensure!(manifest(pipeline, first_hour + 3 * HOUR_S).await?.is_none(), "the current hour has a manifest");
-    let record = pipeline.lake().document(&format!("_chain/{topic}/hours.json")).await?;
-    let record: Value = serde_json::from_slice(&record.context("hours.json")?)?;
-    ensure!(record["closed"] == instant(first_hour + 2 * HOUR_S), "{record}");
+    // Said when the last of them has its mark.
+    wait::until("the hours are said to have closed", LIMIT, || async {
+        let record = pipeline.lake().document(&format!("_chain/{topic}/hours.json")).await?;
+        let record: Value = serde_json::from_slice(&record.context("hours.json")?)?;
+        Ok((record["closed"] == instant(first_hour + 2 * HOUR_S)).then_some(()))
+    })
+    .await?;
 
     // Late rows, while sinks are killed and partitions change hands. In between hours go on ending.
     for round in 0..6_i64 {
@@ -91,7 +99,40 @@ async fn hours_close(pipeline: &Pipeline) -> Result<()> {
         Ok((late(&one)? + late(&two)? >= 1.0).then_some(()))
     })
     .await?;
-    named_as_they_are(pipeline, first_hour + HOUR_S, &mut [&mut one, &mut two]).await
+    named_as_they_are(pipeline, first_hour + HOUR_S, &mut [&mut one, &mut two]).await?;
+    verify_sees_through(pipeline, first_hour).await
+}
+
+/// `verify` holds manifests and marks against the files.
+async fn verify_sees_through(pipeline: &Pipeline, first_hour: i64) -> Result<()> {
+    let verify = async |name: &str| -> Result<(i32, String)> {
+        let arguments = ["verify", "--all"];
+        let environment = pipeline.sink_environment();
+        let mut verify = Service::start_with(Binary::Sink, name, &arguments, environment, pipeline.folder())?;
+        let code = verify.exit_code(LIMIT).await?;
+        Ok((code, verify.log_text()?))
+    };
+    let (code, text) = verify("verify-closed").await?;
+    ensure!(code == 0, "closed hours: {code}\n{text}");
+    let Some(root) = pipeline.lake_folder() else { return Ok(()) };
+    let path = root.join(folder(pipeline, first_hour)).join("_manifest.json");
+    let whole = std::fs::read_to_string(&path)?;
+    for (name, text, says) in [
+        ("another-checksum", Some(whole.replacen("\"crc\": \"", "\"crc\": \"f", 1)), "is not as it is named"),
+        ("another-sum", Some(whole.replacen("\"rows\": ", "\"rows\": 1", 1)), "rows, its files have"),
+        ("lost", None, "has no manifest beside it"),
+    ] {
+        match text {
+            Some(text) => std::fs::write(&path, text)?,
+            None => std::fs::remove_file(&path)?,
+        }
+        let (code, said) = verify(name).await?;
+        ensure!(code == 25 && said.contains(says), "{name}: {code}\n{said}");
+    }
+    std::fs::write(&path, whole)?;
+    let (code, text) = verify("verify-mended").await?;
+    ensure!(code == 0, "{code}\n{text}");
+    Ok(())
 }
 
 /// A source that is retired holds nothing back any more.
@@ -106,7 +147,7 @@ async fn hours_without_a_source_close_after_the_grace() -> Result<()> {
     positions.commit(LONG_AGO_S).await?;
     writer.send(&topic, 0, events(&pipeline, 0..10, LONG_AGO_S)).await?;
     let environment = pipeline.sink_environment().set("HOUR_GRACE", "1s");
-    let mut sink = pipeline.start(pipeline_tests::service::Binary::Sink, environment)?;
+    let mut sink = pipeline.start(Binary::Sink, environment)?;
     sink.wait_until_ready().await?;
     pipeline.wait_for_lake(&mut [&mut sink]).await?;
     let hour = LONG_AGO_S / HOUR_S * HOUR_S;

@@ -23,6 +23,7 @@ mod mongod_restart;
 mod password_proxy;
 mod poison;
 mod profiles;
+mod readers;
 mod rebalance;
 mod records;
 mod recreated;

@@ -1,0 +1,108 @@
+//! Manifests and marks: does each closed hour say what it holds?
+
+use std::{collections::BTreeSet, time::Duration};
+
+use shared::namespace::Namespace;
+
+use super::walk::Walk;
+use crate::{
+    event_hour::EventHour,
+    hours::{
+        accounts::closed_hours,
+        manifest::{Manifest, ManifestFile, sealed_files},
+    },
+    lake::{Lake, LakeError},
+    lake_path::{CollectionFolder, MANIFEST, SUCCESS},
+};
+
+/// A sink or a replay may be writing: what does not agree is looked at again this often before it is a difference.
+const LOOKS: usize = 3;
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Adds what is wrong with a topic's closed hours to the result of one of its partitions.
+pub(super) async fn check(
+    lake: &Lake,
+    topic: &str,
+    namespace: &Namespace,
+    walk: &mut Walk,
+) -> Result<(), LakeError> {
+    let folder = CollectionFolder::of(namespace);
+    let mut with_manifest: BTreeSet<EventHour> = BTreeSet::new();
+    let mut with_mark: BTreeSet<EventHour> = BTreeSet::new();
+    for path in lake.list_names(folder.path()).await? {
+        let Some(hour) = path.hour() else { continue };
+        match path.file_name() {
+            MANIFEST => with_manifest.insert(hour),
+            SUCCESS => with_mark.insert(hour),
+            _ => continue,
+        };
+    }
+    for hour in with_mark.difference(&with_manifest) {
+        walk.differs(format!("{} has no manifest beside it", folder.success(*hour)));
+    }
+    if let Some((record, _)) = closed_hours(lake, topic).await?
+        && let Some(closed) = record.closed
+    {
+        for hour in record.begin.to(closed).filter(|hour| !with_manifest.contains(hour)) {
+            walk.differs(format!("hour {hour} has closed, but {} is missing", folder.manifest(hour)));
+        }
+    }
+    for hour in with_manifest {
+        let mut trouble = None;
+        for look in 0..LOOKS {
+            if look > 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
+            trouble = disagreement(lake, topic, &folder, hour).await?;
+            if trouble.is_none() {
+                break;
+            }
+        }
+        if let Some(trouble) = trouble {
+            walk.differs(trouble);
+        }
+    }
+    Ok(())
+}
+
+/// What the manifest says and the folder does not, or the other way round.
+async fn disagreement(
+    lake: &Lake,
+    topic: &str,
+    folder: &CollectionFolder,
+    hour: EventHour,
+) -> Result<Option<String>, LakeError> {
+    let path = folder.manifest(hour);
+    let Some(document) = lake.read_document(&path).await? else { return Ok(Some(format!("{path} is gone"))) };
+    let manifest = match Manifest::parse(&document.bytes) {
+        Ok(manifest) => manifest,
+        Err(what) => return Ok(Some(format!("{path}: {what}"))),
+    };
+    if manifest.topic != topic || manifest.hour != hour {
+        return Ok(Some(format!("{path} is of {} and hour {}", manifest.topic, manifest.hour)));
+    }
+    let mut there = sealed_files(&lake.list_files(&folder.hour(hour)).await?, topic);
+    // A replay that has begun rewrites the files one by one, with the same content.
+    let mut named = manifest.files.clone();
+    if manifest.rebuilding.is_some() {
+        for file in there.iter_mut().chain(&mut named) {
+            (file.generation, file.storedsize) = (0, 0);
+        }
+    }
+    let of_file = |file: &ManifestFile, what: &str| Some(format!("{path}: {} {what}", file.name));
+    for file in &named {
+        match there.iter().find(|other| other.name == file.name) {
+            None => return Ok(of_file(file, "is named, and not there")),
+            Some(other) if other != file => return Ok(of_file(file, "is not as it is named")),
+            Some(_) => {}
+        }
+    }
+    if let Some(file) = there.iter().find(|file| !named.iter().any(|other| other.name == file.name)) {
+        return Ok(of_file(file, "is there, and not named"));
+    }
+    let rows: u64 = manifest.files.iter().map(|file| file.rows).sum();
+    if rows != manifest.rows {
+        return Ok(Some(format!("{path} says {} rows, its files have {rows}", manifest.rows)));
+    }
+    Ok(None)
+}
