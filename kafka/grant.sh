@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Gives a principal the rights of acls-source.conf or acls-sink.conf, with Kafka's own tool. Runs again without harm.
+# Gives a principal the rights of acls-source.conf, acls-sink.conf or acls-operator.conf, with Kafka's own tool. Runs again without harm.
 #
-#   grant.sh source|sink
+#   grant.sh source|sink|operator
 #
 #   KAFKA_BROKERS          where (required)
 #   PRINCIPAL              whom, such as User:atlas-source (required)
@@ -14,7 +14,7 @@
 #   SINK_GROUP             atlas-lake
 set -euo pipefail
 
-case "${1:-}" in source | sink) file=$(dirname "$0")/acls-$1.conf ;; *) echo "usage: grant.sh source|sink" >&2; exit 64 ;; esac
+case "${1:-}" in source | sink | operator) file=$(dirname "$0")/acls-$1.conf ;; *) echo "usage: grant.sh source|sink|operator" >&2; exit 64 ;; esac
 brokers=${KAFKA_BROKERS:?KAFKA_BROKERS is not set: give host:port}
 principal=${PRINCIPAL:?PRINCIPAL is not set: give User:<name>}
 tool=${KAFKA_ACLS:-/opt/kafka/bin/kafka-acls.sh}

@@ -94,4 +94,16 @@ pub mod header {
     /// RFC 3339, UTC, milliseconds.
     pub const FAILED_AT: &str = "dlq-failed-at";
     pub const SERVICE_VERSION: &str = "dlq-service-version";
+
+    /// Of a record that `dlq retry` sent back to its topic: the letter's key. It comes in an order of its own, so it is never its source's last record.
+    pub const RETRY: &str = "dlq-retry";
+    /// `true` beside [`RETRY`]: the value is not the original one.
+    pub const REPAIRED: &str = "dlq-repaired";
+
+    /// Of a record that is no letter, but says what was done with the letter of its key: `retried` or `dropped`. The newest one decides.
+    pub const MARKER: &str = "dlq-marker";
+    /// RFC 3339, UTC, milliseconds.
+    pub const MARKED_AT: &str = "dlq-marked-at";
+    /// Why it was dropped, in the operator's words.
+    pub const MARKER_REASON: &str = "dlq-marker-reason";
 }

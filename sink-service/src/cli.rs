@@ -10,6 +10,7 @@ use shared::{
 };
 
 use crate::{
+    dlq::{DlqRequest, dlq_command, dlq_request},
     replay::{ReplayRequest, Span},
     settings::CATALOGUE,
     verify::Output,
@@ -23,6 +24,7 @@ pub enum Request {
     Run(Sources),
     Verify { sources: Sources, verify: VerifyRequest },
     Replay { sources: Sources, replay: ReplayRequest },
+    Dlq { sources: Sources, dlq: DlqRequest },
     Config(ConfigRequest),
 }
 
@@ -79,9 +81,9 @@ and the live sink goes on. It may be stopped at any time and typed again. Exit c
 nothing was changed.";
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 drained, 21 offset gap, 22 fenced, 23 topic is not the one we wrote, 25 lake differs, 26 too many
-dead letters, 64 usage,
-69 dependency unreachable at start, 75 temporary, 77 not allowed, 78 configuration, 1 a defect of ours.";
+Exit codes: 0 drained, 21 offset gap, 22 fenced, 23 topic is not the one we wrote, 25 lake differs,
+26 dead-letter breaker open, 64 usage, 69 dependency unreachable at start, 75 temporary, 77 not allowed,
+78 configuration, 1 a defect of ours.";
 
 /// The whole command line.
 pub fn command() -> Command {
@@ -111,6 +113,7 @@ pub fn command() -> Command {
         )
         .subcommand(verify)
         .subcommand(replay_command())
+        .subcommand(dlq_command(TABLE))
         .subcommand(config_command(TABLE))
 }
 
@@ -125,6 +128,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, c
         }
         Some(("replay", matches)) => {
             Ok(Request::Replay { sources: sources(TABLE, matches), replay: replay(matches) })
+        }
+        Some(("dlq", matches)) => {
+            let (sources, dlq) = dlq_request(TABLE, matches);
+            Ok(Request::Dlq { sources, dlq })
         }
         Some(("config", matches)) => Ok(Request::Config(config_request(TABLE, matches))),
         _ => Err(command().error(clap::error::ErrorKind::MissingSubcommand, "a command is needed")),

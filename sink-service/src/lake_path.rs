@@ -89,6 +89,13 @@ impl LakePath {
         Compression::of_name(self.file_name())
     }
 
+    /// The offset that a data file begins at, by its name; `None` for every other path.
+    pub fn first(&self) -> Option<KafkaOffset> {
+        let (name, _) = self.file_name().strip_prefix("events-")?.split_once(".jsonl")?;
+        let (_, first) = name.rsplit_once('-')?;
+        first.parse().ok().map(KafkaOffset::new)
+    }
+
     /// The hour folder that a data file lies in; `None` for every other path.
     pub fn hour(&self) -> Option<EventHour> {
         let mut segments = self.0.rsplit('/').skip(1);

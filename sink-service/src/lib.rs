@@ -9,17 +9,19 @@
 //!
 //! One thread, the [`writer`], owns the consumer and the state of every partition. [`chain`] decides, without I/O, what the
 //! next compare-and-set is; [`publish`] does it against the [`lake`] and reads back when somebody else was first. [`verify`]
-//! holds the lake against Kafka, and [`replay`] makes closed hours again from it. [`settings`], [`cli`] and [`metrics`] are what the outside sees.
+//! holds the lake against Kafka, and [`replay`] makes closed hours again from it; [`dlq`]
+//! shows dead letters and sends them back. [`settings`], [`cli`] and [`metrics`] are what the outside sees.
 
 pub mod assignment;
-pub mod breaker;
 pub mod buffer;
 pub mod chain;
 pub mod cli;
 pub mod compression;
 pub mod consumer;
+pub mod dead_letter_breaker;
 pub mod dead_letter_topic;
 pub mod dead_letters;
+pub mod dlq;
 pub mod event_hour;
 pub mod file_metadata;
 pub mod head;

@@ -19,12 +19,13 @@ use shared::{
     shutdown, telemetry,
 };
 use sink_service::{
-    breaker::Breaker,
     chain::Writer,
     cli::{self, Request, VerifyRequest},
     consumer::{GroupConsumer, GroupSettings},
+    dead_letter_breaker::DeadLetterBreaker,
     dead_letter_topic::DeadLetterTopic,
     dead_letters::DeadLetterQueue,
+    dlq::{self, DlqRequest},
     file_metadata::WriterId,
     hours::{broker_clock::BrokerClock, closer::Closer, keeper::HourKeeper, token_follower::follow},
     jobs::Jobs,
@@ -55,6 +56,7 @@ fn main() -> ProcessExit {
         Ok(Request::Run(sources)) => run(sources),
         Ok(Request::Verify { sources, verify }) => run_verify(sources, &verify),
         Ok(Request::Replay { sources, replay }) => run_replay(sources, &replay),
+        Ok(Request::Dlq { sources, dlq }) => run_dlq(sources, &dlq),
         Ok(Request::Config(ConfigRequest::Show { sources, json })) => {
             let (effective, mistakes) = settings::effective(sources);
             process::show_config(SERVICE, &effective, mistakes, json)
@@ -152,6 +154,7 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
         lake,
         log,
         dead_letters: DeadLetterQueue::new(&kafka("atlas-sink-dlq"), letters.map_err(refused)?, VERSION),
+        breaker: DeadLetterBreaker::new(settings.dlq_max_ratio),
         registry,
         policy: settings.roll,
         compression: settings.compression,
@@ -179,7 +182,6 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
         names: settings.names,
         values,
         flush: settings.flush,
-        breaker: Breaker::new(settings.dead_letter_ratio),
         drain_limit,
         health,
         metrics,
@@ -250,6 +252,21 @@ fn run_replay(sources: Sources, request: &ReplayRequest) -> ProcessExit {
         return process::complain(SERVICE, &stop);
     }
     match runtime().and_then(|runtime| replay::replay(&runtime, &settings, request, VERSION)) {
+        Ok(()) => ProcessExit::SUCCESS,
+        Err(stop) => process::complain(SERVICE, &stop),
+    }
+}
+
+fn run_dlq(sources: Sources, request: &DlqRequest) -> ProcessExit {
+    let settings = match SinkSettings::read(sources) {
+        Ok((settings, _)) => settings,
+        Err(error) => return process::complain(SERVICE, &error.into()),
+    };
+    let log = &settings.process;
+    if let Err(stop) = telemetry::install(log.log_format, "warn", "dlq") {
+        return process::complain(SERVICE, &stop);
+    }
+    match runtime().and_then(|runtime| dlq::run(&runtime, &settings, request)) {
         Ok(()) => ProcessExit::SUCCESS,
         Err(stop) => process::complain(SERVICE, &stop),
     }

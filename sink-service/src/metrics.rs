@@ -32,6 +32,7 @@ const CONFLICTS: &str = "cdc_sink_publish_conflicts_total";
 const STORAGE_REQUESTS: &str = "cdc_sink_storage_requests_total";
 const RETRIES: &str = "cdc_retries_total";
 const DEAD_LETTERS: &str = "cdc_dlq_records_total";
+const DEAD_LETTER_RATIO: &str = "cdc_sink_dead_letter_ratio";
 const ERRORS: &str = "cdc_errors_total";
 const REBALANCES: &str = "cdc_sink_rebalances_total";
 const COMMITS: &str = "cdc_sink_commits_total";
@@ -60,6 +61,7 @@ pub struct SinkMetrics {
     memory_limit: Gauge,
     assigned: Gauge,
     paused: Gauge,
+    dead_letter_ratio: Gauge,
 }
 
 impl SinkMetrics {
@@ -100,6 +102,7 @@ impl SinkMetrics {
             memory_limit: gauge!(MEMORY_LIMIT),
             assigned: gauge!(ASSIGNED),
             paused: gauge!(PAUSED),
+            dead_letter_ratio: gauge!(DEAD_LETTER_RATIO),
         };
         for counter in [
             &metrics.bytes_original,
@@ -161,6 +164,11 @@ impl SinkMetrics {
 
     pub fn dead_letter(&self, reason: DeadLetterReason) {
         counter!(DEAD_LETTERS, "reason" => reason.as_str()).increment(1);
+    }
+
+    /// In the breaker's window.
+    pub fn dead_letter_ratio(&self, ratio: f64) {
+        self.dead_letter_ratio.set(ratio);
     }
 
     pub fn error(&self, stage: &'static str, kind: &'static str) {
@@ -295,6 +303,10 @@ fn describe() {
     describe_counter!(STORAGE_REQUESTS, "Writing requests to the lake, by operation and outcome");
     describe_counter!(RETRIES, "Attempts repeated because a dependency was not available");
     describe_counter!(DEAD_LETTERS, "Records sent to the dead-letter topic, by reason");
+    describe_gauge!(
+        DEAD_LETTER_RATIO,
+        "Share of dead letters among the last records; above DLQ_MAX_RATIO the sink stops"
+    );
     describe_counter!(ERRORS, "Errors, by stage and type");
     describe_counter!(REBALANCES, "Changes of the assignment");
     describe_counter!(COMMITS, "Commits of Kafka offsets: sent, or failed to be sent");

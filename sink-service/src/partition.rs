@@ -44,8 +44,6 @@ pub const POSITION_AGE_MAX: Duration = Duration::from_secs(45);
 pub enum Taken {
     /// It is buffered, or was passed over.
     Yes,
-    /// It is buffered as a dead letter.
-    AsLetter,
     /// Its schema is not known: nothing more is taken until the registry has said what it is, and the chain is read again.
     AfterSchema,
 }
@@ -317,7 +315,6 @@ impl PartitionState {
             Inspected { verdict: Verdict::DeadLetter { reason, error }, hour, .. } => {
                 tracing::warn!(%partition, %offset, reason = reason.as_str(), %error, "dead letter");
                 self.buffer.push_dead_letter(letter_of(message, offset, reason, error), hour, now);
-                return Ok(Taken::AsLetter);
             }
             inspected => self.buffer.push(offset, &record, &inspected, now),
         }

@@ -38,6 +38,7 @@ use crate::{
     buffer::Batch,
     chain::{Chain, ChainHalt, LogBounds, Reading, RollPolicy, Step, StepContext, Writer},
     compression::Compression,
+    dead_letter_breaker::DeadLetterBreaker,
     dead_letters::DeadLetterQueue,
     head::Head,
     hours::{HourEnd, accounts::HourFolder},
@@ -94,6 +95,7 @@ pub struct Publisher {
     pub lake: Arc<Lake>,
     pub log: KafkaLog,
     pub dead_letters: DeadLetterQueue,
+    pub breaker: DeadLetterBreaker,
     /// `None`: records in Avro cannot be read.
     pub registry: Option<SchemaRegistry>,
     pub policy: RollPolicy,
@@ -183,6 +185,7 @@ impl Publisher {
         let Job { identity, namespace, mut chain, mut batch, publish_position, hour_end } = job;
         chain.check_topic_id(identity.topic_id.map(|id| id.to_string()).as_deref())?;
         batch.cut_before(chain.next());
+        self.ask_breaker(&batch, chain.next())?;
         let mut patience = Patience::new(&identity.partition, &self.waits);
         self.deliver_dead_letters(&identity.partition, &batch, chain.next(), &mut patience).await?;
         loop {
@@ -293,6 +296,15 @@ impl Publisher {
     /// that cannot go on does not stop the others.
     async fn upload(&self) -> SemaphorePermit<'_> {
         self.uploads.acquire().await.expect("the semaphore is never closed")
+    }
+
+    /// Before anything of the batch is written.
+    fn ask_breaker(&self, batch: &Batch, from: KafkaOffset) -> Result<(), Halt> {
+        let letters = batch.dead_letters().iter().filter(|letter| letter.offset >= from).count();
+        let records = batch.pending().len();
+        let ratio = self.breaker.look_at(records as u64, letters as u64, Instant::now())?;
+        self.metrics.dead_letter_ratio(ratio);
+        Ok(())
     }
 
     /// Waits for brokers that are away; the same key is the same letter, so delivering again does no harm.

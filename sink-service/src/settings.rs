@@ -25,6 +25,7 @@ use crate::{
     chain::RollPolicy,
     compression::Compression,
     consumer::GroupProtocol,
+    dead_letter_breaker::MaxRatio,
     lake::{LakeAuth, LakeTarget, TargetError},
     publish::StartAt,
     topic_patterns::{TopicChoice, can_be_data, parse_topic_glob},
@@ -54,8 +55,6 @@ pub struct SinkSettings {
     pub group: String,
     pub instance_id: Option<String>,
     pub group_protocol: GroupProtocol,
-    /// The share of records that may be dead letters; `None` for any.
-    pub dead_letter_ratio: Option<f64>,
     pub topics: TopicChoice,
     pub start_at: StartAt,
     pub flush: FlushPolicy,
@@ -64,6 +63,8 @@ pub struct SinkSettings {
     pub roll: RollPolicy,
     pub compression: Compression,
     pub hour_grace: Duration,
+    /// `None`: the breaker never opens.
+    pub dlq_max_ratio: Option<MaxRatio>,
     pub uploads: usize,
 }
 
@@ -105,13 +106,6 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
         Some(None)
     };
     let group_protocol = reader.choice(&KAFKA_GROUP_PROTOCOL);
-    let dead_letter_ratio = reader.parsed(&DLQ_MAX_RATIO, |text| match text {
-        "off" => Ok(None),
-        number => match number.parse::<f64>() {
-            Ok(ratio) if (0.001..=1.0).contains(&ratio) => Ok(Some(ratio)),
-            _ => Err(Expected::AsDeclared),
-        },
-    });
     let topics = read_topics(reader, names.as_ref());
     refuse_excludes(reader, group_protocol, topics.as_ref());
     let start_at = reader.parsed(&START_AT, |text| match text {
@@ -126,6 +120,8 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
     let roll = read_roll(reader);
     let compression = reader.choice(&COMPRESSION);
     let hour_grace = reader.bounded(&HOUR_GRACE, Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600));
+    let dlq_max_ratio =
+        reader.parsed(&DLQ_MAX_RATIO, |text| MaxRatio::parse(text).ok_or(Expected::AsDeclared));
     let uploads = reader.bounded(&UPLOAD_CONCURRENCY, 1..=256);
     Some(SinkSettings {
         process: process?,
@@ -138,7 +134,6 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
         group: group?,
         instance_id: instance_id?,
         group_protocol: group_protocol?,
-        dead_letter_ratio: dead_letter_ratio?,
         topics: topics?,
         start_at: start_at?,
         flush: flush?,
@@ -146,6 +141,7 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
         roll: roll?,
         compression: compression?,
         hour_grace: hour_grace?,
+        dlq_max_ratio: dlq_max_ratio?,
         uploads: uploads?,
     })
 }

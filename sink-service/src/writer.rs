@@ -36,7 +36,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     assignment::Assignment,
-    breaker::{Breaker, Open},
     buffer::SpareBuffer,
     consumer::{GroupConsumer, Notice, QUEUE_BYTES_MAX},
     hours::{HourEnd, keeper::Standing},
@@ -110,7 +109,6 @@ pub struct SinkWriter {
     pub names: TopicNames,
     pub values: ValueReader,
     pub flush: FlushPolicy,
-    pub breaker: Breaker,
     /// Bounds a flush at revocation and at the end.
     pub drain_limit: Duration,
     pub health: HealthReporter,
@@ -209,23 +207,13 @@ impl Loop {
             // The clock is for flush timers only: once in a while is enough.
             if count % 64 == 0 {
                 now = Instant::now();
-                self.io.breaker.at(now);
             }
             match self.io.consumer.poll(wait) {
                 Some(Ok(message)) => {
                     room = room.saturating_sub(message.payload_len());
                     let Some(state) = self.assignment.of_message(&message) else { continue };
                     match state.take(&message, now, &mut self.io.values, &mut self.spares)? {
-                        Taken::Yes => {
-                            self.totals.records += 1;
-                            self.io.breaker.record();
-                        }
-                        Taken::AsLetter => {
-                            self.totals.records += 1;
-                            if let Some(open) = self.io.breaker.letter() {
-                                return Err(self.breaks(open));
-                            }
-                        }
+                        Taken::Yes => self.totals.records += 1,
                         Taken::AfterSchema => {
                             let partition = state.partition().clone();
                             drop(message);
@@ -397,18 +385,6 @@ impl Loop {
             Outcome::Halted(_) => {}
         }
         Ok(())
-    }
-
-    fn breaks(&self, open: Open) -> Stop {
-        self.io.metrics.error("dead_letters", "breaker");
-        let Open { records, letters, ratio_max } = open;
-        let message = format!(
-            "{letters} of the last {records} records, within a minute, cannot become rows; DLQ_MAX_RATIO is {ratio_max}. Something is wrong with more than these records: \
-             look at the newest letters' dlq-reason and dlq-error-message. Nothing is lost: what was not written yet is read again after a restart. \
-             If they are to go to the dead-letter topic all the same, restart with DLQ_MAX_RATIO=off"
-        );
-        self.io.health.not_ready(message.clone());
-        Stop::new(ExitCode::DeadLetterBreaker, message)
     }
 
     fn halted(&self, halt: &Halt) -> Stop {

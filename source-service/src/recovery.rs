@@ -469,9 +469,10 @@ fn by_topic(found: Vec<(Partition, i64)>) -> BTreeMap<String, Vec<(i32, i64)>> {
 }
 
 /// Which source and run wrote the record. A dead letter of a sink carries the headers of the record that it keeps, `source` and `event-id`
-/// among them, but was written by the sink, in an order of its own: it is nobody's last record.
+/// among them, but was written by the sink, in an order of its own: it is nobody's last record. Nor is one that was sent back to its topic.
 fn source_of(message: &impl Message) -> Option<&[u8]> {
-    if header_of(message, dead_letter::header::ORIGINAL_TOPIC).is_some() {
+    let elsewhere = [dead_letter::header::ORIGINAL_TOPIC, dead_letter::header::RETRY];
+    if elsewhere.into_iter().any(|name| header_of(message, name).is_some()) {
         return None;
     }
     header_of(message, header::SOURCE)

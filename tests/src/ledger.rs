@@ -28,7 +28,7 @@ pub use event::{EventKind, ExpectedEvent};
 pub use violation::{Violation, ViolationKind, Violations};
 
 use crate::{
-    kafka_reader::{KafkaContent, KafkaReader},
+    kafka_reader::{KafkaContent, KafkaReader, KafkaRecord},
     lake_reader::{LakeContent, LakeReader},
 };
 
@@ -124,7 +124,13 @@ impl Evidence {
 
     /// How many dead letters there are.
     pub fn dead_letters(&self) -> usize {
-        self.kafka.records(&self.topics.dead_letters()).count()
+        self.letters().count()
+    }
+
+    /// What the dead-letter topic holds, without the markers of what was done with them.
+    pub fn letters(&self) -> impl Iterator<Item = &KafkaRecord> {
+        let records = self.kafka.records(&self.topics.dead_letters());
+        records.filter(|record| record.header("dlq-marker").is_none())
     }
 }
 

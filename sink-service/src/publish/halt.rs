@@ -7,8 +7,8 @@ use shared::{
 use thiserror::Error;
 
 use crate::{
-    chain::ChainHalt, consumer::BATCH_BYTES_MAX, dead_letters::DeadLetterError, kafka_log::LogError,
-    lake::LakeError,
+    chain::ChainHalt, consumer::BATCH_BYTES_MAX, dead_letter_breaker::BreakerOpen,
+    dead_letters::DeadLetterError, kafka_log::LogError, lake::LakeError,
 };
 
 /// Why the service has to stop.
@@ -22,6 +22,8 @@ pub enum Halt {
     Kafka(LogError),
     #[error(transparent)]
     DeadLetters(DeadLetterError),
+    #[error(transparent)]
+    Breaker(#[from] BreakerOpen),
     /// Deleting superseded records loses changes that no sink has seen.
     #[error("topic {topic} has cleanup.policy={policy}")]
     Compacted { topic: String, policy: String },
@@ -62,6 +64,12 @@ impl Halt {
             Self::Defect(_) => {
                 (ExitCode::Defect, "nothing is lost: a restart reads what is durable and goes on")
             }
+            Self::Breaker(_) => (
+                ExitCode::DeadLetterBreaker,
+                "Nothing of the last batch was written, and nothing was skipped. See why with `sink-service dlq list` and the warnings \
+                 above; put the producer or the setting right, and restart. If the records are to be dead letters, set DLQ_MAX_RATIO \
+                 higher, or to off, for that time",
+            ),
             Self::DeadLetters(error) => {
                 (error.exit_code(), "nothing was skipped: restart when dead letters can be written")
             }

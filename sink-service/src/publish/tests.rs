@@ -27,6 +27,7 @@ pub(crate) fn offline_publisher(kafka: &ClientConfig, folder: &Path) -> (Publish
         lake: Arc::new(Lake::open(&LakeTarget::Directory(folder.to_owned()), None).unwrap()),
         log: KafkaLog::new(kafka, "test").unwrap(),
         dead_letters: DeadLetterQueue::new(kafka, letters, "test"),
+        breaker: DeadLetterBreaker::new(None),
         registry: None,
         policy: RollPolicy { bytes: None, rows: None, age: None, blocks: 45_000 },
         compression: Compression::None,

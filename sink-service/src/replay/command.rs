@@ -27,9 +27,18 @@ use super::{
     report::{Outcome, print_plan, print_result},
 };
 use crate::{
-    chain::Writer, event_hour::EventHour, file_metadata::WriterId, hours::accounts::HourFolder,
-    kafka_log::KafkaLog, lake::Lake, lake_start::open_existing_lake, metrics::SinkMetrics,
-    record_reader::RecordReader, settings::SinkSettings, topic_reader::TopicReader,
+    chain::Writer,
+    dlq::{Settled, settled},
+    event_hour::EventHour,
+    file_metadata::WriterId,
+    hours::accounts::HourFolder,
+    kafka_log::KafkaLog,
+    lake::Lake,
+    lake_start::open_existing_lake,
+    metrics::SinkMetrics,
+    record_reader::RecordReader,
+    settings::SinkSettings,
+    topic_reader::TopicReader,
 };
 
 /// So many partitions are read and written at a time.
@@ -122,8 +131,9 @@ impl Replay<'_> {
         if let Some(into) = &self.into {
             into.prepare().await?;
         }
+        let settled = Arc::new(settled(&self.settings.dead_letters, &self.log, &reader).await?);
         let generations = self.claim(&plans).await?;
-        let outcomes = self.rebuild(&plans, &generations).await?;
+        let outcomes = self.rebuild(&plans, &generations, &settled).await?;
         self.finish(&plans, &generations).await?;
         print_result(&outcomes, request.output, &mut std::io::stdout().lock()).map_err(unprintable)?;
         Ok(())
@@ -179,7 +189,12 @@ impl Replay<'_> {
     }
 
     /// Each partition is one job: its files in the order of the log, with a consumer of its own.
-    async fn rebuild(&self, plans: &[Plan], generations: &Generations) -> Result<Vec<Outcome>, ReplayError> {
+    async fn rebuild(
+        &self,
+        plans: &[Plan],
+        generations: &Generations,
+        settled: &Arc<Settled>,
+    ) -> Result<Vec<Outcome>, ReplayError> {
         let mut waiting: Vec<(&Plan, Vec<PlannedFile>)> = Vec::new();
         for plan in plans {
             let mut partitions: BTreeMap<&TopicPartition, Vec<PlannedFile>> = BTreeMap::new();
@@ -213,6 +228,7 @@ impl Replay<'_> {
                     reader: TopicReader::new(&self.kafka, &self.settings.group).map_err(refused)?,
                     records: self.records()?,
                     writer: self.writer.clone(),
+                    settled: Arc::clone(settled),
                     done: Arc::clone(&done),
                     failed: Arc::clone(&failed),
                 };
@@ -251,6 +267,7 @@ struct PartitionJob {
     reader: TopicReader,
     records: RecordReader,
     writer: Writer,
+    settled: Arc<Settled>,
     done: Arc<AtomicU64>,
     /// Another partition cannot go on: then this one need not either.
     failed: Arc<AtomicBool>,
@@ -264,6 +281,7 @@ impl PartitionJob {
             reader: self.reader,
             records: self.records,
             writer: self.writer,
+            settled: &self.settled,
             done: &self.done,
         };
         let mut outcomes = Vec::with_capacity(self.files.len());

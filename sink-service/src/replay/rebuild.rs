@@ -18,6 +18,7 @@ use super::{Known, PlannedFile, ReplayError, hour_claim::superseded};
 use crate::{
     buffer::{Buffer, DeadLetter},
     chain::Writer,
+    dlq::Settled,
     file_metadata::{FileMetadata, LineCrc, LineCrcBuilder, OffsetRuns},
     lake::{ETag, FileState, Lake, LakeError, Rewrite},
     partition::view_of,
@@ -39,6 +40,8 @@ pub(super) struct Rebuilder<'a> {
     pub reader: TopicReader,
     pub records: RecordReader,
     pub writer: Writer,
+    /// Letters that stay letters.
+    pub settled: &'a Settled,
     /// Counts the offsets that are done.
     pub done: &'a AtomicU64,
 }
@@ -178,7 +181,14 @@ impl<'a> Rebuilder<'a> {
                 let record = view_of(message);
                 let inspected = self.records.inspect(&record, message.topic(), self.namespace).await?;
                 let was_letter = old.is_some_and(|old| old.dead_letters.contains(offset));
+                let place = (file.partition.clone(), offset);
+                let settled = self.settled.get(&place).filter(|_| was_letter || old.is_none());
                 match inspected.verdict {
+                    Verdict::Line { .. } | Verdict::Tombstone if settled.is_some() => {
+                        let reason = *settled.expect("it was just looked at");
+                        let letter = DeadLetter::noted(offset, reason);
+                        buffer.push_dead_letter(letter, inspected.hour, Instant::now());
+                    }
                     Verdict::DeadLetter { reason, ref error } => {
                         if old.is_some() && !was_letter {
                             let what = format!(

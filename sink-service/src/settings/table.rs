@@ -134,13 +134,6 @@ pub(super) const KAFKA_GROUP_PROTOCOL: Setting = Setting::public(
     "How the group shares its partitions: cooperatively by its members, or by the broker (KIP-848, Kafka 4.0 and later). All sinks of a group the same.",
     SINK,
 );
-pub(super) const DLQ_MAX_RATIO: Setting = Setting::public(
-    "DLQ_MAX_RATIO",
-    Some("0.05"),
-    "off, or a share between 0.001 and 1",
-    "Share of dead letters among the records of a minute, a hundred at least, above which the sink ends with code 26.",
-    FILES,
-);
 pub(super) const ROLL_BYTES: Setting = Setting::public(
     "ROLL_BYTES",
     Some("128MiB"),
@@ -181,6 +174,13 @@ pub(super) const TOPIC_MAX_MESSAGE_BYTES: Setting = Setting::public(
     Some("16MiB"),
     "a size between 1MiB and 100MiB, as the source has it",
     "Largest record of a topic after compression; the dead-letter topic, if it has to be made, takes such records.",
+    SINK,
+);
+pub(super) const DLQ_MAX_RATIO: Setting = Setting::public(
+    "DLQ_MAX_RATIO",
+    Some("5%"),
+    "a percentage such as 5%, a share such as 0.05, or off",
+    "Share of dead letters among the last 10,000 records or 10 minutes at which the sink stops (26), from 20 letters on.",
     SINK,
 );
 pub(super) const ADMIN_ADDR: Setting =

@@ -52,7 +52,6 @@ impl Bench {
             hour_ends: mpsc::channel(1).1,
             names,
             values: ValueReader::new(true),
-            breaker: Breaker::new(None),
             flush: FlushPolicy {
                 interval: Duration::from_secs(5),
                 bytes: 1024 * 1024,

@@ -16,11 +16,8 @@ use crate::{
 
 pub(super) fn judge(evidence: &Evidence, chains: &[Chain<'_>], violations: &mut Violations) {
     // The sink's letters have the place of the record as their key.
-    let letters: BTreeSet<&[u8]> = evidence
-        .kafka
-        .records(&evidence.topics.dead_letters())
-        .filter_map(|record| record.key.as_deref())
-        .collect();
+    let letters: BTreeSet<&[u8]> = evidence.letters().filter_map(|record| record.key.as_deref()).collect();
+    judge_retries(evidence, violations);
     let by_partition: BTreeMap<(&str, i32), &Chain<'_>> =
         chains.iter().map(|chain| ((chain.topic.as_str(), chain.partition), chain)).collect();
 
@@ -53,6 +50,30 @@ pub(super) fn judge(evidence: &Evidence, chains: &[Chain<'_>], violations: &mut 
                 }
             }
         }
+    }
+}
+
+/// A letter that was sent back has one record, and one whose marker says so was sent back.
+fn judge_retries(evidence: &Evidence, violations: &mut Violations) {
+    let retried = |record: &&KafkaRecord| record.header("dlq-marker") == Some("retried");
+    let markers = evidence.kafka.records(&evidence.topics.dead_letters()).filter(retried);
+    let mut missing: BTreeSet<&[u8]> = markers.filter_map(|record| record.key.as_deref()).collect();
+    let mut seen: HashMap<&str, &KafkaRecord> = HashMap::new();
+    let data = evidence.kafka.topics.iter().filter(|(topic, _)| evidence.topics.is_data(topic));
+    for record in data.flat_map(|(_, parts)| parts.values()).flat_map(|part| &part.records) {
+        let Some(letter) = record.header("dlq-retry") else { continue };
+        if let Some(first) = seen.insert(letter, record) {
+            let detail = format!("letter {letter}: {} and {}", place(first), place(record));
+            violations.add(ViolationKind::TwiceInKafka, detail);
+        } else if !missing.remove(letter.as_bytes()) {
+            let detail = format!("{}: letter {letter} has no marker that says retried", place(record));
+            violations.add(ViolationKind::InventedInKafka, detail);
+        }
+    }
+    for letter in missing {
+        let detail =
+            format!("letter {} is marked retried, and no record says so", String::from_utf8_lossy(letter));
+        violations.add(ViolationKind::LostInKafka, detail);
     }
 }
 

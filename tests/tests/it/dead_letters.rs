@@ -7,12 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use pipeline_tests::{
-    http,
-    kafka_reader::KafkaRecord,
-    kafka_writer::NewRecord,
-    pipeline::Pipeline,
-    service::{Binary, Service},
-    wait,
+    http, kafka_reader::KafkaRecord, kafka_writer::NewRecord, pipeline::Pipeline, service::Service, wait,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -157,33 +152,4 @@ async fn a_dead_letter_topic_that_is_gone_is_waited_for() -> Result<()> {
     violations.none()?;
     letter_is_there(&pipeline, &format!("{topic}/0/{offset}"), &bad).await?;
     sink.assert_running()
-}
-
-/// Most of what comes is poison: the sink ends with 26, and says what to do; nothing is lost by it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn too_many_of_them_end_the_sink_with_26() -> Result<()> {
-    let stage = Stage::shared().await?;
-    let pipeline = stage.pipeline("breaker")?;
-    let topic = make_topic(&pipeline).await?;
-    let poison = || NewRecord { value: Some(b"{".to_vec()), ..event(&pipeline, 1, LONG_AGO_S) };
-    let mut records = Vec::new();
-    for number in 0..100 {
-        records.extend(events(&pipeline, number * 2..number * 2 + 2, LONG_AGO_S));
-        records.push(poison());
-    }
-    pipeline.kafka_writer().send(&topic, 0, records).await?;
-    let mut sink = pipeline.start_sink()?;
-    let code = sink.exit_code(LIMIT).await?;
-    let text = sink.log_text()?;
-    ensure!(code == 26 && text.contains("DLQ_MAX_RATIO=off"), "{code}\n{text}");
-
-    let environment = pipeline.sink_environment().set("DLQ_MAX_RATIO", "off");
-    let mut sink = pipeline.start(Binary::Sink, environment)?;
-    let (evidence, violations) = judge(&pipeline, &mut [&mut sink]).await?;
-    violations.none()?;
-    ensure!(evidence.dead_letters() >= 100, "{} letters", evidence.dead_letters());
-    let rows: i64 =
-        pipeline.lake().files().await?.iter().map(|file| file.number("rows")).sum::<Result<_>>()?;
-    ensure!(rows == 200, "{rows} rows");
-    Ok(())
 }

@@ -11,6 +11,7 @@ mod compression;
 mod damage;
 mod dashboards;
 mod dead_letters;
+mod dlq;
 mod fenced;
 mod gate;
 mod harness;

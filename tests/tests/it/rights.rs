@@ -17,6 +17,7 @@ use crate::stage::LIMIT;
 
 const SOURCE: &str = "atlas-source";
 const SINK: &str = "atlas-sink";
+const OPERATOR: &str = "atlas-operator";
 
 /// Servers on which the services have names, and a folder for Kafka's tool.
 struct Guarded {
@@ -28,7 +29,7 @@ struct Guarded {
 
 impl Guarded {
     async fn start(name: &str) -> Result<Self> {
-        let users = [SOURCE, SINK].map(|user| (user.to_owned(), password(user)));
+        let users = [SOURCE, SINK, OPERATOR].map(|user| (user.to_owned(), password(user)));
         let broker = KafkaOptions { users: users.to_vec(), ..KafkaOptions::default() };
         let (mongod, kafka) =
             tokio::try_join!(Mongod::start(MongodOptions::default()), Kafka::start(broker))?;
@@ -120,7 +121,7 @@ fn acl_tool(pipeline: &Pipeline) -> Result<PathBuf> {
 }
 
 /// Goal: what the files grant is enough. Method: both services, each under its own name, make their topics, publish, archive, write a
-/// dead letter, stop and start again.
+/// dead letter, stop and start again; an operator sends the letter back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_services_run_with_the_shipped_access_lists() -> Result<()> {
     let stage = Guarded::start("granted").await?;
@@ -149,6 +150,23 @@ async fn both_services_run_with_the_shipped_access_lists() -> Result<()> {
     stage.pipeline.wait_for_records(66, LIMIT).await?;
     stage.pipeline.wait_for_lake(&mut [&mut source, &mut sink]).await?;
     source.stop(LIMIT).await?;
+
+    stage.grant("operator", OPERATOR).await?;
+    let letters: Vec<_> =
+        stage.pipeline.evidence().await?.letters().filter_map(|letter| letter.key.clone()).collect();
+    let [letter] = &letters[..] else { bail!("{} letters", letters.len()) };
+    let letter = std::str::from_utf8(letter)?;
+    let repaired = stage.pipeline.folder().join("repaired.json");
+    std::fs::write(&repaired, "{}")?;
+    let repaired = repaired.display().to_string();
+    let arguments = ["dlq", "retry", "--key", letter, "--with-value", &repaired, "--yes"];
+    let environment = stage.as_user(stage.pipeline.sink_environment(), OPERATOR)?;
+    let mut retry =
+        Service::start_with(Binary::Sink, "retry", &arguments, environment, stage.pipeline.folder())?;
+    let code = retry.exit_code(LIMIT).await?;
+    let text = retry.log_text()?;
+    ensure!(code == 0 && text.contains("1 sent back"), "retry: {code}\n{text}");
+    stage.pipeline.wait_for_lake(&mut [&mut sink]).await?;
     sink.stop(LIMIT).await?;
     for service in [&source, &sink] {
         let log = service.log_text()?;

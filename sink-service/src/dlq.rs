@@ -1,0 +1,129 @@
+//! `dlq`: what is in the dead-letter topic, and what becomes of it.
+//!
+//! ```text
+//!   dead-letter topic ──▶ book: letters by key, markers ──┐
+//!   chains, files ──────▶ standing: letter, row, not yet ─┴─▶ list, show
+//!                                                            retry ─▶ { record back to its topic + marker } one transaction
+//!                                                            drop ──▶ { marker }
+//! ```
+//!
+//! Invariants:
+//! - The same key is the same letter, however often it was delivered; the newest marker decides what became of it.
+//! - A letter whose offset the chain holds as a row is void: nothing is sent for it. One that the chain has not passed may become that, so it waits.
+//! - Record and marker are one transaction. Before it, markers are read up to the high watermark taken after `init_transactions`: whoever held
+//!   the transactional id before is fenced by then, and what it committed is seen. One producer makes one transaction, so a late end of it
+//!   can tear no other one; after a doubt it is dropped without an abort.
+//! - What this version would make a dead letter again is not sent.
+
+mod args;
+mod book;
+mod command;
+mod filter;
+mod letter;
+mod report;
+mod standing;
+mod transaction;
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use shared::{
+    dead_letter::DeadLetterReason,
+    exit::{ExitCode, Stop},
+    kafka_position::{KafkaOffset, TopicPartition},
+};
+
+use self::book::Book;
+pub use self::{
+    args::{dlq_command, dlq_request},
+    command::run,
+    filter::Filter,
+};
+use crate::{
+    kafka_log::{KafkaLog, LogError},
+    lake::LakeError,
+    topic_reader::TopicReader,
+};
+
+/// Letters that somebody has sent back or dropped, by the place of their records: these stay letters, also where a later version could write
+/// them, for a row of theirs would be the second one, or one that nobody wants.
+pub type Settled = BTreeMap<(TopicPartition, KafkaOffset), DeadLetterReason>;
+
+/// Reads them from the dead-letter topic. One that is not there has none.
+///
+/// # Errors
+/// If Kafka cannot be read.
+pub async fn settled(dead_letters: &str, log: &KafkaLog, reader: &TopicReader) -> Result<Settled, LogError> {
+    let mut book = Book::new(dead_letters, log, reader);
+    book.catch_up().await?;
+    let marked = book.letters.values().filter(|letter| book.mark(&letter.key).is_some());
+    let places = marked.filter_map(|letter| {
+        let reason = DeadLetterReason::ALL.into_iter().find(|reason| reason.as_str() == letter.reason)?;
+        let origin = letter.origin.clone()?;
+        Some(((origin.partition, origin.offset), reason))
+    });
+    Ok(places.collect())
+}
+
+/// What was asked for.
+#[derive(Clone, Debug)]
+pub struct DlqRequest {
+    pub action: Action,
+    pub filter: Filter,
+    pub output: Output,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    List,
+    Show {
+        /// Only the value, as it is.
+        value_only: bool,
+    },
+    Retry {
+        /// Without it only the plan is shown.
+        yes: bool,
+        /// A file whose bytes take the value's place.
+        with_value: Option<PathBuf>,
+    },
+    Drop {
+        yes: bool,
+        /// The operator's words.
+        because: String,
+    },
+}
+
+/// The form of what is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    Table,
+    /// Columns between tabs.
+    Lines,
+    /// One object a line.
+    Json,
+}
+
+/// It cannot be done, or not now.
+#[derive(Debug, thiserror::Error)]
+enum DlqError {
+    #[error("{0}")]
+    Lake(#[from] LakeError),
+    #[error("{0}")]
+    Kafka(#[from] LogError),
+    #[error("{0}")]
+    Stop(#[from] Stop),
+}
+
+impl From<DlqError> for Stop {
+    fn from(error: DlqError) -> Self {
+        let code = match &error {
+            DlqError::Stop(stop) => return stop.clone(),
+            DlqError::Lake(LakeError::Denied { .. }) | DlqError::Kafka(LogError::Denied(_)) => {
+                ExitCode::NotAllowed
+            }
+            DlqError::Lake(LakeError::Damaged { .. }) => ExitCode::LakeDiffers,
+            DlqError::Lake(LakeError::Refused { .. }) => ExitCode::Configuration,
+            DlqError::Lake(_) | DlqError::Kafka(_) => ExitCode::Temporary,
+        };
+        Self::new(code, format!("{error}. What was done so far stands; type the same command to go on"))
+    }
+}

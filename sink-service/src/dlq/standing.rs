@@ -1,0 +1,101 @@
+//! What the lake says of a record that became a letter: DESIGN §5 rule 6.
+
+use std::collections::{BTreeMap, HashMap};
+
+use shared::{
+    kafka_position::{KafkaOffset, TopicPartition},
+    namespace::Namespace,
+};
+
+use super::{filter::State, letter::Letter};
+use crate::{
+    file_metadata::FileMetadata,
+    head::Head,
+    lake::{Lake, LakeError},
+    lake_path::{CollectionFolder, LakePath, is_data_file_of},
+};
+
+/// One chain as far as it was asked for.
+struct ChainFiles {
+    namespace: Option<Namespace>,
+    start: KafkaOffset,
+    /// By where they begin.
+    paths: BTreeMap<KafkaOffset, LakePath>,
+    read: HashMap<KafkaOffset, Option<FileMetadata>>,
+}
+
+/// Reads each head once, each folder's names once, and a file's metadata where a letter lies in it.
+pub(super) struct Standings<'a> {
+    lake: &'a Lake,
+    chains: HashMap<TopicPartition, Option<ChainFiles>>,
+}
+
+impl<'a> Standings<'a> {
+    pub(super) fn new(lake: &'a Lake) -> Self {
+        Self { lake, chains: HashMap::new() }
+    }
+
+    /// Never [`State::Retried`] or [`State::Dropped`]. A letter of the source is open: nothing of it is in Kafka or the lake.
+    pub(super) async fn of(&mut self, letter: &Letter) -> Result<State, LakeError> {
+        let Some(origin) = &letter.origin else { return Ok(State::Open) };
+        let lake = self.lake;
+        let Some(chain) = self.chain(&origin.partition).await? else { return Ok(State::NotSettled) };
+        if origin.offset < chain.start {
+            return Ok(State::Unknown);
+        }
+        let Some((first, path)) = chain.paths.range(..=origin.offset).next_back() else {
+            return Ok(State::NotSettled);
+        };
+        if !chain.read.contains_key(first) {
+            let state = lake.file(path).await?;
+            chain.read.insert(*first, state.map(|state| state.metadata));
+        }
+        let Some(metadata) = &chain.read[first] else { return Ok(State::Unknown) };
+        let is_last = chain.paths.range(first.after()..).next().is_none();
+        Ok(if metadata.topic_partition != origin.partition {
+            State::Unknown
+        } else if origin.offset < metadata.next {
+            let is_letter = metadata.dead_letters.contains(origin.offset);
+            if is_letter { State::Open } else { State::Void }
+        } else if is_last {
+            State::NotSettled
+        } else {
+            // A file between the two is missing.
+            State::Unknown
+        })
+    }
+
+    /// The collection that a chain's rows are of.
+    pub(super) async fn namespace(
+        &mut self,
+        partition: &TopicPartition,
+    ) -> Result<Option<Namespace>, LakeError> {
+        Ok(self.chain(partition).await?.and_then(|chain| chain.namespace.clone()))
+    }
+
+    async fn chain(&mut self, partition: &TopicPartition) -> Result<Option<&mut ChainFiles>, LakeError> {
+        if !self.chains.contains_key(partition) {
+            let chain = self.read(partition).await?;
+            self.chains.insert(partition.clone(), chain);
+        }
+        Ok(self.chains.get_mut(partition).and_then(Option::as_mut))
+    }
+
+    async fn read(&self, partition: &TopicPartition) -> Result<Option<ChainFiles>, LakeError> {
+        let path = LakePath::head(partition);
+        let Some(document) = self.lake.read_document(&path).await? else { return Ok(None) };
+        let head = Head::parse(&document.bytes).map_err(|what| LakeError::Damaged { path, what })?;
+        let namespace = head.namespace();
+        let mut paths = BTreeMap::new();
+        if let Some(namespace) = &namespace {
+            for path in self.lake.list_names(CollectionFolder::of(namespace).path()).await? {
+                if is_data_file_of(&path, partition.partition)
+                    && let Some(first) = path.first()
+                {
+                    paths.insert(first, path);
+                }
+            }
+        }
+        Ok(Some(ChainFiles { namespace, start: head.start, paths, read: HashMap::new() }))
+    }
+}
