@@ -1,6 +1,9 @@
 //! Manifests and marks: does each closed hour say what it holds?
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use shared::namespace::Namespace;
 
@@ -15,9 +18,10 @@ use crate::{
     lake_path::{CollectionFolder, MANIFEST, SUCCESS},
 };
 
-/// A sink or a replay may be writing: what does not agree is looked at again this often before it is a difference.
-const LOOKS: usize = 3;
-const PAUSE: Duration = Duration::from_secs(1);
+/// A sink or a replay may be writing: what does not agree is looked at again before it is a difference. So long for all hours of one topic
+/// together, so that a lake with many differences is not waited for hour by hour.
+const AGREES_WITHIN: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Adds what is wrong with a topic's closed hours to the result of one of its partitions.
 pub(super) async fn check(
@@ -47,16 +51,12 @@ pub(super) async fn check(
             walk.differs(format!("hour {hour} has closed, but {} is missing", folder.manifest(hour)));
         }
     }
+    let deadline = Instant::now() + AGREES_WITHIN;
     for hour in with_manifest {
-        let mut trouble = None;
-        for look in 0..LOOKS {
-            if look > 0 {
-                tokio::time::sleep(PAUSE).await;
-            }
+        let mut trouble = disagreement(lake, topic, &folder, hour).await?;
+        while trouble.is_some() && Instant::now() < deadline {
+            tokio::time::sleep(PAUSE).await;
             trouble = disagreement(lake, topic, &folder, hour).await?;
-            if trouble.is_none() {
-                break;
-            }
         }
         if let Some(trouble) = trouble {
             walk.differs(trouble);
