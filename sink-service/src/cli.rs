@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 
-use chrono::{DateTime, NaiveDate, Utc};
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 use shared::{
     command_line::{ConfigRequest, config_command, config_request, flag, sources, with_settings},
@@ -11,8 +10,9 @@ use shared::{
 
 use crate::{
     dlq::{DlqRequest, dlq_command, dlq_request},
-    replay::{ReplayRequest, Span},
+    replay::ReplayRequest,
     settings::CATALOGUE,
+    span::{Span, span_of, topics_of, with_closed_hours, with_hours},
     verify::Output,
 };
 
@@ -33,8 +33,8 @@ pub enum Request {
 pub struct VerifyRequest {
     /// Empty for all.
     pub topics: Vec<String>,
+    pub span: Span,
     pub drained: bool,
-    /// `None`: a table on a terminal and in a pipe alike.
     pub output: Output,
 }
 
@@ -56,6 +56,9 @@ Examples:
 
   One topic, for a script; every record of Kafka's must be in the lake by now:
     sink-service verify --topic atlas.shop.orders --drained --json
+
+  Yesterday, from a schedule; the chain is checked as a whole, records and lines of that day:
+    sink-service verify --day 2026-11-20 --json
 
 Reads Kafka and the lake, writes nothing, and leaves the live sinks' offsets alone.
 Exit code 0 if everything agrees, 25 if it does not.";
@@ -89,18 +92,22 @@ Exit codes: 0 drained, 21 offset gap, 22 fenced, 23 topic is not the one we wrot
 pub fn command() -> Command {
     let verify =
         with_settings(Command::new("verify").about("Compare the lake with Kafka, record by record"), TABLE)
-            .arg(flag("all", "Every data topic under the prefix").conflicts_with("topic"))
+            .arg(
+                flag("all", "Every data topic under the prefix, and every hour")
+                    .conflicts_with_all(["topic", "day", "from"]),
+            )
             .arg(
                 Arg::new("topic")
                     .long("topic")
                     .value_name("TOPIC")
                     .action(ArgAction::Append)
-                    .required_unless_present("all")
                     .help("A topic to compare; may be given several times"),
-            )
-            .arg(flag("drained", "A record in Kafka that is not in the lake yet is a difference"))
-            .arg(flag("json", "One JSON object instead of a table"))
-            .after_help(VERIFY_EXAMPLES);
+            );
+    let verify = with_hours(verify)
+        .group(ArgGroup::new("what").args(["all", "topic", "day", "from"]).multiple(true).required(true))
+        .arg(flag("drained", "A record in Kafka that is not in the lake yet is a difference"))
+        .arg(flag("json", "One JSON object instead of a table"))
+        .after_help(VERIFY_EXAMPLES);
     Command::new("sink-service")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Writes Kafka topics as hourly files to a data lake, every record exactly once")
@@ -139,40 +146,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, c
 }
 
 fn replay_command() -> Command {
-    let instant = |name: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name("TIME").value_parser(full_hour).help(help)
-    };
-    with_settings(Command::new("replay").about("Make closed hours of the lake again from Kafka"), TABLE)
-        .arg(
-            Arg::new("topic")
-                .long("topic")
-                .value_name("TOPIC")
-                .action(ArgAction::Append)
-                .required(true)
-                .help("A topic; may be given several times"),
-        )
-        .arg(
-            Arg::new("day")
-                .long("day")
-                .value_name("YYYY-MM-DD")
-                .value_parser(|text: &str| {
-                    text.parse::<NaiveDate>().map_err(|_| "expected a day, such as 2026-11-20")
-                })
-                .help("A day, UTC"),
-        )
-        .arg(
-            Arg::new("hour")
-                .long("hour")
-                .value_name("0-23")
-                .action(ArgAction::Append)
-                .value_parser(clap::value_parser!(u32).range(0..24))
-                .requires("day")
-                .help("Only this hour of the day; may be given several times"),
-        )
-        .arg(instant("from", "From this full hour on, RFC 3339").requires("to"))
-        .arg(instant("to", "Up to this full hour, exclusive").requires("from"))
-        .arg(flag("all", "Every hour that has closed"))
-        .group(ArgGroup::new("span").args(["day", "from", "all"]).required(true))
+    let command = Command::new("replay").about("Make closed hours of the lake again from Kafka");
+    with_closed_hours(with_settings(command, TABLE))
         .arg(
             Arg::new("into")
                 .long("into")
@@ -184,37 +159,27 @@ fn replay_command() -> Command {
         .after_help(REPLAY_EXAMPLES)
 }
 
-fn full_hour(text: &str) -> Result<DateTime<Utc>, String> {
-    let at = DateTime::parse_from_rfc3339(text).ok().filter(|at| at.timestamp_millis() % 3_600_000 == 0);
-    let at = at.ok_or("expected a full hour in RFC 3339, such as 2026-11-20T07:00:00Z");
-    Ok(at?.to_utc())
-}
-
 fn replay(matches: &ArgMatches) -> ReplayRequest {
-    let instant = |name| matches.get_one::<DateTime<Utc>>(name).copied();
-    let span = match (matches.get_one::<NaiveDate>("day"), instant("from"), instant("to")) {
-        (Some(day), _, _) => {
-            let hours = matches.get_many::<u32>("hour").into_iter().flatten().copied();
-            Span::Day { day: *day, hours: hours.collect() }
-        }
-        (None, Some(from), Some(to)) => Span::Between { from, to },
-        _ => Span::All,
-    };
     ReplayRequest {
-        topics: matches.get_many::<String>("topic").into_iter().flatten().cloned().collect(),
-        span,
+        topics: topics_of(matches),
+        span: span_of(matches),
         into: matches.get_one::<String>("into").cloned(),
         dry_run: matches.get_flag("dry-run"),
-        output: if matches.get_flag("json") { Output::Json } else { Output::Human },
+        output: output(matches),
     }
 }
 
 fn verify(matches: &ArgMatches) -> VerifyRequest {
     VerifyRequest {
-        topics: matches.get_many::<String>("topic").into_iter().flatten().cloned().collect(),
+        topics: topics_of(matches),
+        span: span_of(matches),
         drained: matches.get_flag("drained"),
-        output: if matches.get_flag("json") { Output::Json } else { Output::Human },
+        output: output(matches),
     }
+}
+
+fn output(matches: &ArgMatches) -> Output {
+    if matches.get_flag("json") { Output::Json } else { Output::Human }
 }
 
 #[cfg(test)]
@@ -238,7 +203,21 @@ mod tests {
         else {
             panic!("not verify")
         };
-        assert_eq!(verify.topics, ["a", "b"]);
+        assert_eq!(
+            (verify.topics.as_slice(), verify.span),
+            (&["a".to_owned(), "b".to_owned()][..], Span::All)
+        );
+        for (line, right) in [
+            ("--day 2026-11-20", true),
+            ("--topic a --day 2026-11-20 --hour 7", true),
+            ("--from 2026-11-20T07:00:00Z --to 2026-11-20T08:00:00Z", true),
+            ("--hour 7", false),
+            ("--all --day 2026-11-20", false),
+            ("--day 2026-11-20 --from 2026-11-20T07:00:00Z --to 2026-11-20T08:00:00Z", false),
+        ] {
+            let line: Vec<&str> = ["sink-service", "verify"].into_iter().chain(line.split(' ')).collect();
+            assert_eq!(parse(&line).is_ok(), right, "{line:?}");
+        }
     }
 
     #[test]

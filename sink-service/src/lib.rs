@@ -38,6 +38,7 @@ pub mod record;
 pub mod record_reader;
 pub mod replay;
 pub mod settings;
+pub mod span;
 pub mod topic_patterns;
 pub mod topic_reader;
 pub mod value_reader;

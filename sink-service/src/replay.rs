@@ -28,11 +28,10 @@ mod progress;
 mod rebuild;
 mod report;
 
-use chrono::{DateTime, NaiveDate, Utc};
 use shared::{exit::Stop, kafka_position::TopicPartition};
 
 pub use self::command::replay;
-use crate::{event_hour::EventHour, kafka_log::LogError, lake::LakeError, verify::Output};
+use crate::{event_hour::EventHour, kafka_log::LogError, lake::LakeError, span::Span, verify::Output};
 
 /// What is to be made again.
 #[derive(Clone, Debug)]
@@ -44,53 +43,6 @@ pub struct ReplayRequest {
     /// Shows the plan and ends.
     pub dry_run: bool,
     pub output: Output,
-}
-
-/// Which closed hours.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Span {
-    /// Some hours of a day, all of them if none is named.
-    Day { day: NaiveDate, hours: Vec<u32> },
-    /// From an hour's begin up to another's, exclusive.
-    Between { from: DateTime<Utc>, to: DateTime<Utc> },
-    /// All that have closed.
-    All,
-}
-
-impl Span {
-    pub fn contains(&self, hour: EventHour) -> bool {
-        match self {
-            Self::Day { day, hours } => {
-                hour.day() == *day && (hours.is_empty() || hours.contains(&hour.of_day()))
-            }
-            Self::Between { from, to } => {
-                (from.timestamp()..to.timestamp()).contains(&(hour.end_seconds() - 3600))
-            }
-            Self::All => true,
-        }
-    }
-
-    /// Whether one of its hours is `closed` or lies before it.
-    fn reaches(&self, closed: EventHour) -> bool {
-        match self {
-            Self::All => true,
-            Self::Between { from, .. } => from.timestamp() < closed.end_seconds(),
-            Self::Day { day, hours } => {
-                let first = hours.iter().min().copied().unwrap_or_default();
-                (*day, first) <= (closed.day(), closed.of_day())
-            }
-        }
-    }
-
-    /// The first of its hours that lies behind `closed`.
-    fn first_open(&self, closed: EventHour) -> Option<EventHour> {
-        let open = closed.next()?;
-        match self {
-            Self::All => None,
-            Self::Between { to, .. } => (open.end_seconds() - 3600 < to.timestamp()).then_some(open),
-            Self::Day { .. } => open.to(EventHour::LAST).take(24 * 366).find(|hour| self.contains(*hour)),
-        }
-    }
 }
 
 /// It cannot be done, or not now.

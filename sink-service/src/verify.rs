@@ -12,6 +12,9 @@
 //! line must be a tombstone or a dead letter that the file's metadata names. Metadata must agree with the content (rows,
 //! sizes, checksum), and the manifests and marks of closed hours with both. Event ids of one topic must differ. Records that Kafka no longer has are checked by the file alone,
 //! and counted apart. Nothing is written, and the live group is not touched.
+//!
+//! Of some hours only ([`Span`]): the chain's links and the metadata are checked as a whole, since they cost no more than the listing; records, lines
+//! and manifests are those of the files of these hours.
 
 mod closed_hours;
 mod command;
@@ -40,6 +43,7 @@ use crate::{
     lake::{Lake, LakeError, ListedFile},
     lake_path::{CollectionFolder, LakePath, is_data_file_of},
     record_reader::RecordReader,
+    span::Span,
     topic_reader::TopicReader,
 };
 
@@ -49,6 +53,8 @@ pub struct Verification<'a> {
     pub log: &'a KafkaLog,
     pub reader: TopicReader,
     pub names: TopicNames,
+    /// Files of these hours are compared.
+    pub span: Span,
     /// Whether a record in Kafka that is not yet durable counts as a difference.
     pub drained: bool,
 }
@@ -153,23 +159,30 @@ impl Verification<'_> {
             _ => Namespace::new("", ""),
         };
         if partition.partition == 0 {
-            closed_hours::check(self.lake, &partition.topic, &namespace, &mut walk).await?;
+            closed_hours::check(self.lake, &partition.topic, &namespace, &self.span, &mut walk).await?;
         }
-        let compared_from = log.map_or(end, |(start, _)| start.max(head.start).min(end));
-        let mut comparison = Comparison::new(self.lake, &namespace, files, &mut walk, events);
-        // Files that Kafka can no longer confirm, whole or in part, are read up to where the log begins.
-        comparison.read_alone_until(compared_from).await?;
+        let files: Vec<ListedFile> =
+            files.into_iter().filter(|file| self.span.covers(file.path.hour())).collect();
+        walk.count(&files);
         let mut compared = 0;
-        let mut messages = self.reader.read(partition, compared_from, end)?;
-        while let Some(message) = messages.next_record()? {
-            comparison.take(&message, records).await?;
-            compared += 1;
-            if compared % 1_000 == 0 {
-                progress(compared);
+        for run in runs_of(files) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            let (run_start, run_end) = (first.metadata.first, last.metadata.next);
+            let compared_from = log.map_or(run_end, |(start, _)| start.max(run_start).min(run_end));
+            let mut comparison = Comparison::new(self.lake, &namespace, run, &mut walk, events);
+            // Files that Kafka can no longer confirm, whole or in part, are read up to where the log begins.
+            comparison.read_alone_until(compared_from).await?;
+            let mut messages = self.reader.read(partition, compared_from, run_end)?;
+            while let Some(message) = messages.next_record()? {
+                comparison.take(&message, records).await?;
+                compared += 1;
+                if compared % 1_000 == 0 {
+                    progress(compared);
+                }
             }
+            progress(compared);
+            comparison.finish().await?;
         }
-        progress(compared);
-        comparison.finish().await?;
         if let Some((_, log_end)) = log {
             let position = end.max(head.scanned);
             let pending = self.reader.count(partition, position, log_end)?;
@@ -225,4 +238,18 @@ impl Verification<'_> {
         }
         Ok(())
     }
+}
+
+/// Files that follow each other in the chain without a file between them that was left out.
+fn runs_of(files: Vec<ListedFile>) -> Vec<Vec<ListedFile>> {
+    let mut runs: Vec<Vec<ListedFile>> = Vec::new();
+    for file in files {
+        match runs.last_mut() {
+            Some(run) if run.last().is_some_and(|last| last.metadata.next >= file.metadata.first) => {
+                run.push(file)
+            }
+            _ => runs.push(vec![file]),
+        }
+    }
+    runs
 }

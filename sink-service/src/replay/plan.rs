@@ -12,7 +12,7 @@ use shared::{
     topic_name::{DataTopic, TopicNames},
 };
 
-use super::{Known, PlannedFile, ReplayError, Span};
+use super::{Known, PlannedFile, ReplayError};
 use crate::{
     compression::Compression,
     event_hour::EventHour,
@@ -24,6 +24,7 @@ use crate::{
     partition::view_of,
     record::Verdict,
     record_reader::RecordReader,
+    span::Span,
     topic_reader::TopicReader,
 };
 

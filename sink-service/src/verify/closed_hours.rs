@@ -16,6 +16,7 @@ use crate::{
     },
     lake::{Lake, LakeError},
     lake_path::{CollectionFolder, MANIFEST, SUCCESS},
+    span::Span,
 };
 
 /// A sink or a replay may be writing: what does not agree is looked at again before it is a difference. So long for all hours of one topic
@@ -23,18 +24,19 @@ use crate::{
 const AGREES_WITHIN: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Adds what is wrong with a topic's closed hours to the result of one of its partitions.
+/// Adds what is wrong with a topic's closed hours, those of the span, to the result of one of its partitions.
 pub(super) async fn check(
     lake: &Lake,
     topic: &str,
     namespace: &Namespace,
+    span: &Span,
     walk: &mut Walk,
 ) -> Result<(), LakeError> {
     let folder = CollectionFolder::of(namespace);
     let mut with_manifest: BTreeSet<EventHour> = BTreeSet::new();
     let mut with_mark: BTreeSet<EventHour> = BTreeSet::new();
     for path in lake.list_names(folder.path()).await? {
-        let Some(hour) = path.hour() else { continue };
+        let Some(hour) = path.hour().filter(|hour| span.contains(*hour)) else { continue };
         match path.file_name() {
             MANIFEST => with_manifest.insert(hour),
             SUCCESS => with_mark.insert(hour),
@@ -47,7 +49,9 @@ pub(super) async fn check(
     if let Some((record, _)) = closed_hours(lake, topic).await?
         && let Some(closed) = record.closed
     {
-        for hour in record.begin.to(closed).filter(|hour| !with_manifest.contains(hour)) {
+        for hour in
+            record.begin.to(closed).filter(|hour| span.contains(*hour) && !with_manifest.contains(hour))
+        {
             walk.differs(format!("hour {hour} has closed, but {} is missing", folder.manifest(hour)));
         }
     }

@@ -32,6 +32,7 @@ pub fn compare(runtime: &Runtime, settings: &SinkSettings, request: &VerifyReque
         log: &KafkaLog::new(&kafka, &settings.group).map_err(refused)?,
         reader: TopicReader::new(&kafka, &settings.group).map_err(refused)?,
         names: settings.names.clone(),
+        span: request.span.clone(),
         drained: request.drained,
     };
     let registry = settings.registry.as_ref().map(SchemaRegistry::new).transpose()?;
@@ -72,7 +73,7 @@ pub fn compare(runtime: &Runtime, settings: &SinkSettings, request: &VerifyReque
         let message = format!("{topic} is neither a data topic in Kafka nor has it a chain in the lake");
         return Err(Stop::new(ExitCode::Usage, message));
     }
-    print(&results, request.output, &mut std::io::stdout().lock())
+    print(&results, &request.span, request.output, &mut std::io::stdout().lock())
         .map_err(|error| Stop::new(ExitCode::Defect, format!("the result cannot be printed: {error}")))
 }
 

@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
 use super::PartitionResult;
+use crate::span::Span;
 
 /// The form of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +20,12 @@ pub enum Output {
 ///
 /// # Errors
 /// If the output cannot be written.
-pub(super) fn print(results: &[PartitionResult], output: Output, to: &mut impl Write) -> io::Result<bool> {
+pub(super) fn print(
+    results: &[PartitionResult],
+    span: &Span,
+    output: Output,
+    to: &mut impl Write,
+) -> io::Result<bool> {
     let differences: u64 = results.iter().map(|result| result.differences).sum();
     match output {
         Output::Json => {
@@ -36,12 +42,17 @@ pub(super) fn print(results: &[PartitionResult], output: Output, to: &mut impl W
             });
             writeln!(to, "{report}")?;
         }
-        Output::Human => print_table(results, differences, to)?,
+        Output::Human => print_table(results, span, differences, to)?,
     }
     Ok(differences == 0)
 }
 
-fn print_table(results: &[PartitionResult], differences: u64, to: &mut impl Write) -> io::Result<()> {
+fn print_table(
+    results: &[PartitionResult],
+    span: &Span,
+    differences: u64,
+    to: &mut impl Write,
+) -> io::Result<()> {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     table.set_header([
@@ -95,10 +106,11 @@ fn print_table(results: &[PartitionResult], differences: u64, to: &mut impl Writ
     let rows: u64 = results.iter().map(|result| result.rows).sum();
     let files: usize = results.iter().map(|result| result.files).sum();
     let partitions = results.len();
+    let hours = if *span == Span::All { "" } else { " of the hours asked for" };
     if differences == 0 {
         writeln!(
             to,
-            "OK: {rows} rows in {files} files of {partitions} partitions are what Kafka has, each once, without gap."
+            "OK: {rows} rows in {files} files{hours} of {partitions} partitions are what Kafka has, each once, without gap."
         )
     } else {
         writeln!(to, "{differences} DIFFERENCES in {partitions} partitions. Nothing was changed.")

@@ -138,6 +138,10 @@ impl Walk {
                 head.scanned
             ));
         }
+    }
+
+    /// Counts the files that are compared.
+    pub(super) fn count(&mut self, files: &[ListedFile]) {
         self.result.files = files.len();
         for ListedFile { metadata, .. } in files {
             self.result.rows += metadata.rows;

@@ -107,13 +107,14 @@ async fn hours_close(pipeline: &Pipeline) -> Result<()> {
 
 /// `verify` holds manifests and marks against the files.
 async fn verify_sees_through(pipeline: &Pipeline, first_hour: i64) -> Result<()> {
-    let verify = async |name: &str| -> Result<(i32, String)> {
-        let arguments = ["verify", "--all"];
+    let verify_hours = async |name: &str, hours: &[&str]| -> Result<(i32, String)> {
+        let arguments: Vec<&str> = ["verify"].iter().chain(hours).copied().collect();
         let environment = pipeline.sink_environment();
         let mut verify = Service::start_with(Binary::Sink, name, &arguments, environment, pipeline.folder())?;
         let code = verify.exit_code(LIMIT).await?;
         Ok((code, verify.log_text()?))
     };
+    let verify = async |name: &str| verify_hours(name, &["--all"]).await;
     let (code, text) = verify("verify-closed").await?;
     ensure!(code == 0, "closed hours: {code}\n{text}");
     let Some(root) = pipeline.lake_folder() else { return Ok(()) };
@@ -131,6 +132,14 @@ async fn verify_sees_through(pipeline: &Pipeline, first_hour: i64) -> Result<()>
         let (code, said) = verify(name).await?;
         ensure!(code == 25 && said.contains(says), "{name}: {code}\n{said}");
     }
+    // Of some hours only: what is wrong with another one is not seen.
+    let (begin, end) = (instant(first_hour), instant(first_hour + HOUR_S));
+    let (code, said) = verify_hours("this-hour", &["--from", &begin, "--to", &end, "--json"]).await?;
+    ensure!(code == 25 && said.contains("is missing"), "{code}\n{said}");
+    let later = instant(first_hour + 2 * HOUR_S);
+    let (code, said) = verify_hours("the-next-hour", &["--from", &end, "--to", &later, "--json"]).await?;
+    // The late rows of three rounds, and the one behind everything.
+    ensure!(code == 0 && said.contains("\"rows\":10}"), "{code}\n{said}");
     std::fs::write(&path, whole)?;
     let (code, text) = verify("verify-mended").await?;
     ensure!(code == 0, "{code}\n{text}");
