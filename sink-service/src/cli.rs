@@ -10,6 +10,7 @@ use shared::{
 
 use crate::{
     dlq::{DlqRequest, dlq_command, dlq_request},
+    export::{ExportRequest, export_command, export_request},
     replay::ReplayRequest,
     settings::CATALOGUE,
     span::{Span, span_of, topics_of, with_closed_hours, with_hours},
@@ -25,6 +26,7 @@ pub enum Request {
     Verify { sources: Sources, verify: VerifyRequest },
     Replay { sources: Sources, replay: ReplayRequest },
     Dlq { sources: Sources, dlq: DlqRequest },
+    Export { sources: Sources, export: ExportRequest },
     Config(ConfigRequest),
 }
 
@@ -121,6 +123,7 @@ pub fn command() -> Command {
         .subcommand(verify)
         .subcommand(replay_command())
         .subcommand(dlq_command(TABLE))
+        .subcommand(export_command(TABLE))
         .subcommand(config_command(TABLE))
 }
 
@@ -139,6 +142,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, c
         Some(("dlq", matches)) => {
             let (sources, dlq) = dlq_request(TABLE, matches);
             Ok(Request::Dlq { sources, dlq })
+        }
+        Some(("export", matches)) => {
+            let (sources, export) = export_request(TABLE, matches);
+            Ok(Request::Export { sources, export })
         }
         Some(("config", matches)) => Ok(Request::Config(config_request(TABLE, matches))),
         _ => Err(command().error(clap::error::ErrorKind::MissingSubcommand, "a command is needed")),
@@ -248,6 +255,18 @@ mod tests {
         );
         assert!(!between.contains(hour("2026-11-20T08:00:00Z")));
         assert_eq!(span("--topic a --all"), Span::All);
+    }
+
+    #[test]
+    fn an_export_needs_a_place() {
+        let parse = |line: &str| parse(line.split(' ').map(OsString::from));
+        assert!(parse("sink-service export parquet --topic a --day 2026-11-20").is_err());
+        assert!(parse("sink-service export --topic a --day 2026-11-20 --into file:///x").is_err());
+        assert!(parse("sink-service export parquet --topic a --into file:///x").is_err());
+        match parse("sink-service export parquet --topic a --all --into file:///x --json").unwrap() {
+            Request::Export { export, .. } => assert_eq!((export.span, export.dry_run), (Span::All, false)),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //!   file ─────────── create_file / append                    data files: bytes and metadata in one step
 //!   look ─────────── rewrite ─ add … ─ commit                a file's whole content anew, in one step: `replay`
 //!   list_files, read_file                                    for takeover and `verify`
+//!   object ───────── new_object ─ publish                    whole files outside of every chain: `export`
 //! ```
 //!
 //! Every writing step is a compare-and-set: it happens whole, on exactly the state that the caller has read, or not at
@@ -16,7 +17,7 @@
 //! - [`ETag`]s are compared, never ordered, and mean nothing across targets.
 //! - A file's bytes only grow within one generation; what a [`FileState`] covers can be read for as long as that holds.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, fs::File, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use shared::kafka_position::TopicPartition;
@@ -106,6 +107,14 @@ pub struct Sight {
     pub etag: ETag,
     /// The text says what is wrong with it.
     pub file: Result<FileState, String>,
+}
+
+/// A file that is written whole and replaced whole, and belongs to no chain.
+#[derive(Clone, Debug)]
+pub struct Object {
+    pub etag: ETag,
+    /// Bytes.
+    pub size: u64,
 }
 
 /// What went wrong, by what the caller does about it. Causes never hold keys, signatures or tokens.
@@ -248,6 +257,35 @@ impl Lake {
         }
     }
 
+    /// The object at a path, whoever wrote it. `None` if there is none.
+    pub async fn object(&self, path: &LakePath) -> Result<Option<Object>, LakeError> {
+        match self {
+            Self::Directory(lake) => lake.object(path).await,
+            Self::Azure(lake) => lake.object(path).await,
+        }
+    }
+
+    /// Some bytes of an object; [`LakeError::Conflict`] if it is another one by now.
+    pub async fn read_object(
+        &self,
+        path: &LakePath,
+        object: &Object,
+        range: Range<u64>,
+    ) -> Result<Bytes, LakeError> {
+        match self {
+            Self::Directory(lake) => lake.read_object(path, object, range).await,
+            Self::Azure(lake) => lake.read_object(path, object, range).await,
+        }
+    }
+
+    /// Begins to write an object. Nobody sees it before [`NewObject::publish`].
+    pub async fn new_object(&self, path: &LakePath) -> Result<NewObject<'_>, LakeError> {
+        match self {
+            Self::Directory(lake) => Ok(NewObject::Directory(lake.new_object(path).await?)),
+            Self::Azure(lake) => Ok(NewObject::Azure(Box::new(lake.new_object(path)?))),
+        }
+    }
+
     /// All data files of ours under a folder, at any depth, in the order of their paths.
     pub async fn list_files(&self, folder: &LakePath) -> Result<Vec<ListedFile>, LakeError> {
         let Listing { files, damaged } = self.list(folder).await?;
@@ -319,6 +357,30 @@ impl Rewrite<'_> {
         match self {
             Self::Directory(rewrite) => rewrite.commit(expected, metadata).await,
             Self::Azure(rewrite) => rewrite.commit(expected, metadata).await,
+        }
+    }
+}
+
+/// An object in the making: a file of this machine, to be written and read back before anybody sees it. Given up, it leaves nothing behind.
+pub enum NewObject<'a> {
+    Directory(directory::NewObject),
+    Azure(Box<azure::NewObject<'a>>),
+}
+
+impl NewObject<'_> {
+    /// Open for reading and writing.
+    pub fn file(&self) -> &File {
+        match self {
+            Self::Directory(object) => object.file(),
+            Self::Azure(object) => object.file(),
+        }
+    }
+
+    /// Puts it in the place of what stands there, in one step; [`LakeError::Conflict`] if that is no longer `expected` (`None`: nothing).
+    pub async fn publish(self, expected: Option<&ETag>, content_type: &str) -> Result<(), LakeError> {
+        match self {
+            Self::Directory(object) => object.publish(expected).await,
+            Self::Azure(object) => object.publish(expected, content_type).await,
         }
     }
 }

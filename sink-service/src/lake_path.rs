@@ -31,6 +31,9 @@ pub const CHAIN_FOLDER: &str = "_chain";
 pub const MANIFEST: &str = "_manifest.json";
 pub const SUCCESS: &str = "_SUCCESS";
 
+/// What an export makes of an hour.
+const PARQUET: &str = "events.parquet";
+
 /// File systems allow 255 bytes in one segment; sidecars and markers append to it.
 const SEGMENT_LEN_MAX: usize = 200;
 
@@ -150,6 +153,11 @@ impl CollectionFolder {
     /// An empty object: the hour has closed.
     pub fn success(&self, hour: EventHour) -> LakePath {
         LakePath(format!("{}/{}/{SUCCESS}", self.0, hour.folder()))
+    }
+
+    /// All records of an hour that has closed, below the place of an export.
+    pub fn parquet(&self, hour: EventHour) -> LakePath {
+        LakePath(format!("{}/{}/{PARQUET}", self.0, hour.folder()))
     }
 
     /// The file that holds `partition`'s records of `hour` from offset `first` on.

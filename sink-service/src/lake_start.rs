@@ -67,6 +67,22 @@ pub fn open_existing_lake(target: &LakeTarget, auth: Option<&LakeAuth>) -> Resul
     Lake::open(target, auth).map_err(|error| cannot(&error.to_string()))
 }
 
+/// The lake that `--into` names, not prepared yet. `otherwise` says what to do instead of naming the lake itself.
+///
+/// # Errors
+/// If the address cannot be used, is that of the lake itself, or there is no way in.
+pub fn open_other_lake(settings: &SinkSettings, url: &str, otherwise: &str) -> Result<Lake, Stop> {
+    let target = settings
+        .lake
+        .another(url)
+        .map_err(|error| Stop::new(ExitCode::Usage, format!("--into {url}: {error}")))?;
+    if target == settings.lake {
+        return Err(Stop::new(ExitCode::Usage, format!("--into names the lake itself: {otherwise}")));
+    }
+    Lake::open(&target, settings.auth.as_ref())
+        .map_err(|error| Stop::new(ExitCode::Configuration, format!("cannot write to {target}: {error}")))
+}
+
 /// Repeats what may succeed later, until `deadline`; the last attempt's error is the one returned.
 async fn prepare(lake: &Lake, deadline: Instant, tell: impl Fn(&str)) -> Result<(), LakeError> {
     let mut backoff = Backoff::default();

@@ -9,8 +9,8 @@
 //!
 //! One thread, the [`writer`], owns the consumer and the state of every partition. [`chain`] decides, without I/O, what the
 //! next compare-and-set is; [`publish`] does it against the [`lake`] and reads back when somebody else was first. [`verify`]
-//! holds the lake against Kafka, and [`replay`] makes closed hours again from it; [`dlq`]
-//! shows dead letters and sends them back. [`settings`], [`cli`] and [`metrics`] are what the outside sees.
+//! holds the lake against Kafka, [`replay`] makes closed hours again from it, and [`export`]
+//! makes Parquet of them; [`dlq`] shows dead letters and sends them back. [`settings`], [`cli`] and [`metrics`] are what the outside sees.
 
 pub mod assignment;
 pub mod buffer;
@@ -23,6 +23,8 @@ pub mod dead_letter_topic;
 pub mod dead_letters;
 pub mod dlq;
 pub mod event_hour;
+pub mod export;
+pub mod file_lines;
 pub mod file_metadata;
 pub mod head;
 pub mod hours;
@@ -33,6 +35,7 @@ pub mod lake_path;
 pub mod lake_start;
 pub mod metrics;
 pub mod partition;
+pub mod progress;
 pub mod publish;
 pub mod record;
 pub mod record_reader;

@@ -26,6 +26,7 @@ use sink_service::{
     dead_letter_topic::DeadLetterTopic,
     dead_letters::DeadLetterQueue,
     dlq::{self, DlqRequest},
+    export::{self, ExportRequest},
     file_metadata::WriterId,
     hours::{broker_clock::BrokerClock, closer::Closer, keeper::HourKeeper, token_follower::follow},
     jobs::Jobs,
@@ -57,6 +58,7 @@ fn main() -> ProcessExit {
         Ok(Request::Verify { sources, verify }) => run_verify(sources, &verify),
         Ok(Request::Replay { sources, replay }) => run_replay(sources, &replay),
         Ok(Request::Dlq { sources, dlq }) => run_dlq(sources, &dlq),
+        Ok(Request::Export { sources, export }) => run_export(sources, &export),
         Ok(Request::Config(ConfigRequest::Show { sources, json })) => {
             let (effective, mistakes) = settings::effective(sources);
             process::show_config(SERVICE, &effective, mistakes, json)
@@ -267,6 +269,21 @@ fn run_dlq(sources: Sources, request: &DlqRequest) -> ProcessExit {
         return process::complain(SERVICE, &stop);
     }
     match runtime().and_then(|runtime| dlq::run(&runtime, &settings, request)) {
+        Ok(()) => ProcessExit::SUCCESS,
+        Err(stop) => process::complain(SERVICE, &stop),
+    }
+}
+
+fn run_export(sources: Sources, request: &ExportRequest) -> ProcessExit {
+    let settings = match SinkSettings::read(sources) {
+        Ok((settings, _)) => settings,
+        Err(error) => return process::complain(SERVICE, &error.into()),
+    };
+    let log = &settings.process;
+    if let Err(stop) = telemetry::install(log.log_format, "warn", "export") {
+        return process::complain(SERVICE, &stop);
+    }
+    match runtime().and_then(|runtime| export::export(&runtime, &settings, request)) {
         Ok(()) => ProcessExit::SUCCESS,
         Err(stop) => process::complain(SERVICE, &stop),
     }

@@ -24,7 +24,6 @@
 mod command;
 mod hour_claim;
 mod plan;
-mod progress;
 mod rebuild;
 mod report;
 

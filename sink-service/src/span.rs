@@ -1,6 +1,6 @@
 //! Which hours of which topics a command is about, and the arguments that say so.
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 use shared::command_line::flag;
 
@@ -45,6 +45,17 @@ impl Span {
                 (*day, first) <= (closed.day(), closed.of_day())
             }
         }
+    }
+
+    /// The hours of a day, in their order; nothing if it is none.
+    pub fn hours_of_day(&self) -> impl Iterator<Item = EventHour> {
+        let day = match self {
+            Self::Day { day, .. } => Some(*day),
+            Self::Between { .. } | Self::All => None,
+        };
+        let hour = |day: NaiveDate, hour| EventHour::from_calendar(day.year(), day.month(), day.day(), hour);
+        let hours = (0..24).filter_map(move |of_day| hour(day?, of_day));
+        hours.filter(|hour| self.contains(*hour))
     }
 
     /// The first of its hours that lies behind `closed`.

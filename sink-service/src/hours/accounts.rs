@@ -106,10 +106,7 @@ impl HourFolder<'_> {
     /// # Errors
     /// As the lake says, and if what is there is no manifest.
     pub async fn manifest(&self) -> Result<Option<(Manifest, ETag)>, LakeError> {
-        let path = CollectionFolder::of(self.namespace).manifest(self.hour);
-        let Some(document) = self.lake.read_document(&path).await? else { return Ok(None) };
-        let manifest = Manifest::parse(&document.bytes).map_err(|what| LakeError::Damaged { path, what })?;
-        Ok(Some((manifest, document.etag)))
+        manifest(self.lake, &CollectionFolder::of(self.namespace), self.hour).await
     }
 
     async fn has_closed(&self) -> Result<bool, LakeError> {
@@ -127,4 +124,19 @@ pub async fn closed_hours(lake: &Lake, topic: &str) -> Result<Option<(ClosedHour
     let Some(document) = lake.read_document(&path).await? else { return Ok(None) };
     let record = ClosedHours::parse(&document.bytes).map_err(|what| LakeError::Damaged { path, what })?;
     Ok(Some((record, document.etag)))
+}
+
+/// An hour's manifest; `None` if there is none.
+///
+/// # Errors
+/// As the lake says, and if what is there is no manifest.
+pub async fn manifest(
+    lake: &Lake,
+    folder: &CollectionFolder,
+    hour: EventHour,
+) -> Result<Option<(Manifest, ETag)>, LakeError> {
+    let path = folder.manifest(hour);
+    let Some(document) = lake.read_document(&path).await? else { return Ok(None) };
+    let manifest = Manifest::parse(&document.bytes).map_err(|what| LakeError::Damaged { path, what })?;
+    Ok(Some((manifest, document.etag)))
 }

@@ -12,7 +12,7 @@
 //!   take a committed block's place. The SDK writes the Committed ones first, which is the order of the file.
 //! - A commit discards whatever others have staged; theirs is then refused with InvalidBlockList: just another conflict.
 
-use std::{num::NonZero, sync::Arc, time::Duration};
+use std::{collections::HashMap, num::NonZero, sync::Arc, time::Duration};
 
 use azure_core::http::{
     ClientOptions, HttpClientOptions, RequestContent, RetryOptions, Transport, Url, new_http_client,
@@ -38,6 +38,7 @@ mod block_id;
 mod blocks;
 mod classify;
 mod listing;
+mod object;
 mod reader;
 mod rewrite;
 mod state;
@@ -46,6 +47,7 @@ pub(super) use block_id::BlockId;
 use block_id::BlockIds;
 use blocks::cut_into_blocks;
 use classify::{Failure, Request, classify};
+pub use object::NewObject;
 pub use reader::Reader;
 pub use rewrite::Rewrite;
 
@@ -73,6 +75,12 @@ pub struct AzureContainer {
 enum Condition<'a> {
     Absent,
     Still(&'a ETag),
+}
+
+/// What a commit says besides the blocks.
+struct Content<'a> {
+    content_type: &'a str,
+    metadata: HashMap<String, String>,
 }
 
 impl Condition<'_> {
@@ -272,20 +280,35 @@ impl AzureContainer {
         metadata: &FileMetadata,
         condition: Condition<'_>,
     ) -> Result<FileState, LakeError> {
+        let facts = metadata.to_map().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let content = Content { content_type: metadata.compressed.content_type(), metadata: facts };
+        let etag = self.commit_blocks(client, path, old, &new, content, condition).await?;
+        let blocks = old.iter().cloned().chain(new).collect();
+        Ok(FileState { etag, metadata: metadata.clone(), blocks: Arc::new(blocks) })
+    }
+
+    /// Makes these blocks, and no others, the content.
+    async fn commit_blocks(
+        &self,
+        client: &BlockBlobClient,
+        path: &LakePath,
+        old: &[BlockId],
+        new: &[BlockId],
+        content: Content<'_>,
+        condition: Condition<'_>,
+    ) -> Result<ETag, LakeError> {
         let what = format!("commit {path}");
         let ids = |blocks: &[BlockId]| {
             (!blocks.is_empty()).then(|| blocks.iter().map(|id| id.as_bytes().to_vec()).collect::<Vec<_>>())
         };
-        let list = BlockLookupList { committed: ids(old), uncommitted: ids(&new), ..Default::default() };
+        let list = BlockLookupList { committed: ids(old), uncommitted: ids(new), ..Default::default() };
         let list: RequestContent<_, _> = list.try_into().map_err(|_: azure_core::Error| {
             LakeError::Refused { what: format!("{what}: the list cannot be written") }
         })?;
         let conditional = !planted(SeededBug::UnconditionalPut);
         let options = BlockBlobClientCommitBlockListOptions {
-            blob_content_type: Some(metadata.compressed.content_type().to_owned()),
-            metadata: Some(
-                metadata.to_map().into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
-            ),
+            blob_content_type: Some(content.content_type.to_owned()),
+            metadata: Some(content.metadata),
             if_match: condition.if_match().filter(|_| conditional),
             if_none_match: condition.if_none_match().filter(|_| conditional),
             ..Default::default()
@@ -296,12 +319,7 @@ impl AzureContainer {
             })
             .await?
             .ok_or_else(|| unreadable(Request::Commit, &what))?;
-        let blocks = old.iter().cloned().chain(new).collect();
-        Ok(FileState {
-            etag: ETag::new(etag.to_string()),
-            metadata: metadata.clone(),
-            blocks: Arc::new(blocks),
-        })
+        Ok(ETag::new(etag.to_string()))
     }
 
     pub(super) fn read_file(&self, path: &LakePath, state: &FileState) -> Reader<'_> {

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `<path>` | a data file's bytes; what is beyond `storedsize` does not count |
 //! | `_chain/files/<path>.json` | its sidecar: `etag`, new with every step, and the metadata |
-//! | `_chain/pending/<path>.<random>` | the new content of a file that is being rewritten |
+//! | `_chain/pending/<path>.<random>` | the new content of a file that is being rewritten, or of an object |
 //! | `_chain/<topic>/p<partition>.json` | a document (a head), plain JSON |
 //! | `_chain/<topic>/p<partition>.lock` | the lock of the partition: its head and its files |
 //!
@@ -51,11 +51,13 @@ use crate::{
 
 mod durable;
 mod mounts;
+mod object;
 mod partition_lock;
 mod rewrite;
 mod sidecar;
 
 use durable::ReplaceError;
+pub use object::NewObject;
 use partition_lock::{LockError, PartitionLock};
 pub use rewrite::Rewrite;
 use sidecar::Sidecar;

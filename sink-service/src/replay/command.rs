@@ -22,7 +22,6 @@ use super::{
     PlannedFile, ReplayError, ReplayRequest,
     hour_claim::HourClaim,
     plan::{Plan, Planner},
-    progress::Progress,
     rebuild::{Rebuilder, Rebuilt},
     report::{Outcome, print_plan, print_result},
 };
@@ -34,8 +33,9 @@ use crate::{
     hours::accounts::HourFolder,
     kafka_log::KafkaLog,
     lake::Lake,
-    lake_start::open_existing_lake,
+    lake_start::{open_existing_lake, open_other_lake},
     metrics::SinkMetrics,
+    progress::Progress,
     record_reader::RecordReader,
     settings::SinkSettings,
     topic_reader::TopicReader,
@@ -58,7 +58,9 @@ pub fn replay(
 ) -> Result<(), Stop> {
     kafka_client::connect_check(&settings.kafka, FIRST_CONTACT_LIMIT)?;
     let lake = open_existing_lake(&settings.lake, settings.auth.as_ref())?;
-    let into = request.into.as_deref().map(|url| open_other_lake(settings, url)).transpose()?;
+    let otherwise = "leave it out, and the files are made again in their places";
+    let open_into = |url| open_other_lake(settings, url, otherwise).map(Arc::new);
+    let into = request.into.as_deref().map(open_into).transpose()?;
     let kafka = settings.kafka.client_config("atlas-sink-replay");
     let job = Replay {
         settings,
@@ -70,21 +72,6 @@ pub fn replay(
         writer: Writer { id: WriterId::random(), version },
     };
     runtime.block_on(job.run(request)).map_err(Stop::from)
-}
-
-/// The lake that gets a copy.
-fn open_other_lake(settings: &SinkSettings, url: &str) -> Result<Arc<Lake>, Stop> {
-    let target = settings
-        .lake
-        .another(url)
-        .map_err(|error| Stop::new(ExitCode::Usage, format!("--into {url}: {error}")))?;
-    if target == settings.lake {
-        let what = "--into names the lake itself: leave it out, and the files are made again in their places";
-        return Err(Stop::new(ExitCode::Usage, what));
-    }
-    Lake::open(&target, settings.auth.as_ref())
-        .map(Arc::new)
-        .map_err(|error| Stop::new(ExitCode::Configuration, format!("cannot write to {target}: {error}")))
 }
 
 fn refused(error: KafkaError) -> Stop {
@@ -207,7 +194,7 @@ impl Replay<'_> {
         let total = plans.iter().flat_map(|plan| &plan.files).map(PlannedFile::offsets).sum();
         let done = Arc::new(AtomicU64::new(0));
         let failed = Arc::new(AtomicBool::new(false));
-        let mut progress = Progress::over(total, Arc::clone(&done));
+        let mut progress = Progress::over("replay", "offsets", total, Arc::clone(&done));
         let mut jobs: JoinSet<Result<Vec<Outcome>, ReplayError>> = JoinSet::new();
         let mut outcomes = Vec::new();
         let mut first_error = None;

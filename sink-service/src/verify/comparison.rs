@@ -10,12 +10,13 @@ use shared::{cluster_time::ClusterTime, kafka_position::KafkaOffset, namespace::
 
 use super::{
     VerifyError,
-    lines::{FileLines, is_line_of},
+    lines::is_line_of,
     walk::{EventIds, Walk},
 };
 use crate::{
     buffer::Operation,
     event_hour::EventHour,
+    file_lines::FileLines,
     file_metadata::{FileMetadata, LineCrcBuilder},
     lake::{Lake, ListedFile},
     lake_path::LakePath,

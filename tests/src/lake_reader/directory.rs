@@ -69,10 +69,15 @@ pub(super) fn document(root: &Path, path: &str) -> Result<Option<Vec<u8>>> {
 }
 
 pub(super) fn delete(root: &Path, path: &str) -> Result<()> {
-    for each in [path.to_owned(), format!("_chain/files/{path}.json")] {
-        fs::remove_file(root.join(&each)).with_context(|| format!("delete {each}"))?;
+    fs::remove_file(root.join(path)).with_context(|| format!("delete {path}"))?;
+    let sidecar = format!("_chain/files/{path}.json");
+    match fs::remove_file(root.join(&sidecar)) {
+        // An export's file has none.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("delete {sidecar}"))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// The facts of a sidecar: its member `metadata`, or the object itself.

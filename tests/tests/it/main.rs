@@ -12,6 +12,7 @@ mod damage;
 mod dashboards;
 mod dead_letters;
 mod dlq;
+mod export;
 mod fenced;
 mod gate;
 mod harness;

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The blocks of a page in this language, by the heading that they stand under.
-fn blocks(page: &str, language: &str) -> Result<BTreeMap<String, String>> {
+pub(crate) fn blocks(page: &str, language: &str) -> Result<BTreeMap<String, String>> {
     let text = fs::read_to_string(paths::repository().join("docs/lake").join(page)).context("a page")?;
     let (mut heading, mut block) = (String::new(), None::<String>);
     let mut found = BTreeMap::new();
@@ -50,7 +50,7 @@ fn blocks(page: &str, language: &str) -> Result<BTreeMap<String, String>> {
 }
 
 /// Runs a script with the readers that were fetched; it prints one JSON value.
-fn python(script: &str) -> Result<Value> {
+pub(crate) fn python(script: &str) -> Result<Value> {
     let readers = paths::fetched("readers/duckdb", "--readers")?;
     let readers = readers.parent().context("a folder")?;
     let done = Command::new("python3")

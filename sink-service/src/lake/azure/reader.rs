@@ -1,13 +1,13 @@
 //! Reads a blob in ranges, each certain to be of the content that the state named, also while the blob grows on.
 
-use std::{num::NonZero, sync::Arc};
+use std::{num::NonZero, ops::Range, sync::Arc};
 
 use azure_storage_blob::models::{BlobClientDownloadOptions, HttpRange};
 use bytes::Bytes;
 
 use super::{AzureContainer, BlockId, classify::Request, unreadable};
 use crate::{
-    lake::{ETag, FileState, LakeError},
+    lake::{ETag, FileState, LakeError, Object},
     lake_path::LakePath,
 };
 
@@ -53,27 +53,7 @@ impl<'a> Reader<'a> {
     }
 
     async fn range(&self, length: u64, condition: Option<&ETag>) -> Result<(Bytes, ETag), LakeError> {
-        let what = format!("read {}", self.path);
-        let options = BlobClientDownloadOptions {
-            range: Some(HttpRange::new(self.offset, length)),
-            if_match: condition.map(|etag| etag.as_str().into()),
-            partition_size: usize::try_from(length).ok().and_then(NonZero::new),
-            parallel: NonZero::new(1),
-            ..Default::default()
-        };
-        let blob = self.lake.blob(&self.path);
-        let request = async {
-            let result = blob.download(Some(options)).await?;
-            let etag = result.properties.etag;
-            Ok((result.body.collect().await?, etag))
-        };
-        let (bytes, etag) = self.lake.request(Request::Read, &what, request).await?;
-        let etag = etag.ok_or_else(|| unreadable(Request::Read, &what))?;
-        // A body that is cut short may come from the network or from a blob that is now shorter: not the same content.
-        if bytes.len() as u64 != length {
-            return Err(LakeError::Conflict);
-        }
-        Ok((bytes, ETag::new(etag.to_string())))
+        self.lake.range(&self.path, self.offset, length, condition).await
     }
 
     /// Blocks that were there before a range was read and are there after it were there in between, since a block that
@@ -88,5 +68,48 @@ impl<'a> Reader<'a> {
         } else {
             Err(LakeError::Conflict)
         }
+    }
+}
+
+impl AzureContainer {
+    pub(in crate::lake) async fn read_object(
+        &self,
+        path: &LakePath,
+        object: &Object,
+        range: Range<u64>,
+    ) -> Result<Bytes, LakeError> {
+        let length = range.end - range.start;
+        self.range(path, range.start, length, Some(&object.etag)).await.map(|(bytes, _)| bytes)
+    }
+
+    /// Some bytes of a blob, and of which version they are.
+    async fn range(
+        &self,
+        path: &LakePath,
+        offset: u64,
+        length: u64,
+        condition: Option<&ETag>,
+    ) -> Result<(Bytes, ETag), LakeError> {
+        let what = format!("read {path}");
+        let options = BlobClientDownloadOptions {
+            range: Some(HttpRange::new(offset, length)),
+            if_match: condition.map(|etag| etag.as_str().into()),
+            partition_size: usize::try_from(length).ok().and_then(NonZero::new),
+            parallel: NonZero::new(1),
+            ..Default::default()
+        };
+        let blob = self.blob(path);
+        let request = async {
+            let result = blob.download(Some(options)).await?;
+            let etag = result.properties.etag;
+            Ok((result.body.collect().await?, etag))
+        };
+        let (bytes, etag) = self.request(Request::Read, &what, request).await?;
+        let etag = etag.ok_or_else(|| unreadable(Request::Read, &what))?;
+        // A body that is cut short may come from the network or from a blob that is now shorter: not the same content.
+        if bytes.len() as u64 != length {
+            return Err(LakeError::Conflict);
+        }
+        Ok((bytes, ETag::new(etag.to_string())))
     }
 }

@@ -9,12 +9,12 @@ use azure_storage_blob::{
 
 use super::{
     AzureContainer, BlockId, Rewrite,
-    classify::{Request, classify},
+    classify::{Failure, Request, classify},
     unreadable,
 };
 use crate::{
     file_metadata::FileMetadata,
-    lake::{ETag, FileState, LakeError, Sight},
+    lake::{ETag, FileState, LakeError, Object, Sight},
     lake_path::LakePath,
 };
 
@@ -77,6 +77,17 @@ impl AzureContainer {
         Err(LakeError::Unavailable { cause, retry_after: None })
     }
 
+    pub(in crate::lake) async fn object(&self, path: &LakePath) -> Result<Option<Object>, LakeError> {
+        let what = format!("look for {path}");
+        match self.ask_properties(&self.blob(path)).await {
+            Ok(Some(Properties { etag, length, .. })) => Ok(Some(Object { etag, size: length })),
+            Ok(None) => Err(unreadable(Request::Read, &what)),
+            // A dry run makes no container, and there is nothing in one that is missing.
+            Err(failure) if failure.is_missing_blob() || failure.is("ContainerNotFound") => Ok(None),
+            Err(failure) => Err(classify(Request::Read, &failure, &what)),
+        }
+    }
+
     pub(in crate::lake) async fn look(&self, path: &LakePath) -> Result<Option<Sight>, LakeError> {
         loop {
             let Some(Properties { etag, .. }) = self.properties(&self.blob(path), path).await? else {
@@ -99,20 +110,23 @@ impl AzureContainer {
 
     async fn properties(&self, blob: &BlobClient, path: &LakePath) -> Result<Option<Properties>, LakeError> {
         let what = format!("read the properties of {path}");
-        let answer = self
-            .answer(async {
-                let properties = blob.get_properties(None).await?;
-                Ok((properties.etag()?, properties.metadata()?, properties.content_length()?))
-            })
-            .await;
-        match answer {
-            Ok((Some(etag), metadata, Some(length))) => {
-                Ok(Some(Properties { etag: ETag::new(etag.to_string()), metadata, length }))
-            }
-            Ok(_) => Err(unreadable(Request::Read, &what)),
+        match self.ask_properties(blob).await {
+            Ok(Some(properties)) => Ok(Some(properties)),
+            Ok(None) => Err(unreadable(Request::Read, &what)),
             Err(failure) if failure.is_missing_blob() => Ok(None),
             Err(failure) => Err(classify(Request::Read, &failure, &what)),
         }
+    }
+
+    /// `None` if the answer lacks what every answer has.
+    async fn ask_properties(&self, blob: &BlobClient) -> Result<Option<Properties>, Failure> {
+        let request = async {
+            let properties = blob.get_properties(None).await?;
+            Ok((properties.etag()?, properties.metadata()?, properties.content_length()?))
+        };
+        let (etag, metadata, length) = self.answer(request).await?;
+        let known = etag.zip(length);
+        Ok(known.map(|(etag, length)| Properties { etag: ETag::new(etag.to_string()), metadata, length }))
     }
 
     /// `None` if the blob was deleted since its properties were read.

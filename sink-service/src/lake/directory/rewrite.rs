@@ -29,7 +29,7 @@ use crate::{
     lake_path::{CHAIN_FOLDER, LakePath},
 };
 
-const PENDING_FOLDER: &str = "pending";
+pub(super) const PENDING_FOLDER: &str = "pending";
 
 /// See the module.
 pub struct Rewrite {
@@ -142,7 +142,7 @@ fn damaged_is_no_pending(error: LakeError) -> Result<Option<Sidecar>, LakeError>
 }
 
 /// Files of dead writers for the same path: nobody has them locked.
-fn remove_leftovers(folder: &Path, path: &LakePath) -> io::Result<()> {
+pub(super) fn remove_leftovers(folder: &Path, path: &LakePath) -> io::Result<()> {
     let prefix = format!("{}.", path.file_name());
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

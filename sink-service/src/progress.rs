@@ -1,4 +1,4 @@
-//! How far a replay is: a bar with the time that is left on a terminal, a line now and then in a pipe.
+//! How far a command is: a bar with the time that is left on a terminal, a line now and then in a pipe.
 
 use std::{
     io::IsTerminal as _,
@@ -13,8 +13,11 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Counts offsets: they are known before anything is read.
-pub(super) struct Progress {
+/// Counts something whose total is known before the work begins.
+pub struct Progress {
+    command: &'static str,
+    /// What is counted, for people: `offsets`.
+    unit: &'static str,
     done: Arc<AtomicU64>,
     total: u64,
     begun: Instant,
@@ -23,22 +26,22 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn over(total: u64, done: Arc<AtomicU64>) -> Self {
+    pub fn over(command: &'static str, unit: &'static str, total: u64, done: Arc<AtomicU64>) -> Self {
         let bar = if std::io::stderr().is_terminal() {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template(
-                "{bar:30} {percent} %  {human_pos} of {human_len} offsets  {eta} left",
-            );
+            let style = ProgressStyle::with_template(&format!(
+                "{{bar:30}} {{percent}} %  {{human_pos}} of {{human_len}} {unit}  {{eta}} left"
+            ));
             bar.set_style(style.expect("the template is right"));
             bar
         } else {
             ProgressBar::hidden()
         };
-        Self { done, total, begun: Instant::now(), bar, told: Instant::now() }
+        Self { command, unit, done, total, begun: Instant::now(), bar, told: Instant::now() }
     }
 
     /// Shows it; to be called several times a second.
-    pub(super) fn tick(&mut self) {
+    pub fn tick(&mut self) {
         let done = self.done.load(Ordering::Relaxed).min(self.total);
         self.bar.set_position(done);
         if self.bar.is_hidden() && self.told.elapsed() >= LINE_INTERVAL {
@@ -49,11 +52,12 @@ impl Progress {
             } else {
                 "?".to_owned()
             };
-            eprintln!("replay: {:.0} %, {done} of {} offsets, {left} left", share * 100.0, self.total);
+            let Self { command, unit, total, .. } = self;
+            eprintln!("{command}: {:.0} %, {done} of {total} {unit}, {left} left", share * 100.0);
         }
     }
 
-    pub(super) fn over_and_out(self) {
+    pub fn over_and_out(self) {
         self.bar.finish_and_clear();
     }
 }
