@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
+use clap::{Arg, ArgGroup, ArgMatches, Command};
 use shared::{
     command_line::{ConfigRequest, config_command, config_request, flag, sources, with_settings},
     settings::{Sources, Table},
@@ -13,7 +13,7 @@ use crate::{
     export::{ExportRequest, export_command, export_request},
     replay::ReplayRequest,
     settings::CATALOGUE,
-    span::{Span, span_of, topics_of, with_closed_hours, with_hours},
+    span::{Span, span_of, topic_argument, topics_of, with_closed_hours, with_hours},
     verify::Output,
 };
 
@@ -98,13 +98,7 @@ pub fn command() -> Command {
                 flag("all", "Every data topic under the prefix, and every hour")
                     .conflicts_with_all(["topic", "day", "from"]),
             )
-            .arg(
-                Arg::new("topic")
-                    .long("topic")
-                    .value_name("TOPIC")
-                    .action(ArgAction::Append)
-                    .help("A topic to compare; may be given several times"),
-            );
+            .arg(topic_argument());
     let verify = with_hours(verify)
         .group(ArgGroup::new("what").args(["all", "topic", "day", "from"]).multiple(true).required(true))
         .arg(flag("drained", "A record in Kafka that is not in the lake yet is a difference"))
@@ -172,7 +166,7 @@ fn replay(matches: &ArgMatches) -> ReplayRequest {
         span: span_of(matches),
         into: matches.get_one::<String>("into").cloned(),
         dry_run: matches.get_flag("dry-run"),
-        output: output(matches),
+        output: Output::asked_for(matches),
     }
 }
 
@@ -181,12 +175,8 @@ fn verify(matches: &ArgMatches) -> VerifyRequest {
         topics: topics_of(matches),
         span: span_of(matches),
         drained: matches.get_flag("drained"),
-        output: output(matches),
+        output: Output::asked_for(matches),
     }
-}
-
-fn output(matches: &ArgMatches) -> Output {
-    if matches.get_flag("json") { Output::Json } else { Output::Human }
 }
 
 #[cfg(test)]

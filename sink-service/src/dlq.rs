@@ -117,12 +117,9 @@ impl From<DlqError> for Stop {
     fn from(error: DlqError) -> Self {
         let code = match &error {
             DlqError::Stop(stop) => return stop.clone(),
-            DlqError::Lake(LakeError::Denied { .. }) | DlqError::Kafka(LogError::Denied(_)) => {
-                ExitCode::NotAllowed
-            }
-            DlqError::Lake(LakeError::Damaged { .. }) => ExitCode::LakeDiffers,
-            DlqError::Lake(LakeError::Refused { .. }) => ExitCode::Configuration,
-            DlqError::Lake(_) | DlqError::Kafka(_) => ExitCode::Temporary,
+            DlqError::Lake(error) => error.exit_code(ExitCode::Temporary),
+            DlqError::Kafka(LogError::Denied(_)) => ExitCode::NotAllowed,
+            DlqError::Kafka(_) => ExitCode::Temporary,
         };
         Self::new(code, format!("{error}. What was done so far stands; type the same command to go on"))
     }

@@ -59,10 +59,7 @@ impl From<ExportError> for Stop {
     fn from(error: ExportError) -> Self {
         let code = match &error {
             ExportError::Stop(stop) => return stop.clone(),
-            ExportError::Lake(LakeError::Denied { .. }) => ExitCode::NotAllowed,
-            ExportError::Lake(LakeError::Damaged { .. }) => ExitCode::LakeDiffers,
-            ExportError::Lake(LakeError::Refused { .. }) => ExitCode::Configuration,
-            ExportError::Lake(_) => ExitCode::Temporary,
+            ExportError::Lake(error) => error.exit_code(ExitCode::Temporary),
         };
         Self::new(code, format!("{error}. What was exported so far stays; type the same command to go on"))
     }

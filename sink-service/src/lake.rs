@@ -20,7 +20,7 @@
 use std::{fmt, fs::File, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use shared::kafka_position::TopicPartition;
+use shared::{exit::ExitCode, kafka_position::TopicPartition};
 use thiserror::Error;
 
 use crate::{
@@ -139,6 +139,18 @@ pub enum LakeError {
     /// What is there cannot be read as ours: exit 25.
     #[error("{path} is damaged: {what}")]
     Damaged { path: LakePath, what: String },
+}
+
+impl LakeError {
+    /// How a process ends that gives up because of it; `unanswered` where a later attempt may succeed.
+    pub fn exit_code(&self, unanswered: ExitCode) -> ExitCode {
+        match self {
+            Self::Denied { .. } => ExitCode::NotAllowed,
+            Self::Damaged { .. } => ExitCode::LakeDiffers,
+            Self::Refused { .. } => ExitCode::Configuration,
+            Self::Conflict | Self::Unknown { .. } | Self::Unavailable { .. } => unanswered,
+        }
+    }
 }
 
 impl Lake {

@@ -38,18 +38,10 @@ pub fn await_lake(
         on_wait(format!("the lake does not answer yet: {cause}"));
     };
     let prepared = runtime.block_on(prepare(&lake, begun + LAKE_PREPARE_LIMIT, tell));
-    let code = match &prepared {
-        Ok(()) => return Ok(lake),
-        Err(LakeError::Denied { .. }) => ExitCode::NotAllowed,
-        Err(LakeError::Refused { .. }) => ExitCode::Configuration,
-        Err(LakeError::Damaged { .. }) => ExitCode::LakeDiffers,
-        Err(LakeError::Unavailable { .. } | LakeError::Unknown { .. } | LakeError::Conflict) => {
-            ExitCode::Unreachable
-        }
-    };
-    prepared
-        .map(|()| lake)
-        .map_err(|error| Stop::new(code, format!("cannot use the lake at {}: {error}", settings.lake)))
+    prepared.map(|()| lake).map_err(|error| {
+        let what = format!("cannot use the lake at {}: {error}", settings.lake);
+        Stop::new(error.exit_code(ExitCode::Unreachable), what)
+    })
 }
 
 /// Opens a lake that must be there already: one that is only read, or mended, is not made.

@@ -20,13 +20,12 @@ use shared::{
 };
 use sink_service::{
     chain::Writer,
-    cli::{self, Request, VerifyRequest},
+    cli::{self, Request},
     consumer::{GroupConsumer, GroupSettings},
     dead_letter_breaker::DeadLetterBreaker,
     dead_letter_topic::DeadLetterTopic,
     dead_letters::DeadLetterQueue,
-    dlq::{self, DlqRequest},
-    export::{self, ExportRequest},
+    dlq, export,
     file_metadata::WriterId,
     hours::{broker_clock::BrokerClock, closer::Closer, keeper::HourKeeper, token_follower::follow},
     jobs::Jobs,
@@ -34,7 +33,7 @@ use sink_service::{
     lake_start::await_lake,
     metrics::SinkMetrics,
     publish::Publisher,
-    replay::{self, ReplayRequest},
+    replay,
     settings::{self, CATALOGUE, SinkSettings},
     value_reader::ValueReader,
     verify,
@@ -55,10 +54,19 @@ const SERVICE: &str = "sink-service";
 fn main() -> ProcessExit {
     match cli::parse(std::env::args_os()) {
         Ok(Request::Run(sources)) => run(sources),
-        Ok(Request::Verify { sources, verify }) => run_verify(sources, &verify),
-        Ok(Request::Replay { sources, replay }) => run_replay(sources, &replay),
-        Ok(Request::Dlq { sources, dlq }) => run_dlq(sources, &dlq),
-        Ok(Request::Export { sources, export }) => run_export(sources, &export),
+        Ok(Request::Verify { sources, verify }) => run_command(sources, "verify", |runtime, settings| {
+            let agrees = verify::compare(runtime, settings, &verify)?;
+            Ok(if agrees { ProcessExit::SUCCESS } else { ExitCode::LakeDiffers.into() })
+        }),
+        Ok(Request::Replay { sources, replay }) => run_command(sources, "replay", |runtime, settings| {
+            replay::replay(runtime, settings, &replay, VERSION).map(|()| ProcessExit::SUCCESS)
+        }),
+        Ok(Request::Dlq { sources, dlq }) => run_command(sources, "dlq", |runtime, settings| {
+            dlq::run(runtime, settings, &dlq).map(|()| ProcessExit::SUCCESS)
+        }),
+        Ok(Request::Export { sources, export }) => run_command(sources, "export", |runtime, settings| {
+            export::export(runtime, settings, &export).map(|()| ProcessExit::SUCCESS)
+        }),
         Ok(Request::Config(ConfigRequest::Show { sources, json })) => {
             let (effective, mistakes) = settings::effective(sources);
             process::show_config(SERVICE, &effective, mistakes, json)
@@ -228,63 +236,18 @@ fn runtime() -> Result<Runtime, Stop> {
         .map_err(|error| Stop::new(ExitCode::Temporary, format!("the runtime cannot be started: {error}")))
 }
 
-fn run_verify(sources: Sources, request: &VerifyRequest) -> ProcessExit {
+/// A command that does its work and ends: only warnings are logged, what it says it prints.
+fn run_command(
+    sources: Sources,
+    name: &str,
+    command: impl FnOnce(&Runtime, &SinkSettings) -> Result<ProcessExit, Stop>,
+) -> ProcessExit {
     let settings = match SinkSettings::read(sources) {
         Ok((settings, _)) => settings,
         Err(error) => return process::complain(SERVICE, &error.into()),
     };
-    let log = &settings.process;
-    if let Err(stop) = telemetry::install(log.log_format, "warn", "verify") {
-        return process::complain(SERVICE, &stop);
-    }
-    match runtime().and_then(|runtime| verify::compare(&runtime, &settings, request)) {
-        Ok(true) => ProcessExit::SUCCESS,
-        Ok(false) => ExitCode::LakeDiffers.into(),
-        Err(stop) => process::complain(SERVICE, &stop),
-    }
-}
-
-fn run_replay(sources: Sources, request: &ReplayRequest) -> ProcessExit {
-    let settings = match SinkSettings::read(sources) {
-        Ok((settings, _)) => settings,
-        Err(error) => return process::complain(SERVICE, &error.into()),
-    };
-    let log = &settings.process;
-    if let Err(stop) = telemetry::install(log.log_format, "warn", "replay") {
-        return process::complain(SERVICE, &stop);
-    }
-    match runtime().and_then(|runtime| replay::replay(&runtime, &settings, request, VERSION)) {
-        Ok(()) => ProcessExit::SUCCESS,
-        Err(stop) => process::complain(SERVICE, &stop),
-    }
-}
-
-fn run_dlq(sources: Sources, request: &DlqRequest) -> ProcessExit {
-    let settings = match SinkSettings::read(sources) {
-        Ok((settings, _)) => settings,
-        Err(error) => return process::complain(SERVICE, &error.into()),
-    };
-    let log = &settings.process;
-    if let Err(stop) = telemetry::install(log.log_format, "warn", "dlq") {
-        return process::complain(SERVICE, &stop);
-    }
-    match runtime().and_then(|runtime| dlq::run(&runtime, &settings, request)) {
-        Ok(()) => ProcessExit::SUCCESS,
-        Err(stop) => process::complain(SERVICE, &stop),
-    }
-}
-
-fn run_export(sources: Sources, request: &ExportRequest) -> ProcessExit {
-    let settings = match SinkSettings::read(sources) {
-        Ok((settings, _)) => settings,
-        Err(error) => return process::complain(SERVICE, &error.into()),
-    };
-    let log = &settings.process;
-    if let Err(stop) = telemetry::install(log.log_format, "warn", "export") {
-        return process::complain(SERVICE, &stop);
-    }
-    match runtime().and_then(|runtime| export::export(&runtime, &settings, request)) {
-        Ok(()) => ProcessExit::SUCCESS,
-        Err(stop) => process::complain(SERVICE, &stop),
-    }
+    telemetry::install(settings.process.log_format, "warn", name)
+        .and_then(|()| runtime())
+        .and_then(|runtime| command(&runtime, &settings))
+        .unwrap_or_else(|stop| process::complain(SERVICE, &stop))
 }

@@ -60,13 +60,10 @@ impl From<ReplayError> for Stop {
         use shared::exit::ExitCode;
         let code = match &error {
             ReplayError::Stop(stop) => return stop.clone(),
-            ReplayError::Lake(LakeError::Denied { .. }) | ReplayError::Kafka(LogError::Denied(_)) => {
-                ExitCode::NotAllowed
-            }
-            ReplayError::Lake(LakeError::Damaged { .. }) => ExitCode::LakeDiffers,
-            ReplayError::Lake(LakeError::Refused { .. }) => ExitCode::Configuration,
+            ReplayError::Lake(error) => error.exit_code(ExitCode::Temporary),
+            ReplayError::Kafka(LogError::Denied(_)) => ExitCode::NotAllowed,
             ReplayError::Kafka(LogError::NoTopic(_)) => ExitCode::TopicChanged,
-            ReplayError::Lake(_) | ReplayError::Kafka(_) => ExitCode::Temporary,
+            ReplayError::Kafka(_) => ExitCode::Temporary,
         };
         Self::new(code, format!("{error}. What was made again so far stays; type the same command to go on"))
     }

@@ -69,17 +69,17 @@ impl Span {
     }
 }
 
+pub fn topic_argument() -> Arg {
+    Arg::new("topic")
+        .long("topic")
+        .value_name("TOPIC")
+        .action(ArgAction::Append)
+        .help("A topic; may be given several times")
+}
+
 /// Adds topics and closed hours, of which some must be named.
 pub fn with_closed_hours(command: Command) -> Command {
-    let command = command.arg(
-        Arg::new("topic")
-            .long("topic")
-            .value_name("TOPIC")
-            .action(ArgAction::Append)
-            .required(true)
-            .help("A topic; may be given several times"),
-    );
-    with_hours(command)
+    with_hours(command.arg(topic_argument().required(true)))
         .arg(flag("all", "Every hour that has closed"))
         .group(ArgGroup::new("span").args(["day", "from", "all"]).required(true))
 }

@@ -19,7 +19,7 @@
 mod closed_hours;
 mod command;
 mod comparison;
-mod lines;
+mod expected_line;
 mod report;
 mod walk;
 
@@ -75,12 +75,9 @@ impl From<VerifyError> for Stop {
     fn from(error: VerifyError) -> Self {
         let code = match &error {
             VerifyError::Registry(stop) => stop.code,
-            VerifyError::Lake(LakeError::Denied { .. }) | VerifyError::Kafka(LogError::Denied(_)) => {
-                ExitCode::NotAllowed
-            }
-            VerifyError::Lake(LakeError::Damaged { .. }) => ExitCode::LakeDiffers,
-            VerifyError::Lake(LakeError::Refused { .. }) => ExitCode::Configuration,
-            VerifyError::Lake(_) | VerifyError::Kafka(_) => ExitCode::Unreachable,
+            VerifyError::Kafka(LogError::Denied(_)) => ExitCode::NotAllowed,
+            VerifyError::Kafka(_) => ExitCode::Unreachable,
+            VerifyError::Lake(error) => error.exit_code(ExitCode::Unreachable),
         };
         Self::new(code, error.to_string())
     }

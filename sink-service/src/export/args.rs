@@ -59,7 +59,7 @@ pub fn export_request(table: Table, matches: &ArgMatches) -> (Sources, ExportReq
         span: span_of(matches),
         into: matches.get_one::<String>("into").cloned().expect("clap asks for the place"),
         dry_run: matches.get_flag("dry-run"),
-        output: if matches.get_flag("json") { Output::Json } else { Output::Human },
+        output: Output::asked_for(matches),
     };
     (sources(table, matches), request)
 }

@@ -107,6 +107,8 @@ impl Deed {
 enum Interrupted {
     /// Somebody changed something: to be begun again.
     Changed,
+    /// It may have been published: the next look shows it.
+    InDoubt(LakeError),
     /// The file is not what the manifest says.
     Differs {
         path: LakePath,
@@ -119,6 +121,7 @@ impl From<LakeError> for Interrupted {
     fn from(error: LakeError) -> Self {
         match error {
             LakeError::Conflict => Self::Changed,
+            LakeError::Unknown { .. } => Self::InDoubt(error),
             LakeError::Damaged { path, what } => Self::Differs { path, what },
             error => Self::Failed(error.into()),
         }
@@ -196,6 +199,7 @@ impl HourExport {
     /// # Errors
     /// As the lakes say; if the hour's files are not what its manifest says.
     pub(super) async fn run(&self) -> Result<Exported, ExportError> {
+        let mut doubt = None;
         for _ in 0..ATTEMPTS {
             let Some(look) = self.look().await? else {
                 let what = format!("hour {} of {} was closed, and is no more", self.hour, self.topic);
@@ -211,7 +215,8 @@ impl HourExport {
             }
             match made {
                 Ok(exported) => return Ok(exported),
-                Err(Interrupted::Changed) => {}
+                Err(Interrupted::Changed) => doubt = None,
+                Err(Interrupted::InDoubt(error)) => doubt = Some(error),
                 Err(Interrupted::Differs { path, what }) => {
                     // A replay or a late row may have come between manifest and file.
                     if self.look().await?.is_some_and(|now| now.edition == look.edition) {
@@ -224,7 +229,7 @@ impl HourExport {
                 Err(Interrupted::Failed(error)) => return Err(error),
             }
         }
-        Err(self.unsteady())
+        Err(doubt.map_or_else(|| self.unsteady(), ExportError::from))
     }
 
     /// What there is to say of an hour whose Parquet file needs not be made.
@@ -264,8 +269,6 @@ impl HourExport {
         let etag = look.there.as_ref().map(|found| &found.etag);
         match object.publish(etag, CONTENT_TYPE).await {
             Ok(()) => {}
-            // The next look shows it.
-            Err(LakeError::Unknown { .. }) => return Err(Interrupted::Changed),
             Err(error) => return Err(error.into()),
         }
         let deed = if etag.is_some() { Deed::Replaced } else { Deed::Written };

@@ -10,7 +10,7 @@ use shared::{cluster_time::ClusterTime, kafka_position::KafkaOffset, namespace::
 
 use super::{
     VerifyError,
-    lines::is_line_of,
+    expected_line::is_line_of,
     walk::{EventIds, Walk},
 };
 use crate::{

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use bytesize::ByteSize;
+use clap::ArgMatches;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
@@ -14,6 +15,13 @@ use crate::span::Span;
 pub enum Output {
     Human,
     Json,
+}
+
+impl Output {
+    /// By the flag `--json`.
+    pub fn asked_for(matches: &ArgMatches) -> Self {
+        if matches.get_flag("json") { Self::Json } else { Self::Human }
+    }
 }
 
 /// Prints all results; whether everything agreed.

@@ -141,6 +141,19 @@ async fn verify_sees_through(pipeline: &Pipeline, first_hour: i64) -> Result<()>
     // The late rows of three rounds, and the one behind everything.
     ensure!(code == 0 && said.contains("\"rows\":10}"), "{code}\n{said}");
     std::fs::write(&path, whole)?;
+    // Of a line too.
+    let files = pipeline.lake().read().await?.files;
+    let of_this_hour = folder(pipeline, first_hour);
+    let file =
+        files.iter().find(|file| file.path.starts_with(&of_this_hour)).context("a file of the hour")?;
+    let mut spoilt = file.bytes.clone();
+    spoilt[20] ^= 1;
+    pipeline.lake().overwrite(&file.path, spoilt).await?;
+    let (code, said) = verify_hours("this-hours-line", &["--from", &begin, "--to", &end]).await?;
+    ensure!(code == 25 && said.contains("is not the record's"), "{code}\n{said}");
+    let (code, said) = verify_hours("the-next-hours-lines", &["--from", &end, "--to", &later]).await?;
+    ensure!(code == 0 && said.contains("10 rows in 10 files of the hours asked for"), "{code}\n{said}");
+    pipeline.lake().overwrite(&file.path, file.bytes.clone()).await?;
     let (code, text) = verify("verify-mended").await?;
     ensure!(code == 0, "{code}\n{text}");
     Ok(())
