@@ -65,6 +65,7 @@ Examples:
 Reads Kafka and the lake, writes nothing, and leaves the live sinks' offsets alone.
 Exit code 0 if everything agrees, 25 if it does not.";
 
+/// Paragraphs have no line breaks of their own: clap wraps them. Commands have, so that they can be pasted.
 const REPLAY_EXAMPLES: &str = "\
 Examples:
   What a day's files would be made of; nothing is written:
@@ -75,20 +76,22 @@ Examples:
 
   Two hours of it; a longer time; the whole topic:
     sink-service replay --topic atlas.shop.orders --day 2026-11-20 --hour 7 --hour 8
-    sink-service replay --topic atlas.shop.orders --from 2026-11-18T00:00:00Z --to 2026-11-21T00:00:00Z
+    sink-service replay --topic atlas.shop.orders \\
+      --from 2026-11-18T00:00:00Z --to 2026-11-21T00:00:00Z
     sink-service replay --topic atlas.shop.orders --all
 
   A copy elsewhere, the lake itself stays as it is:
     sink-service replay --topic atlas.shop.orders --day 2026-11-20 --into file:///tmp/copy
 
-Only hours that have closed. Each file is made again in its place and in one step, so readers see every row once at every moment,
-and the live sink goes on. It may be stopped at any time and typed again. Exit code 21: Kafka no longer has all of it, and
-nothing was changed.";
+Only hours that have closed. Each file is made again in its place and in one step, so readers see every \
+row once at every moment, and the live sink goes on. It may be stopped at any time and typed again.
+
+Exit code 21: Kafka no longer has all of it, and nothing was changed.";
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 drained, 21 offset gap, 22 fenced, 23 topic is not the one we wrote, 25 lake differs,
-26 dead-letter breaker open, 64 usage, 69 dependency unreachable at start, 75 temporary, 77 not allowed,
-78 configuration, 1 a defect of ours.";
+Exit codes: 0 drained, 21 offset gap, 22 fenced, 23 topic is not the one we wrote, 25 lake differs, \
+26 dead-letter breaker open, 64 usage, 69 dependency unreachable at start, 75 temporary, \
+77 not allowed, 78 configuration, 1 a defect of ours.";
 
 /// The whole command line.
 pub fn command() -> Command {

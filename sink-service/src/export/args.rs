@@ -12,23 +12,31 @@ use crate::{
     verify::Output,
 };
 
+/// Paragraphs have no line breaks of their own: clap wraps them. Commands have, so that they can be pasted.
 const PARQUET_EXAMPLES: &str = "\
 Examples:
   A day, into a directory:
-    sink-service export parquet --topic atlas.shop.orders --day 2026-11-20 --into file:///srv/silver
+    sink-service export parquet --topic atlas.shop.orders --day 2026-11-20 \\
+      --into file:///srv/silver
 
   What would be done; nothing is written:
-    sink-service export parquet --topic atlas.shop.orders --day 2026-11-20 --into file:///srv/silver --dry-run
+    sink-service export parquet --topic atlas.shop.orders --day 2026-11-20 \\
+      --into file:///srv/silver --dry-run
 
   Two hours of it; a longer time; everything that has closed:
-    sink-service export parquet --topic atlas.shop.orders --day 2026-11-20 --hour 7 --hour 8 --into file:///srv/silver
-    sink-service export parquet --topic atlas.shop.orders --from 2026-11-18T00:00:00Z --to 2026-11-21T00:00:00Z --into file:///srv/silver
-    sink-service export parquet --topic atlas.shop.orders --all --into abfss://silver@account.dfs.core.windows.net/cdc
+    sink-service export parquet --topic atlas.shop.orders --day 2026-11-20 --hour 7 --hour 8 \\
+      --into file:///srv/silver
+    sink-service export parquet --topic atlas.shop.orders \\
+      --from 2026-11-18T00:00:00Z --to 2026-11-21T00:00:00Z --into file:///srv/silver
+    sink-service export parquet --topic atlas.shop.orders --all \\
+      --into abfss://silver@account.dfs.core.windows.net/cdc
 
-Only hours that have closed: each becomes <db>/<coll>/year=…/month=…/day=…/hour=…/events.parquet, checked against its manifest, read
-back, and put in place in one step. Typed again it makes only what is missing or has changed since. Neither Kafka nor the lake is
-touched. Exit code 75: hours that were named by --day or --hour have not closed yet; the others were exported. 25: the lake does
-not hold what a manifest says, and that hour was left as it was.";
+Only hours that have closed: each becomes <db>/<coll>/year=…/month=…/day=…/hour=…/events.parquet, \
+checked against its manifest, read back, and put in place in one step. Typed again it makes only what \
+is missing or has changed since. Neither Kafka nor the lake is touched.
+
+Exit code 75: hours that were named by --day or --hour have not closed yet; the others were exported. \
+25: the lake does not hold what a manifest says, and that hour was left as it was.";
 
 /// The command with its one form.
 pub fn export_command(table: Table) -> Command {
