@@ -12,6 +12,10 @@
 //!                                 head names successor └──next record── F sealed
 //! ```
 //!
+//! With [`Publishing::Sealed`] a file is created sealed: until then its rows are staged, that is, in the lake and in this
+//! process's care, but seen by nobody ([`Step::Stage`]). What is staged counts as read and not as durable: whoever loses
+//! it reads it again from Kafka.
+//!
 //! Every arrow is one compare-and-set. A refused or doubtful one is an ordinary path: everything is read back and the
 //! machine goes on from there ([`Chain::adopt`]), so that what others wrote is adopted and the own batch is cut there.
 //!
@@ -21,10 +25,12 @@
 //! - `scanned` is written only when every record before it is durable, and moves no boundary.
 //! - The head moves off a sealed file only once that is accounted for: [`crate::hours::accounts`].
 //! - A file holds records of one hour; dead letters extend the open file whatever their hour.
+//! - Rows are staged only for the file that the head names and that does not exist; meanwhile `scanned` is not written.
 
 mod file_step;
 mod halt;
 mod roll;
+mod staged;
 #[cfg(test)]
 mod tests;
 
@@ -36,9 +42,10 @@ use shared::{
     namespace::Namespace,
 };
 
+use self::staged::Staged;
 pub use self::{
     halt::ChainHalt,
-    roll::{RollPolicy, RollReason},
+    roll::{Publishing, RollPolicy, RollReason},
 };
 use crate::{
     buffer::Batch,
@@ -67,14 +74,16 @@ pub struct Writer {
     pub version: &'static str,
 }
 
-/// What is to be done next. Each is one compare-and-set.
+/// What is to be done next. Each but [`Step::Stage`] is one compare-and-set.
 #[derive(Clone, Debug)]
 pub enum Step {
     /// Everything of the batch is durable.
     Done,
     /// Replace the head.
     WriteHead(Head),
-    /// Create the file that the head names.
+    /// Send bytes that nobody sees, for the file that the head names.
+    Stage(FileStep),
+    /// Create the file that the head names, with what is staged for it and this.
     Create(FileStep),
     /// Append to the open file; without bytes it is a recommit.
     Append(FileStep),
@@ -100,6 +109,8 @@ pub struct Chain {
     /// The file at the head's path; `None` if it is not there (yet).
     file: Option<FileState>,
     file_since: Instant,
+    /// Only while `file` is not there.
+    staged: Option<Staged>,
     /// The sealed file is known to be in its hour's manifest, or the hour has not closed.
     accounted: bool,
     seq: u64,
@@ -126,16 +137,11 @@ pub struct StepContext<'a> {
     pub publish_position: bool,
     /// Files of this hour and of those before it end where the batch reaches the barrier.
     pub hour_end: Option<HourEnd>,
+    /// The partition is given up after this batch: nothing stays staged.
+    pub drain: bool,
     pub now: Instant,
     /// For `processedat` only.
     pub wall_clock: DateTime<Utc>,
-}
-
-impl StepContext<'_> {
-    /// Whether a file of this hour is complete with a batch that ends there.
-    fn completes(&self, hour: EventHour, end: KafkaOffset) -> bool {
-        self.hour_end.is_some_and(|over| over.completes(hour, end))
-    }
 }
 
 impl Chain {
@@ -154,8 +160,17 @@ impl Chain {
         now: Instant,
     ) -> Result<Self, ChainHalt> {
         let Reading { head, head_etag, file, log } = reading;
-        let chain =
-            Self { partition, writer, head, head_etag, file, file_since: now, accounted: false, seq: 0 };
+        let chain = Self {
+            partition,
+            writer,
+            head,
+            head_etag,
+            file,
+            file_since: now,
+            staged: None,
+            accounted: false,
+            seq: 0,
+        };
         chain.check_identity(topic_id)?;
         let partition = || chain.partition.clone();
         let (next, position) = (chain.next(), chain.position());
@@ -246,9 +261,14 @@ impl Chain {
         }
     }
 
-    /// Where the consumer goes on: past what was only scanned, too.
+    /// Past what was only scanned, too: everything before it is durable.
     pub fn position(&self) -> KafkaOffset {
         self.next().max(self.head.scanned)
+    }
+
+    /// Where the consumer goes on: past what is staged, too.
+    pub fn reached(&self) -> KafkaOffset {
+        self.staged_next().unwrap_or_default().max(self.position())
     }
 
     /// The next compare-and-set towards `batch` being durable; cuts off what is durable already.
@@ -260,13 +280,13 @@ impl Chain {
     /// If records are missing between what is durable and the batch: publishing it would be the loss itself.
     pub fn next_step(&self, batch: &mut Batch, context: &StepContext<'_>) -> Result<Step, ChainHalt> {
         assert!(
-            batch.start() <= self.position(),
+            batch.start() <= self.reached(),
             "{}: a batch from {} cannot follow {}",
             self.partition,
             batch.start(),
-            self.position()
+            self.reached()
         );
-        batch.cut_before(self.next());
+        batch.go_on_from(self.staged_next().unwrap_or_else(|| self.next()));
         let Some(path) = &self.head.path else {
             return Ok(match batch.pending().first() {
                 Some(entry) => Step::WriteHead(self.head_at(self.head.start, entry.hour, context)),
@@ -274,6 +294,7 @@ impl Chain {
             });
         };
         match &self.file {
+            None if context.policy.publishing == Publishing::Sealed => self.stage_step(path, batch, context),
             None => self.create_step(path, batch, context),
             Some(file) if is_sealed(file) => Ok(match batch.pending().first() {
                 Some(entry) => Step::WriteHead(self.head_at(file.metadata.next, entry.hour, context)),
@@ -331,6 +352,7 @@ impl Chain {
         }
         self.seq = state.metadata.seq;
         self.accounted = false;
+        self.staged = None;
         self.file = Some(state);
     }
 
@@ -345,10 +367,10 @@ impl Chain {
         self.accounted = true;
     }
 
-    /// The hour of the open file.
+    /// The hour of the file that is open, or for which rows are staged.
     pub fn open_hour(&self) -> Option<EventHour> {
-        self.file.as_ref().filter(|file| !is_sealed(file))?;
-        self.head.path.as_ref()?.hour()
+        let open = self.file.as_ref().is_some_and(|file| !is_sealed(file));
+        (open || self.staged.is_some()).then(|| self.head.path.as_ref()?.hour()).flatten()
     }
 }
 

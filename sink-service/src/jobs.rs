@@ -27,7 +27,7 @@ use crate::{
     hours::HourEnd,
     kafka_log::LogError,
     partition::AssignmentEpoch,
-    publish::{Halt, Identity, Job, Publisher, Waiting},
+    publish::{Halt, Identity, Job, Published, Publisher, Waiting},
 };
 
 /// What a task reports. `epoch` says for which assignment it was started.
@@ -40,8 +40,19 @@ pub struct Report {
 
 #[derive(Debug)]
 pub enum Outcome {
-    Opened { topic_id: Option<TopicId>, chain: Box<Chain>, schema: Option<(SchemaId, IdMeans)> },
-    Published { chain: Box<Chain>, batch: Box<Batch> },
+    Opened {
+        topic_id: Option<TopicId>,
+        chain: Box<Chain>,
+        schema: Option<(SchemaId, IdMeans)>,
+    },
+    Published {
+        chain: Box<Chain>,
+        batch: Box<Batch>,
+    },
+    /// The partition has to be read again from where the chain ends.
+    Behind {
+        chain: Box<Chain>,
+    },
     Halted(Halt),
 }
 
@@ -66,6 +77,8 @@ pub struct Publishing {
     pub namespace: Namespace,
     pub publish_position: bool,
     pub hour_end: Option<HourEnd>,
+    /// The partition is given up after it: nothing stays staged.
+    pub drain: bool,
     /// Ends the job when the assignment is given up. Every step of it is conditional, so it may end anywhere.
     pub given_up: CancellationToken,
 }
@@ -132,14 +145,18 @@ impl Jobs {
 
     async fn publish_one(self, publishing: Publishing, ids: Ids) {
         let Publishing { mut identity, epoch, chain, batch, namespace, .. } = publishing;
-        let Publishing { publish_position, hour_end, given_up, .. } = publishing;
+        let Publishing { publish_position, hour_end, drain, given_up, .. } = publishing;
         let partition = identity.partition.clone();
         let jobs = self.clone();
         let work = async move {
             identity.topic_id = jobs.topic_id(&identity.partition, ids).await?;
-            let job = Job { identity, namespace, chain, batch, publish_position, hour_end };
-            let (chain, batch) = jobs.publisher.publish(job).await?;
-            Ok(Outcome::Published { chain: Box::new(chain), batch: Box::new(batch) })
+            let job = Job { identity, namespace, chain, batch, publish_position, hour_end, drain };
+            Ok(match jobs.publisher.publish(job).await? {
+                Published::Whole { chain, batch } => {
+                    Outcome::Published { chain: Box::new(chain), batch: Box::new(batch) }
+                }
+                Published::Behind(chain) => Outcome::Behind { chain: Box::new(chain) },
+            })
         };
         self.run(partition, epoch, given_up, work).await;
     }

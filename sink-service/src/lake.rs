@@ -3,7 +3,8 @@
 //! ```text
 //!   read_document ── create_document / replace_document      small JSON objects: heads
 //!   file ─────────── create_file / append                    data files: bytes and metadata in one step
-//!   look ─────────── rewrite ─ add … ─ commit                a file's whole content anew, in one step: `replay`
+//!   stage_file ───── stage_more … ─ publish_staged           a file's whole content, seen by nobody before the last step
+//!   look ─────────── rewrite ─ add … ─ commit                the same in the place of what is there: `replay`
 //!   list_files, read_file                                    for takeover and `verify`
 //!   object ───────── new_object ─ publish                    whole files outside of every chain: `export`
 //! ```
@@ -19,7 +20,7 @@
 
 use std::{fmt, fs::File, ops::Range, sync::Arc, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use shared::{exit::ExitCode, kafka_position::TopicPartition};
 use thiserror::Error;
 
@@ -257,16 +258,67 @@ impl Lake {
         }
     }
 
+    /// Begins a file's whole content. Nobody sees it before [`Lake::publish_staged`]; given up, or if this process dies, it is as if it had
+    /// never been.
+    pub async fn stage_file(
+        &self,
+        path: &LakePath,
+        partition: &TopicPartition,
+    ) -> Result<StagedFile, LakeError> {
+        let place = match self {
+            Self::Directory(lake) => StagedPlace::Directory(lake.stage_file(path, partition).await?),
+            Self::Azure(_) => StagedPlace::Azure(Arc::default()),
+        };
+        Ok(StagedFile { path: path.clone(), place, size: 0 })
+    }
+
+    /// Adds bytes at the end. If it fails, `staged` is as it was, and it may be tried again.
+    pub async fn stage_more(&self, staged: &mut StagedFile, bytes: Bytes) -> Result<(), LakeError> {
+        let added = bytes.len() as u64;
+        match (self, &mut staged.place) {
+            (Self::Directory(lake), StagedPlace::Directory(place)) => {
+                lake.stage_more(place, staged.size, bytes).await?;
+            }
+            (Self::Azure(lake), StagedPlace::Azure(blocks)) => {
+                lake.stage_more(&staged.path, blocks, bytes).await?;
+            }
+            _ => unreachable!("staged in another lake"),
+        }
+        staged.size += added;
+        Ok(())
+    }
+
+    /// Puts content and metadata in the place of what stands there, in one step; [`LakeError::Conflict`] if that is no longer `expected`
+    /// (`None`: nothing), or if what was staged is gone.
+    ///
+    /// # Panics
+    /// If `metadata.stored_size` is not the number of bytes that were staged.
+    pub async fn publish_staged(
+        &self,
+        staged: StagedFile,
+        expected: Option<&ETag>,
+        metadata: &FileMetadata,
+    ) -> Result<FileState, LakeError> {
+        check_step(&staged.path, 0, staged.size, metadata)?;
+        match (self, staged.place) {
+            (Self::Directory(lake), StagedPlace::Directory(place)) => {
+                lake.publish_staged(&staged.path, place, expected, metadata).await
+            }
+            (Self::Azure(lake), StagedPlace::Azure(blocks)) => {
+                lake.publish_staged(&staged.path, blocks, expected, metadata).await
+            }
+            _ => unreachable!("staged in another lake"),
+        }
+    }
+
     /// Begins to write a file's whole content anew. Nobody sees it before [`Rewrite::commit`].
     pub async fn rewrite(
         &self,
         path: &LakePath,
         partition: &TopicPartition,
     ) -> Result<Rewrite<'_>, LakeError> {
-        match self {
-            Self::Directory(lake) => Ok(Rewrite::Directory(lake.rewrite(path, partition).await?)),
-            Self::Azure(lake) => Ok(Rewrite::Azure(Box::new(lake.rewrite(path)))),
-        }
+        let staged = self.stage_file(path, partition).await?;
+        Ok(Rewrite { lake: self, staged, gathered: BytesMut::new() })
     }
 
     /// The object at a path, whoever wrote it. `None` if there is none.
@@ -341,19 +393,52 @@ impl Lake {
     }
 }
 
-/// A file's new content in the making.
-pub enum Rewrite<'a> {
-    Directory(directory::Rewrite),
-    Azure(Box<azure::Rewrite<'a>>),
+/// A file's whole content in the making. A copy stays what it was while the original goes on.
+#[derive(Clone, Debug)]
+pub struct StagedFile {
+    path: LakePath,
+    place: StagedPlace,
+    /// Bytes.
+    size: u64,
+}
+
+/// Where bytes wait that belong to no file yet.
+#[derive(Clone, Debug)]
+enum StagedPlace {
+    Directory(Arc<directory::Temporary>),
+    /// Shared, since a full file has 45,000 of them.
+    Azure(Arc<Vec<BlockId>>),
+}
+
+impl StagedFile {
+    /// How many blocks the file will have; 0 on a directory.
+    pub fn block_count(&self) -> usize {
+        match &self.place {
+            StagedPlace::Directory(_) => 0,
+            StagedPlace::Azure(blocks) => blocks.len(),
+        }
+    }
+}
+
+/// Smaller pieces of a rewrite are gathered: a blob has room for 50,000 blocks.
+const REWRITE_PIECE_BYTES: usize = 8 * 1024 * 1024;
+
+/// A file's new content in the making, in large pieces.
+pub struct Rewrite<'a> {
+    lake: &'a Lake,
+    staged: StagedFile,
+    gathered: BytesMut,
 }
 
 impl Rewrite<'_> {
     /// Adds bytes at the end.
     pub async fn add(&mut self, bytes: Bytes) -> Result<(), LakeError> {
-        match self {
-            Self::Directory(rewrite) => rewrite.add(bytes).await,
-            Self::Azure(rewrite) => rewrite.add(bytes).await,
-        }
+        self.gathered.extend_from_slice(&bytes);
+        if self.gathered.len() >= REWRITE_PIECE_BYTES { self.stage().await } else { Ok(()) }
+    }
+
+    async fn stage(&mut self) -> Result<(), LakeError> {
+        self.lake.stage_more(&mut self.staged, self.gathered.split().freeze()).await
     }
 
     /// Puts content and metadata in the place of what stands there, in one step; [`LakeError::Conflict`] if that is no longer `expected`
@@ -362,14 +447,14 @@ impl Rewrite<'_> {
     /// # Panics
     /// If `metadata.stored_size` is not the number of bytes that were added.
     pub async fn commit(
-        self,
+        mut self,
         expected: Option<&ETag>,
         metadata: &FileMetadata,
     ) -> Result<FileState, LakeError> {
-        match self {
-            Self::Directory(rewrite) => rewrite.commit(expected, metadata).await,
-            Self::Azure(rewrite) => rewrite.commit(expected, metadata).await,
+        if !self.gathered.is_empty() {
+            self.stage().await?;
         }
+        self.lake.publish_staged(self.staged, expected, metadata).await
     }
 }
 

@@ -34,6 +34,7 @@ pub mod lake;
 pub mod lake_path;
 pub mod lake_start;
 pub mod metrics;
+pub mod open_files;
 pub mod partition;
 pub mod progress;
 pub mod publish;

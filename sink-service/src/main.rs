@@ -32,6 +32,7 @@ use sink_service::{
     kafka_log::KafkaLog,
     lake_start::await_lake,
     metrics::SinkMetrics,
+    open_files,
     publish::Publisher,
     replay,
     settings::{self, CATALOGUE, SinkSettings},
@@ -130,6 +131,7 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
     );
     kafka_client::first_contact(&settings.kafka, FIRST_CONTACT_LIMIT, &mut |text| health.not_ready(text))?;
     health.not_ready("starting");
+    open_files::raise_limit();
 
     let runtime = runtime()?;
     let (registry, values) = await_registry(&settings, &runtime, &mut |text| health.not_ready(text))?;

@@ -15,6 +15,7 @@ use chrono::Utc;
 use rdkafka::{Message, message::Headers};
 use shared::{
     avro::SchemaId,
+    cluster_time::ClusterTime,
     exit::Stop,
     kafka_ffi::TopicId,
     kafka_position::{KafkaOffset, TopicPartition},
@@ -52,6 +53,15 @@ pub enum Taken {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AssignmentEpoch(pub u64);
 
+/// What waits until its file is seen.
+#[derive(Clone, Copy, Debug)]
+struct StagedSince {
+    /// When the oldest of its records was read.
+    read: Option<Instant>,
+    /// Of the first that has one.
+    cluster_time: Option<ClusterTime>,
+}
+
 enum Phase {
     /// The chain is being read; the consumer does not fetch this partition.
     Opening,
@@ -76,8 +86,11 @@ pub struct PartitionState {
     reopen: bool,
     /// Of a record that could not be taken: what the registry has to be asked before the chain is read again.
     wanted_schema: Option<SchemaId>,
-    /// Everything before it is durable or was nothing to write.
+    /// Everything before it is durable, staged, or was nothing to write.
     position: KafkaOffset,
+    /// Everything before it is durable or was nothing to write.
+    durable: KafkaOffset,
+    staged: Option<StagedSince>,
     /// Where the buffer begins: the end of the batch before it.
     buffered_from: KafkaOffset,
     /// What may be committed to Kafka.
@@ -91,6 +104,8 @@ pub struct PartitionState {
     log_end: Option<KafkaOffset>,
     /// Up to where hours are over; `None` once everything of them is in the lake.
     hour_end: Option<HourEnd>,
+    /// The last hour that was said to be over.
+    over: Option<EventHour>,
     records: u64,
     metrics: PartitionMetrics,
 }
@@ -109,6 +124,8 @@ impl PartitionState {
             reopen: false,
             wanted_schema: None,
             position: KafkaOffset::ZERO,
+            durable: KafkaOffset::ZERO,
+            staged: None,
             buffered_from: KafkaOffset::ZERO,
             next: KafkaOffset::ZERO,
             committed: None,
@@ -117,6 +134,7 @@ impl PartitionState {
             ahead: None,
             log_end: None,
             hour_end: None,
+            over: None,
             records: 0,
         }
     }
@@ -148,7 +166,8 @@ impl PartitionState {
 
     /// Everything that was read is durable.
     pub fn is_drained(&self) -> bool {
-        self.buffer.is_empty() && !self.is_publishing()
+        let staged = self.idle_chain().is_some_and(|chain| chain.staged_file().is_some());
+        self.buffer.is_empty() && !self.is_publishing() && !staged
     }
 
     pub fn position(&self) -> KafkaOffset {
@@ -176,6 +195,7 @@ impl PartitionState {
     /// The chain was read, or read again: here the consumer begins or goes on.
     pub fn opened(&mut self, topic_id: Option<TopicId>, chain: Chain) -> KafkaOffset {
         self.identity.topic_id = topic_id;
+        self.staged = None;
         self.adopt(chain);
         self.buffered_from = self.position;
         self.ahead = None;
@@ -210,10 +230,19 @@ impl PartitionState {
         self.reopen && !self.is_publishing()
     }
 
-    /// A batch became durable.
-    pub fn published(&mut self, chain: Chain, metrics: &SinkMetrics, now: Instant) {
-        if let Phase::Publishing { oldest: Some(oldest), .. } = self.phase {
-            metrics.durable(now.duration_since(oldest));
+    /// A batch became durable, or was staged.
+    pub fn published(&mut self, chain: Chain, batch: &Batch, metrics: &SinkMetrics, now: Instant) {
+        let of_batch = StagedSince { read: batch.oldest(), cluster_time: batch.oldest_cluster_time() };
+        let oldest = self.staged.take().unwrap_or(of_batch);
+        if chain.staged_file().is_some() {
+            self.staged = Some(oldest);
+        } else {
+            if let Some(read) = oldest.read {
+                metrics.durable(now.duration_since(read));
+            }
+            if let Some(time) = oldest.cluster_time {
+                metrics.event_age(time.seconds);
+            }
         }
         if let Some(newest) = chain.file().and_then(|file| file.metadata.max_cluster_time) {
             self.metrics.last_event(newest.seconds);
@@ -221,8 +250,15 @@ impl PartitionState {
         self.adopt(chain);
     }
 
+    /// What was staged is gone, and nothing of the batch was published: it is to be read again.
+    pub fn fell_behind(&mut self, chain: Chain) {
+        self.adopt(chain);
+        self.reopen = true;
+    }
+
     fn adopt(&mut self, chain: Chain) {
-        self.position = chain.position();
+        self.position = chain.reached();
+        self.durable = chain.position();
         // Somebody else's commit may cover all records of ours and end before the markers behind them.
         self.buffered_from = self.buffered_from.min(self.position);
         self.next = chain.next();
@@ -243,6 +279,7 @@ impl PartitionState {
 
     /// An hour is over, and with it those before it.
     pub fn set_hour_end(&mut self, over: HourEnd) {
+        self.over = Some(over.hour);
         self.hour_end = match &self.phase {
             Phase::Idle(chain) if is_complete(chain, over) => None,
             _ => Some(over),
@@ -342,10 +379,11 @@ impl PartitionState {
     }
 
     fn oldest(&self) -> Option<Instant> {
-        match self.phase {
+        let staged = self.staged.and_then(|staged| staged.read);
+        staged.or(match self.phase {
             Phase::Publishing { oldest: Some(oldest), .. } => Some(oldest),
             _ => self.buffer.oldest(),
-        }
+        })
     }
 
     pub fn set_log_end(&mut self, end: KafkaOffset) {
@@ -354,7 +392,7 @@ impl PartitionState {
 
     /// Records between what is durable and the log's end, transaction markers included.
     pub fn lag(&self) -> Option<u64> {
-        Some(self.log_end?.get().saturating_sub(self.position.get()))
+        Some(self.log_end?.get().saturating_sub(self.durable.get()))
     }
 
     /// Memory that buffer and batch take, in bytes.
@@ -446,6 +484,8 @@ impl PartitionState {
             "position": self.position.get(),
             "lag": self.lag(),
             "bufferedBytes": self.memory(),
+            "stagedRows": self.idle_chain().map_or(0, Chain::staged_rows),
+            "lastHourOver": self.over.map(|hour| hour.to_string()),
             "paused": self.paused,
             "file": self.path,
         })

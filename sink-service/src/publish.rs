@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   open ──▶ start of the log, head (made if it is missing), file, end of the log ──▶ Chain::adopt
-//!   publish ──▶ dead letters ──▶ { Chain::next_step ──▶ perform ──▶ Chain::…_written }* ──▶ Done
+//!   publish ──▶ dead letters ──▶ { Chain::next_step ──▶ perform ──▶ Chain::…_written }* ──▶ Whole
 //!                                        ▲                 │ conflict, lost reply
 //!                                        └──── open ◀──────┘
 //! ```
@@ -20,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use shared::{
     avro::SchemaId,
@@ -36,14 +37,14 @@ pub use self::halt::Halt;
 use self::halt::judge_topic;
 use crate::{
     buffer::Batch,
-    chain::{Chain, ChainHalt, LogBounds, Reading, RollPolicy, Step, StepContext, Writer},
+    chain::{Chain, ChainHalt, FileStep, LogBounds, Reading, RollPolicy, Step, StepContext, Writer},
     compression::Compression,
     dead_letter_breaker::DeadLetterBreaker,
     dead_letters::DeadLetterQueue,
     head::Head,
     hours::{HourEnd, accounts::HourFolder},
     kafka_log::{KafkaLog, LogError},
-    lake::{Lake, LakeError},
+    lake::{FileState, Lake, LakeError, StagedFile},
     lake_path::{CollectionFolder, LakePath, is_data_file_of},
     metrics::SinkMetrics,
     record::LAYOUT,
@@ -88,6 +89,17 @@ pub struct Job {
     pub publish_position: bool,
     /// Up to where hours are over.
     pub hour_end: Option<HourEnd>,
+    /// The partition is given up after it: nothing stays staged.
+    pub drain: bool,
+}
+
+/// What became of a job.
+#[derive(Debug)]
+pub enum Published {
+    /// All of the batch is durable, or staged where files are sealed.
+    Whole { chain: Chain, batch: Batch },
+    /// What was staged before the batch is gone: the partition has to be read again from where the chain ends. Nothing was published.
+    Behind(Chain),
 }
 
 /// Everything that publishing needs; shared by all jobs.
@@ -177,17 +189,18 @@ impl Publisher {
         }
     }
 
-    /// Makes a whole batch durable, its dead letters first; gives it back. Waits for dependencies.
+    /// Makes a whole batch durable, or stages it; its dead letters first. Waits for dependencies.
     ///
     /// # Errors
     /// If going on would lose or double records; nothing of the batch beyond the returned chain is published.
-    pub async fn publish(&self, job: Job) -> Result<(Chain, Batch), Halt> {
-        let Job { identity, namespace, mut chain, mut batch, publish_position, hour_end } = job;
+    pub async fn publish(&self, job: Job) -> Result<Published, Halt> {
+        let Job { identity, namespace, mut chain, mut batch, publish_position, hour_end, drain } = job;
         chain.check_topic_id(identity.topic_id.map(|id| id.to_string()).as_deref())?;
-        batch.cut_before(chain.next());
-        self.ask_breaker(&batch, chain.next())?;
+        let from = chain.reached();
+        batch.go_on_from(from);
+        self.ask_breaker(&batch, from)?;
         let mut patience = Patience::new(&identity.partition, &self.waits);
-        self.deliver_dead_letters(&identity.partition, &batch, chain.next(), &mut patience).await?;
+        self.deliver_dead_letters(&identity.partition, &batch, from, &mut patience).await?;
         loop {
             self.account(&mut chain, &mut patience).await?;
             let context = StepContext {
@@ -196,13 +209,14 @@ impl Publisher {
                 namespace: &namespace,
                 publish_position,
                 hour_end,
+                drain,
                 now: Instant::now(),
                 wall_clock: Utc::now(),
             };
             let step = chain.next_step(&mut batch, &context)?;
             if matches!(step, Step::Done) {
                 patience.over();
-                return Ok((chain, batch));
+                return Ok(Published::Whole { chain, batch });
             }
             let done = {
                 let _upload = self.upload().await;
@@ -218,12 +232,19 @@ impl Publisher {
                 Err(Trouble::Lake(error @ (LakeError::Conflict | LakeError::Unknown { .. }))) => {
                     self.metrics.publish_conflict(&error);
                     tracing::info!(partition = %identity.partition, cause = %error, "chain read back");
-                    let version = chain.version();
-                    chain = self.open(&identity, chain.next()).await?;
-                    if chain.version() == version {
+                    let before = chain;
+                    chain = self.open(&identity, before.next()).await?;
+                    if chain.version() == before.version() {
                         // Nobody was first and nothing happened: the store is in trouble, or the reply is still to come.
+                        if matches!(error, LakeError::Unknown { .. }) {
+                            chain.go_on_staging(before);
+                        }
                         self.metrics.retry("lake");
                         patience.wait(error.to_string(), None).await;
+                    }
+                    if batch.start() > chain.reached() {
+                        patience.over();
+                        return Ok(Published::Behind(chain));
                     }
                 }
                 Err(trouble) => self.endure(trouble, &mut patience).await?,
@@ -465,9 +486,14 @@ pub async fn perform(
             metrics.storage_request("head", result.as_ref().err());
             chain.head_written(head, result?);
         }
+        Step::Stage(FileStep { path, piece, metadata, roll }) => {
+            let staged = stage(lake, chain, &path, &piece, &metadata.topic_partition).await;
+            metrics.storage_request("stage", staged.as_ref().err());
+            chain.rows_staged(staged?, metadata, Instant::now());
+            metrics.flushed(piece.len(), roll, began.elapsed());
+        }
         Step::Create(step) => {
-            let result =
-                lake.create_file(&step.path, std::slice::from_ref(&step.piece), &step.metadata).await;
+            let result = create(lake, chain, &step).await;
             metrics.storage_request("create", result.as_ref().err());
             chain.file_written(result?, Instant::now());
             metrics.file_created();
@@ -483,6 +509,33 @@ pub async fn perform(
         }
     }
     Ok(())
+}
+
+/// Sends a piece behind what is staged, if it is any.
+async fn stage(
+    lake: &Lake,
+    chain: &Chain,
+    path: &LakePath,
+    piece: &Bytes,
+    partition: &TopicPartition,
+) -> Result<StagedFile, LakeError> {
+    let mut staged = match chain.staged_file() {
+        Some(staged) => staged.clone(),
+        None => lake.stage_file(path, partition).await?,
+    };
+    if !piece.is_empty() {
+        lake.stage_more(&mut staged, piece.clone()).await?;
+    }
+    Ok(staged)
+}
+
+async fn create(lake: &Lake, chain: &Chain, step: &FileStep) -> Result<FileState, LakeError> {
+    let FileStep { path, piece, metadata, .. } = step;
+    if chain.staged_file().is_none() {
+        return lake.create_file(path, std::slice::from_ref(piece), metadata).await;
+    }
+    let staged = stage(lake, chain, path, piece, &metadata.topic_partition).await?;
+    lake.publish_staged(staged, None, metadata).await
 }
 
 /// Back-off of one job, told to the operator from the first wait to the success.

@@ -18,11 +18,11 @@ use shared::{
 use self::table::{
     ADLS_SAS, ADLS_SHARED_KEY, ADMIN_ADDR, COMPRESSION, DLQ_MAX_RATIO, FLUSH_BYTES, FLUSH_INTERVAL,
     FLUSH_ROWS, GROUP_INSTANCE_ID, HOUR_GRACE, KAFKA_GROUP_PROTOCOL, LAKE_AUTH, LAKE_ENDPOINT, LAKE_URL,
-    MEMORY_LIMIT, OLD_NAMES, ROLL_AGE, ROLL_BYTES, ROLL_ROWS, SINK_EXCLUDE, SINK_GROUP, SINK_TOPICS,
+    MEMORY_LIMIT, OLD_NAMES, PUBLISH, ROLL_AGE, ROLL_BYTES, ROLL_ROWS, SINK_EXCLUDE, SINK_GROUP, SINK_TOPICS,
     START_AT, TABLE, TOPIC_MAX_MESSAGE_BYTES, UPLOAD_CONCURRENCY,
 };
 use crate::{
-    chain::RollPolicy,
+    chain::{Publishing, RollPolicy},
     compression::Compression,
     consumer::GroupProtocol,
     dead_letter_breaker::MaxRatio,
@@ -70,6 +70,9 @@ pub struct SinkSettings {
 
 /// Azure allows 50,000 committed blocks; a margin for the append that reaches the limit.
 const BLOCKS_MAX: usize = 45_000;
+
+/// What is staged is kept by Kafka alone, and a source that stands still ends no hour: then the file ends by its age.
+const STAGED_AGE_MAX: Duration = Duration::from_secs(2 * 3600);
 
 impl SinkSettings {
     /// Reads everything, and says every mistake at once.
@@ -244,11 +247,18 @@ fn read_roll(reader: &mut Reader) -> Option<RollPolicy> {
     let bytes = reader.bounded(&ROLL_BYTES, ByteSize::b(0)..=ByteSize::tib(1));
     let age = reader.optional_bounded(&ROLL_AGE, Duration::from_secs(1)..=Duration::from_secs(3600));
     let rows = reader.bounded(&ROLL_ROWS, 0..=u64::MAX);
+    let publishing = reader.choice(&PUBLISH);
     let bytes = bytes?.as_u64();
+    let publishing = publishing?;
+    let age_max = match publishing {
+        Publishing::Rolling => None,
+        Publishing::Sealed => Some(STAGED_AGE_MAX),
+    };
     Some(RollPolicy {
+        publishing,
         rows: rows.map(|rows| (rows > 0).then_some(rows))?,
         bytes: (bytes > 0).then_some(bytes),
-        age: age?,
+        age: age?.or(age_max),
         blocks: BLOCKS_MAX,
     })
 }

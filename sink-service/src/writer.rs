@@ -370,10 +370,7 @@ impl Loop {
                 assigned.map_err(|error| cannot("read a partition", &error))?;
             }
             Outcome::Published { chain, batch } => {
-                state.published(*chain, &self.io.metrics, Instant::now());
-                if let Some(oldest) = batch.oldest_cluster_time() {
-                    self.io.metrics.event_age(oldest.seconds);
-                }
+                state.published(*chain, &batch, &self.io.metrics, Instant::now());
                 if self.spares.len() < SPARES_MAX {
                     self.spares.extend(batch.into_spare(self.io.flush.bytes.saturating_mul(2)));
                 }
@@ -381,6 +378,11 @@ impl Loop {
                 if state.reopen_due() {
                     self.reopen(&partition);
                 }
+            }
+            Outcome::Behind { chain } => {
+                tracing::info!(%partition, "what was staged is gone: it is read again");
+                state.fell_behind(*chain);
+                self.reopen(&partition);
             }
             Outcome::Halted(_) => {}
         }

@@ -15,7 +15,7 @@ pub struct Batch {
     pub(super) lines: Bytes,
     pub(super) names: Vec<u8>,
     pub(super) dead_letters: Vec<DeadLetter>,
-    /// Entries before this index are durable already.
+    /// Entries before this index are durable or staged already.
     pub(super) cut: usize,
     pub(super) start: KafkaOffset,
     pub(super) end: KafkaOffset,
@@ -67,12 +67,12 @@ impl Batch {
         &self.dead_letters
     }
 
-    /// Forgets what lies before `next`, because it is durable.
-    pub fn cut_before(&mut self, next: KafkaOffset) {
-        self.cut += self.pending().partition_point(|entry| entry.offset < next);
+    /// Only what lies at or behind `next` is pending. May go back: what was staged can be lost.
+    pub fn go_on_from(&mut self, next: KafkaOffset) {
+        self.cut = self.entries.partition_point(|entry| entry.offset < next);
     }
 
-    /// What is not durable yet, in order.
+    /// What is neither durable nor staged yet, in order.
     pub fn pending(&self) -> &[Entry] {
         &self.entries[self.cut..]
     }

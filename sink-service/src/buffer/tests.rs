@@ -66,7 +66,7 @@ fn pieces_join_to_the_whole() {
     for count in 0..=3 {
         let mut batch = buffer_of(&values).freeze(KafkaOffset::new(10), KafkaOffset::new(13));
         let head = batch.piece(count);
-        batch.cut_before(KafkaOffset::new(10 + count as u64));
+        batch.go_on_from(KafkaOffset::new(10 + count as u64));
         assert_eq!(batch.pending().len(), 3 - count);
         let tail = batch.piece(3 - count);
         assert_eq!([&head.bytes[..], &tail.bytes[..]].concat(), whole.bytes);

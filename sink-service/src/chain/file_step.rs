@@ -7,11 +7,12 @@ use shared::{
     seeded_bug::{self, SeededBug},
 };
 
-use super::{Chain, ChainHalt, FileStep, RollPolicy, RollReason, Step, StepContext, is_sealed};
+use super::{Chain, ChainHalt, FileStep, Publishing, RollPolicy, RollReason, Step, StepContext, is_sealed};
 use crate::{
     buffer::{Batch, Entry, EntryKind, Piece},
     event_hour::EventHour,
     file_metadata::{FileMetadata, LineCrc, METADATA_LIMIT_BYTES, OffsetRuns},
+    hours::HourEnd,
     lake::FileState,
     lake_path::LakePath,
     record::LAYOUT,
@@ -29,6 +30,18 @@ impl Chain {
     ) -> Result<Step, ChainHalt> {
         let Some(entry) = batch.pending().first() else { return Ok(self.scan_step(batch, context)) };
         let hour = self.hour_of(path)?;
+        self.check_first(entry, path, hour)?;
+        Ok(Step::Create(self.file_step(path, hour, &self.empty_file(path, context), 0, batch, context)))
+    }
+
+    /// # Errors
+    /// If the head names its file for an hour that is not the record's.
+    pub(super) fn check_first(
+        &self,
+        entry: &Entry,
+        path: &LakePath,
+        hour: EventHour,
+    ) -> Result<(), ChainHalt> {
         if entry.hour != hour {
             // Whoever moved the head saw a record of that hour here. No writer that decides alike can see another one.
             let what = format!(
@@ -39,7 +52,7 @@ impl Chain {
             );
             return Err(ChainHalt::LayoutDiffers { partition: self.partition.clone(), what });
         }
-        Ok(Step::Create(self.file_step(path, hour, &self.empty_file(path, context), 0, batch, context)))
+        Ok(())
     }
 
     pub(super) fn append_step(
@@ -50,7 +63,7 @@ impl Chain {
         context: &StepContext<'_>,
     ) -> Step {
         let hour = path.hour().expect("the head's path was read as a data file's");
-        let due = self.roll_due(file, &context.policy, context.now);
+        let due = self.open_file_due(file, &context.policy, context.now);
         let fits = |entry: &Entry| entry.kind == EntryKind::DeadLetter || entry.hour == hour;
         match batch.pending().first() {
             Some(entry) if due.is_none() && fits(entry) => {
@@ -62,14 +75,32 @@ impl Chain {
             Some(entry) => {
                 self.recommit(path, file, entry.offset, Some(due.unwrap_or(RollReason::Hour)), context)
             }
-            None if due.is_some()
-                || context.completes(hour, batch.end())
-                || (context.publish_position && batch.end() > self.position()) =>
-            {
-                let over = context.completes(hour, batch.end()).then_some(RollReason::HourEnd);
-                self.recommit(path, file, batch.end(), due.or(over), context)
+            None => {
+                let roll = due.or_else(|| self.ends_with(batch, hour, context));
+                if roll.is_some() || (context.publish_position && batch.end() > self.position()) {
+                    self.recommit(path, file, batch.end(), roll, context)
+                } else {
+                    Step::Done
+                }
             }
-            None => Step::Done,
+        }
+    }
+
+    /// Why the file ends where the batch does, if it does.
+    pub(super) fn ends_with(
+        &self,
+        batch: &Batch,
+        hour: EventHour,
+        context: &StepContext<'_>,
+    ) -> Option<RollReason> {
+        let sealed = context.policy.publishing == Publishing::Sealed;
+        // Of a sealed file nothing is durable before it ends, and the hour before it may wait for that.
+        let waited_for = |barrier| sealed && batch.end() >= barrier && self.next() < barrier;
+        let over = |over: HourEnd| over.completes(hour, batch.end()) || waited_for(over.barrier);
+        if context.hour_end.is_some_and(over) {
+            Some(RollReason::HourEnd)
+        } else {
+            (sealed && context.drain).then_some(RollReason::Drain)
         }
     }
 
@@ -90,30 +121,22 @@ impl Chain {
         Step::Append(FileStep { path: path.clone(), piece: bytes::Bytes::new(), metadata, roll })
     }
 
-    /// Whether the open file has to end although nothing is pending.
+    /// Whether the file that is open or staged has to end although nothing is pending.
     pub fn roll_is_due(&self, policy: &RollPolicy, now: Instant) -> bool {
         let open = self.file.as_ref().filter(|file| !is_sealed(file));
-        open.is_some_and(|file| self.roll_due(file, policy, now).is_some())
+        open.is_some_and(|file| self.open_file_due(file, policy, now).is_some())
+            || self.staged.as_ref().is_some_and(|staged| staged.due(policy, now).is_some())
     }
 
-    fn roll_due(&self, file: &FileState, policy: &RollPolicy, now: Instant) -> Option<RollReason> {
-        if policy.bytes.is_some_and(|bytes| file.metadata.original_size >= bytes) {
-            Some(RollReason::Size)
-        } else if policy.rows.is_some_and(|rows| file.metadata.rows >= rows) {
-            Some(RollReason::Rows)
-        } else if policy.age.is_some_and(|age| now.duration_since(self.file_since) >= age) {
-            Some(RollReason::Age)
-        } else if file.block_count() >= policy.blocks {
-            Some(RollReason::Blocks)
-        } else if file.metadata.encoded_len() > METADATA_ROLL_BYTES {
-            Some(RollReason::Metadata)
-        } else {
-            None
+    fn open_file_due(&self, file: &FileState, policy: &RollPolicy, now: Instant) -> Option<RollReason> {
+        match policy.publishing {
+            Publishing::Sealed => Some(RollReason::Mode),
+            Publishing::Rolling => roll_due(&file.metadata, file.block_count(), self.file_since, policy, now),
         }
     }
 
     /// As many pending records as fit the file, with the seal if it is known that the file ends there.
-    fn file_step(
+    pub(super) fn file_step(
         &self,
         path: &LakePath,
         hour: EventHour,
@@ -149,8 +172,8 @@ impl Chain {
                 Some(RollReason::Blocks)
             } else if encoded_len > METADATA_ROLL_BYTES {
                 Some(RollReason::Metadata)
-            } else if count == pending.len() && context.completes(hour, batch.end()) {
-                Some(RollReason::HourEnd)
+            } else if count == pending.len() {
+                self.ends_with(batch, hour, context)
             } else {
                 None
             };
@@ -178,7 +201,7 @@ impl Chain {
         metadata
     }
 
-    fn signed(&self, metadata: FileMetadata, context: &StepContext<'_>) -> FileMetadata {
+    pub(super) fn signed(&self, metadata: FileMetadata, context: &StepContext<'_>) -> FileMetadata {
         FileMetadata {
             writer: self.writer.id,
             seq: self.seq + 1,
@@ -189,7 +212,7 @@ impl Chain {
     }
 
     /// The metadata of the head's file before its first bytes.
-    fn empty_file(&self, path: &LakePath, context: &StepContext<'_>) -> FileMetadata {
+    pub(super) fn empty_file(&self, path: &LakePath, context: &StepContext<'_>) -> FileMetadata {
         FileMetadata {
             topic_partition: self.partition.clone(),
             first: self.next(),
@@ -215,10 +238,33 @@ impl Chain {
         }
     }
 
-    fn hour_of(&self, path: &LakePath) -> Result<EventHour, ChainHalt> {
+    pub(super) fn hour_of(&self, path: &LakePath) -> Result<EventHour, ChainHalt> {
         path.hour().ok_or_else(|| ChainHalt::LayoutDiffers {
             partition: self.partition.clone(),
             what: format!("the head's path {path} names no hour"),
         })
+    }
+}
+
+/// Why a file ends before anything is added to it. `since`: when it was begun or adopted.
+pub(super) fn roll_due(
+    metadata: &FileMetadata,
+    blocks: usize,
+    since: Instant,
+    policy: &RollPolicy,
+    now: Instant,
+) -> Option<RollReason> {
+    if policy.bytes.is_some_and(|bytes| metadata.original_size >= bytes) {
+        Some(RollReason::Size)
+    } else if policy.rows.is_some_and(|rows| metadata.rows >= rows) {
+        Some(RollReason::Rows)
+    } else if policy.age.is_some_and(|age| now.duration_since(since) >= age) {
+        Some(RollReason::Age)
+    } else if blocks >= policy.blocks {
+        Some(RollReason::Blocks)
+    } else if metadata.encoded_len() > METADATA_ROLL_BYTES {
+        Some(RollReason::Metadata)
+    } else {
+        None
     }
 }

@@ -1,15 +1,26 @@
-//! When and why a file ends, apart from what its chain needs.
+//! How a file comes to be seen, and when and why it ends, apart from what its chain needs.
 
 use std::time::Duration;
 
-/// When a file ends, apart from the hour.
+/// How a file comes to be seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Publishing {
+    /// It grows with every flush.
+    #[default]
+    Rolling,
+    /// It appears once, when it has ended, and never changes after that.
+    Sealed,
+}
+
+/// How a file comes to be seen, and when it ends, apart from the hour.
 #[derive(Clone, Copy, Debug)]
 pub struct RollPolicy {
+    pub publishing: Publishing,
     /// Uncompressed bytes; `None` = off.
     pub bytes: Option<u64>,
     /// `None` = off.
     pub rows: Option<u64>,
-    /// Since this process created or adopted the file; `None` = off.
+    /// Since this process created or adopted the file, or began to stage it; `None` = off.
     pub age: Option<Duration>,
     /// Azure allows 50,000 committed blocks.
     pub blocks: usize,
@@ -24,13 +35,26 @@ pub enum RollReason {
     Age,
     Blocks,
     Metadata,
-    /// The hour is over, and nothing of it is missing.
+    /// The hour is over, and nothing of it is missing. Of a sealed file also: everything up to where an hour ended is to be in the lake.
     HourEnd,
+    /// It was begun to grow, and files are sealed now.
+    Mode,
+    /// Its writer gives the partition up, and the file would be seen by nobody.
+    Drain,
 }
 
 impl RollReason {
-    pub const ALL: [Self; 7] =
-        [Self::Hour, Self::Size, Self::Rows, Self::Age, Self::Blocks, Self::Metadata, Self::HourEnd];
+    pub const ALL: [Self; 9] = [
+        Self::Hour,
+        Self::Size,
+        Self::Rows,
+        Self::Age,
+        Self::Blocks,
+        Self::Metadata,
+        Self::HourEnd,
+        Self::Mode,
+        Self::Drain,
+    ];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -41,6 +65,8 @@ impl RollReason {
             Self::Blocks => "blocks",
             Self::Metadata => "metadata",
             Self::HourEnd => "hour_end",
+            Self::Mode => "mode",
+            Self::Drain => "drain",
         }
     }
 }

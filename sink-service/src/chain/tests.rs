@@ -150,6 +150,7 @@ impl World {
 
     fn context<'a>(&self, namespace: &'a Namespace, publish_position: bool) -> StepContext<'a> {
         StepContext {
+            drain: false,
             policy: self.policy,
             compression: self.compressions.get(),
             namespace,
@@ -165,7 +166,9 @@ impl World {
         let mut chain = self.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
         let mut batch = self.log.batch(chain.position(), self.log.end());
         loop {
-            let step = chain.next_step(&mut batch, &self.context(&namespace(), true)).unwrap();
+            let namespace = namespace();
+            let context = StepContext { drain: true, ..self.context(&namespace, true) };
+            let step = chain.next_step(&mut batch, &context).unwrap();
             if matches!(step, Step::Done) {
                 return chain;
             }
@@ -240,7 +243,10 @@ fn memory_folder() -> std::path::PathBuf {
 
 /// One sink, as far as this partition is concerned.
 struct Sink {
+    publishing: Publishing,
     chain: Option<Chain>,
+    /// What it believed before a reply was lost.
+    before: Option<Chain>,
     batch: Option<Batch>,
     /// The highest `next` that it saw confirmed.
     confirmed: KafkaOffset,
@@ -257,33 +263,44 @@ enum Turn {
     LostRequest,
     /// Publishes its position although no record stands before it.
     Position,
+    /// Publishes what it has, as if it gave the partition up.
+    Drain,
     /// Dies and is started again.
     Crash,
 }
 
 impl Sink {
-    fn new() -> Self {
-        Self { chain: None, batch: None, confirmed: KafkaOffset::ZERO }
+    fn new(publishing: Publishing) -> Self {
+        Self { publishing, chain: None, before: None, batch: None, confirmed: KafkaOffset::ZERO }
     }
 
     async fn take(&mut self, turn: Turn, world: &World) {
         if matches!(turn, Turn::Crash) {
-            *self = Self::new();
+            *self = Self::new(self.publishing);
             return;
         }
         let Some(chain) = &mut self.chain else {
-            self.chain = Some(world.read(self.confirmed, KafkaOffset::ZERO).await.unwrap());
+            let mut chain = world.read(self.confirmed, KafkaOffset::ZERO).await.unwrap();
+            if let Some(before) = self.before.take().filter(|before| before.version() == chain.version()) {
+                chain.go_on_staging(before);
+            }
+            // Else it is read again from where the chain ends.
+            self.batch = self.batch.take().filter(|batch| batch.start() <= chain.reached());
+            self.chain = Some(chain);
             return;
         };
         self.confirmed = self.confirmed.max(chain.next());
         let reads = if let Turn::Step { reads } = turn { reads } else { 1 };
         let batch = self.batch.get_or_insert_with(|| {
-            let start = chain.position();
+            let start = chain.reached();
             let end = KafkaOffset::new((start.get() + reads).min(world.log.end().get()));
             world.log.batch(start, end.max(start))
         });
         let publish_position = matches!(turn, Turn::Position);
-        let step = chain.next_step(batch, &world.context(&namespace(), publish_position)).unwrap();
+        let (namespace, drain) = (namespace(), matches!(turn, Turn::Drain));
+        let policy = RollPolicy { publishing: self.publishing, ..world.policy };
+        let context = StepContext { policy, drain, ..world.context(&namespace, publish_position) };
+        let step = chain.next_step(batch, &context).unwrap();
         if matches!(step, Step::Done) {
             self.batch = None;
             return;
@@ -294,7 +311,7 @@ impl Sink {
                 // Whatever comes of it, the writer does not hear it and reads back.
                 let outcome = perform(&world.lake, &mut chain.clone(), step, &world.metrics).await;
                 assert!(matches!(outcome, Ok(()) | Err(LakeError::Conflict)), "{outcome:?}");
-                self.chain = None;
+                self.before = self.chain.take();
             }
             _ => match perform(&world.lake, chain, step, &world.metrics).await {
                 Ok(()) => {}
@@ -317,6 +334,7 @@ fn schedule() -> impl Strategy<Value = Vec<(usize, Turn)>> {
         1 => Just(Turn::LostReply),
         1 => Just(Turn::LostRequest),
         1 => Just(Turn::Position),
+        1 => Just(Turn::Drain),
         1 => Just(Turn::Crash),
     ];
     proptest::collection::vec((0_usize..3, turn), 0..60)
@@ -327,7 +345,18 @@ fn policy() -> impl Strategy<Value = RollPolicy> {
         prop_oneof![Just(None), (1_u64..400).prop_map(Some)],
         prop_oneof![Just(None), (1_u64..5).prop_map(Some)],
     );
-    sizes.prop_map(|(bytes, rows)| RollPolicy { bytes, rows, age: None, blocks: 45_000 })
+    sizes.prop_map(|(bytes, rows)| RollPolicy { bytes, rows, ..no_roll() })
+}
+
+/// Of each sink: all alike, or as if they were restarted one by one with the other setting.
+fn modes() -> impl Strategy<Value = [Publishing; 3]> {
+    use Publishing::{Rolling, Sealed};
+    let mode = || prop_oneof![Just(Rolling), Just(Sealed)];
+    prop_oneof![
+        1 => Just([Rolling; 3]),
+        2 => Just([Sealed; 3]),
+        2 => [mode(), mode(), mode()],
+    ]
 }
 
 fn run<T>(work: impl Future<Output = T>) -> T {
@@ -335,15 +364,21 @@ fn run<T>(work: impl Future<Output = T>) -> T {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
-    fn three_writers_make_one_chain_whatever_happens(log in log(), turns in schedule(), policy in policy()) {
+    fn three_writers_make_one_chain_whatever_happens(
+        log in log(), turns in schedule(), policy in policy(), modes in modes()
+    ) {
         run(async {
-            let world = World::new(log, policy).await;
-            let mut sinks = [Sink::new(), Sink::new(), Sink::new()];
+            let world = World::new(log, RollPolicy { publishing: modes[0], ..policy }).await;
+            let mut sinks = modes.map(Sink::new);
             for (index, turn) in turns {
                 sinks[index].take(turn, &world).await;
+                if modes == [Publishing::Sealed; 3] {
+                    let files = world.lake.list_files(CollectionFolder::of(&namespace()).path()).await.unwrap();
+                    assert!(files.iter().all(|file| file.metadata.sealed), "no file is seen before it has ended");
+                }
             }
             let chain = world.drain().await;
             world.check(&chain).await;
@@ -363,7 +398,11 @@ const HOUR_A: u32 = 400_000;
 const HOUR_B: u32 = 400_001;
 
 fn no_roll() -> RollPolicy {
-    RollPolicy { bytes: None, rows: None, age: None, blocks: 45_000 }
+    RollPolicy { publishing: Publishing::Rolling, bytes: None, rows: None, age: None, blocks: 45_000 }
+}
+
+fn sealed() -> RollPolicy {
+    RollPolicy { publishing: Publishing::Sealed, ..no_roll() }
 }
 
 fn rows(hours: &[u32]) -> Log {
@@ -375,9 +414,9 @@ fn rows(hours: &[u32]) -> Log {
 #[test]
 fn a_roll_that_is_interrupted_at_any_step_is_finished_by_another_writer() {
     run(async {
-        for stop_after in 0..12 {
-            let world = World::new(rows(&[HOUR_A, HOUR_A, HOUR_B, HOUR_B]), no_roll()).await;
-            let mut sink = Sink::new();
+        for (stop_after, policy) in (0..12).flat_map(|count| [(count, no_roll()), (count, sealed())]) {
+            let world = World::new(rows(&[HOUR_A, HOUR_A, HOUR_B, HOUR_B]), policy).await;
+            let mut sink = Sink::new(policy.publishing);
             for _ in 0..stop_after {
                 sink.take(Turn::Step { reads: 2 }, &world).await;
             }
@@ -543,7 +582,7 @@ fn a_batch_follows_what_was_adopted_even_if_that_ends_earlier() {
         state.consumer_is_at(KafkaOffset::new(3), Instant::now());
         let (_, ours, _) = state.freeze().unwrap();
         assert_eq!(ours.end(), KafkaOffset::new(3));
-        state.published(theirs, &world.metrics, Instant::now());
+        state.published(theirs, &ours, &world.metrics, Instant::now());
         let (chain, mut next, _) = state.freeze().unwrap();
         assert_eq!(next.start(), KafkaOffset::new(2));
         chain.next_step(&mut next, &world.context(&namespace, false)).unwrap();
@@ -584,6 +623,7 @@ fn a_record_that_comes_twice_is_taken_once() {
         }
         state.published(
             world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap(),
+            &batch,
             &world.metrics,
             Instant::now(),
         );

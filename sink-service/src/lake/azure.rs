@@ -40,7 +40,7 @@ mod classify;
 mod listing;
 mod object;
 mod reader;
-mod rewrite;
+mod staged;
 mod state;
 
 pub(super) use block_id::BlockId;
@@ -49,7 +49,6 @@ use blocks::cut_into_blocks;
 use classify::{Failure, Request, classify};
 pub use object::NewObject;
 pub use reader::Reader;
-pub use rewrite::Rewrite;
 
 /// Documents are written by one Put Blob, never in blocks; larger than any head or manifest.
 const DOCUMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `<path>` | a data file's bytes; what is beyond `storedsize` does not count |
 //! | `_chain/files/<path>.json` | its sidecar: `etag`, new with every step, and the metadata |
-//! | `_chain/pending/<path>.<random>` | the new content of a file that is being rewritten, or of an object |
+//! | `_chain/pending/<path>.<random>` | the whole content of a file, or of an object, that is in the making |
 //! | `_chain/<topic>/p<partition>.json` | a document (a head), plain JSON |
 //! | `_chain/<topic>/p<partition>.lock` | the lock of the partition: its head and its files |
 //!
@@ -53,14 +53,14 @@ mod durable;
 mod mounts;
 mod object;
 mod partition_lock;
-mod rewrite;
 mod sidecar;
+mod staged;
 
 use durable::ReplaceError;
 pub use object::NewObject;
 use partition_lock::{LockError, PartitionLock};
-pub use rewrite::Rewrite;
 use sidecar::Sidecar;
+pub use staged::Temporary;
 
 /// How long a step waits for a lock that another process holds.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -145,15 +145,6 @@ impl Directory {
             places.look_under_lock(&path)
         })
         .await
-    }
-
-    pub(super) async fn rewrite(
-        &self,
-        path: &LakePath,
-        partition: &TopicPartition,
-    ) -> Result<Rewrite, LakeError> {
-        let (places, path, partition) = (Arc::clone(&self.places), path.clone(), partition.clone());
-        blocking(move || Rewrite::begin(places, path, &partition)).await
     }
 
     pub(super) async fn create_file(

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     buffer::Buffer,
+    chain::Publishing,
     compression::Compression,
     consumer::BATCH_BYTES_MAX,
     dead_letter_topic::DeadLetterTopic,
@@ -29,7 +30,13 @@ pub(crate) fn offline_publisher(kafka: &ClientConfig, folder: &Path) -> (Publish
         dead_letters: DeadLetterQueue::new(kafka, letters, "test"),
         breaker: DeadLetterBreaker::new(None),
         registry: None,
-        policy: RollPolicy { bytes: None, rows: None, age: None, blocks: 45_000 },
+        policy: RollPolicy {
+            publishing: Publishing::Rolling,
+            bytes: None,
+            rows: None,
+            age: None,
+            blocks: 45_000,
+        },
         compression: Compression::None,
         start_at: StartAt::Earliest,
         writer: Writer { id: WriterId::random(), version: "test" },
@@ -82,6 +89,7 @@ fn first_job(partition: &TopicPartition, start: KafkaOffset, head_etag: ETag) ->
         batch: buffer.freeze(start, start.after()),
         publish_position: false,
         hour_end: None,
+        drain: false,
     }
 }
 
@@ -96,7 +104,8 @@ async fn a_lost_head_is_noticed_although_the_topics_name_was_cut() {
     let partition = TopicPartition::new("atlas.cut", 0);
     let head = LakePath::head(&partition);
     let etag = publisher.lake.create_document(&head, first_head(&partition).to_bytes()).await.unwrap();
-    let (chain, _) = publisher.publish(first_job(&partition, KafkaOffset::ZERO, etag)).await.unwrap();
+    let published = publisher.publish(first_job(&partition, KafkaOffset::ZERO, etag)).await.unwrap();
+    let Published::Whole { chain, .. } = published else { panic!("{published:?}") };
     assert_eq!(chain.next(), KafkaOffset::new(1));
 
     // As if `_chain/` had been lost and somebody had begun anew, where the log begins by now.

@@ -134,6 +134,13 @@ pub(super) const KAFKA_GROUP_PROTOCOL: Setting = Setting::public(
     "How the group shares its partitions: cooperatively by its members, or by the broker (KIP-848, Kafka 4.0 and later). All sinks of a group the same.",
     SINK,
 );
+pub(super) const PUBLISH: Setting = Setting::public(
+    "PUBLISH",
+    Some("rolling"),
+    "rolling or sealed",
+    "How files appear: at once, growing with every flush, or once, when they have ended, never to change again.",
+    FILES,
+);
 pub(super) const ROLL_BYTES: Setting = Setting::public(
     "ROLL_BYTES",
     Some("128MiB"),
@@ -159,7 +166,7 @@ pub(super) const ROLL_AGE: Setting = Setting::public(
     "ROLL_AGE",
     None,
     "a duration between 1s and 1h",
-    "Age at which a file ends within its hour; off if not set.",
+    "Age at which a file ends within its hour; off if not set, but 2 h with PUBLISH=sealed.",
     FILES,
 );
 pub(super) const HOUR_GRACE: Setting = Setting::public(
@@ -205,6 +212,7 @@ pub(super) const TABLE: Table = &[
     &FLUSH_INTERVAL,
     &FLUSH_BYTES,
     &FLUSH_ROWS,
+    &PUBLISH,
     &ROLL_BYTES,
     &ROLL_ROWS,
     &ROLL_AGE,
@@ -266,6 +274,5 @@ pub(super) const OLD_NAMES: &[OldName] = &[
         name: "INCLUDE_BATCH_ID",
         answer: Answer::Replaced("nothing: a file's metadata names its writer"),
     },
-    OldName::not_yet("PUBLISH"),
     OldName::not_yet("ALLOW_VERSIONED"),
 ];

@@ -33,7 +33,7 @@ impl Loop {
         for (index, state) in self.assignment.iter_mut().enumerate() {
             if due.binary_search(&index).is_ok() {
                 let publish_position = state.stale_position(now) || state.hour_end_due();
-                round.extend(publishing_of(state, publish_position));
+                round.extend(publishing_of(state, publish_position, false));
             }
         }
         self.start(round);
@@ -108,14 +108,20 @@ impl Loop {
                 break;
             }
             freed += size;
-            round.extend(self.assignment.get_mut(&partition).and_then(|state| publishing_of(state, false)));
+            round.extend(
+                self.assignment.get_mut(&partition).and_then(|state| publishing_of(state, false, false)),
+            );
         }
         self.start(round);
     }
 }
 
 /// Takes what is buffered out of a partition; `None` while a batch is on its way.
-pub(super) fn publishing_of(state: &mut PartitionState, publish_position: bool) -> Option<Publishing> {
+pub(super) fn publishing_of(
+    state: &mut PartitionState,
+    publish_position: bool,
+    drain: bool,
+) -> Option<Publishing> {
     let (chain, batch, namespace) = state.freeze()?;
     Some(Publishing {
         identity: state.identity().clone(),
@@ -125,6 +131,7 @@ pub(super) fn publishing_of(state: &mut PartitionState, publish_position: bool) 
         namespace,
         publish_position,
         hour_end: state.hour_end(),
+        drain,
         given_up: state.given_up(),
     })
 }

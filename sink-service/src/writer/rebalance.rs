@@ -78,7 +78,7 @@ impl Loop {
                     continue;
                 }
                 drained = false;
-                round.extend(publishing_of(state, false));
+                round.extend(publishing_of(state, false, true));
             }
             self.start(round);
             if drained {

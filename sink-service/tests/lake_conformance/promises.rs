@@ -43,6 +43,7 @@ pub(crate) async fn keep_all(target: &Target) {
         a_rebuilt_file_is_a_conflict_for_its_readers,
         a_rewrite_is_seen_whole_or_not_at_all,
         a_rewrite_makes_a_missing_file,
+        what_is_staged_is_seen_when_it_is_published,
         of_two_rewrites_one_wins,
         an_object_is_seen_whole_or_not_at_all,
         of_two_objects_one_wins,
@@ -308,6 +309,28 @@ async fn a_rewrite_makes_a_missing_file(ground: Ground) {
     let empty = path("shop/orders/b.jsonl");
     rewrite(&lake, &empty, None, &[]).await.unwrap();
     assert_eq!(content(&lake, &empty).await, "");
+}
+
+async fn what_is_staged_is_seen_when_it_is_published(ground: Ground) {
+    let (lake, other) = (ground.prepared().await, ground.prepared().await);
+    let at = path("shop/orders/a.jsonl");
+    let writer = WriterId::random();
+    let metadata = after(&nothing(writer), &["1\n", "2\n"], writer);
+    let mut staged = lake.stage_file(&at, &metadata.topic_partition).await.unwrap();
+    lake.stage_more(&mut staged, Bytes::from_static(b"1\n")).await.unwrap();
+    // As if this piece had been given up, or its reply had been lost: it is not part of what goes on.
+    lake.stage_more(&mut staged.clone(), Bytes::from_static(b"lost\n")).await.unwrap();
+    lake.stage_more(&mut staged, Bytes::from_static(b"2\n")).await.unwrap();
+    let mut theirs = other.stage_file(&at, &metadata.topic_partition).await.unwrap();
+    other.stage_more(&mut theirs, Bytes::from_static(b"3\n")).await.unwrap();
+    assert!(lake.file(&at).await.unwrap().is_none());
+    assert!(lake.list_names(&path("shop")).await.unwrap().is_empty());
+
+    lake.publish_staged(staged, None, &metadata).await.unwrap();
+    assert_eq!(content(&lake, &at).await, "1\n2\n");
+    let second = other.publish_staged(theirs, None, &after(&nothing(writer), &["3\n"], writer)).await;
+    assert!(is_conflict(&second), "{second:?}");
+    assert_eq!(content(&other, &at).await, "1\n2\n");
 }
 
 async fn of_two_rewrites_one_wins(ground: Ground) {

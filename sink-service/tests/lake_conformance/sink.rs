@@ -22,7 +22,7 @@ use shared::{
 };
 use sink_service::{
     buffer::{Batch, Buffer},
-    chain::{Chain, RollPolicy, Step, StepContext, Writer},
+    chain::{Chain, Publishing, RollPolicy, Step, StepContext, Writer},
     compression::Compression,
     dead_letter_breaker::DeadLetterBreaker,
     dead_letter_topic::DeadLetterTopic,
@@ -33,7 +33,7 @@ use sink_service::{
     lake::{Lake, LakeError},
     lake_path::{CollectionFolder, LakePath},
     metrics::SinkMetrics,
-    publish::{Identity, Job, Publisher, StartAt, perform},
+    publish::{Identity, Job, Published, Publisher, StartAt, perform},
     record::{RecordView, inspect},
 };
 use tokio::sync::{OnceCell, Semaphore, mpsc};
@@ -123,7 +123,13 @@ impl Sink {
             dead_letters: DeadLetterQueue::new(&config, letters, VERSION),
             breaker: DeadLetterBreaker::new(None),
             registry: None,
-            policy: RollPolicy { bytes: None, rows: None, age: None, blocks: 45_000 },
+            policy: RollPolicy {
+                publishing: Publishing::Rolling,
+                bytes: None,
+                rows: None,
+                age: None,
+                blocks: 45_000,
+            },
             compression: Compression::None,
             start_at: StartAt::Earliest,
             writer: Writer { id: WriterId::random(), version: VERSION },
@@ -146,8 +152,11 @@ impl Sink {
     /// Makes a batch durable, whatever comes in between.
     pub(crate) async fn publish(&self, chain: Chain, batch: Batch) -> Chain {
         let (identity, namespace) = (Self::identity(), namespace());
-        let job = Job { identity, namespace, chain, batch, publish_position: false, hour_end: None };
-        self.publisher.publish(job).await.unwrap().0
+        let job =
+            Job { identity, namespace, chain, batch, publish_position: false, hour_end: None, drain: false };
+        match self.publisher.publish(job).await.unwrap() {
+            Published::Whole { chain, .. } | Published::Behind(chain) => chain,
+        }
     }
 
     /// Goes on from what this chain says until everything is durable.
@@ -168,6 +177,7 @@ impl Sink {
             namespace: &namespace,
             publish_position: false,
             hour_end: None,
+            drain: false,
             now: Instant::now(),
             wall_clock: Utc::now(),
         };
@@ -189,6 +199,7 @@ pub(crate) fn name_of(step: &Step) -> &'static str {
         Step::Done => "done",
         Step::WriteHead(head) if head.created => "mark",
         Step::WriteHead(_) => "move",
+        Step::Stage(_) => "stage",
         Step::Create(step) if step.roll.is_some() => "create and seal",
         Step::Create(_) => "create",
         Step::Append(step) if step.piece.is_empty() => "seal",

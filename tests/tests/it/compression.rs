@@ -1,6 +1,6 @@
 //! Files that are packed, and files that end by rows.
 //!
-//! Goal: whatever `COMPRESSION`, `ROLL_ROWS` and `ROLL_BYTES` say, and however often they change between restarts, every row is there once; a
+//! Goal: whatever `COMPRESSION`, `PUBLISH`, `ROLL_ROWS` and `ROLL_BYTES` say, and however often they change between restarts, every row is there once; a
 //! packed file is whole for tools that know nothing of us; a replay of packed hours gives the same lines, and two of them the same bytes.
 //! Method: a sink is killed and started again with other settings, again and again.
 
@@ -39,19 +39,20 @@ async fn settings_change(pipeline: &Pipeline) -> Result<()> {
     let begin = LONG_AGO_S / HOUR_S * HOUR_S;
     positions.commit(begin + 10).await?;
     let settings = [
-        ("none", "0", "128KiB"),
-        ("gzip", "25", "0"),
-        ("zstd", "25", "128KiB"),
-        ("gzip", "0", "4KiB"),
-        ("none", "10", "0"),
-        ("zstd", "0", "0"),
+        ("none", "0", "128KiB", "rolling"),
+        ("gzip", "25", "0", "sealed"),
+        ("zstd", "25", "128KiB", "rolling"),
+        ("gzip", "0", "4KiB", "rolling"),
+        ("none", "10", "0", "sealed"),
+        ("zstd", "0", "0", "sealed"),
     ];
     let mut number = 0;
     let mut running: Option<Service> = None;
-    for (round, (compression, rows, bytes)) in settings.iter().enumerate() {
+    for (round, (compression, rows, bytes, publish)) in settings.iter().enumerate() {
         let environment = pipeline.sink_environment();
         let environment =
             environment.set("COMPRESSION", compression).set("ROLL_ROWS", rows).set("ROLL_BYTES", bytes);
+        let environment = environment.set("PUBLISH", publish).set("ROLL_AGE", "1s");
         // The one before is killed while rows are on their way.
         for partition in 0..PARTITIONS {
             let at = begin + i64::try_from(round / 2)? * HOUR_S + 5;

@@ -31,6 +31,7 @@ mod records;
 mod recreated;
 mod replay;
 mod rights;
+mod sealed;
 mod seeded_bugs;
 mod servers;
 mod shutdown;

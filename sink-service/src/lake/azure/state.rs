@@ -8,7 +8,7 @@ use azure_storage_blob::{
 };
 
 use super::{
-    AzureContainer, BlockId, Rewrite,
+    AzureContainer, BlockId,
     classify::{Failure, Request, classify},
     unreadable,
 };
@@ -102,10 +102,6 @@ impl AzureContainer {
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    pub(in crate::lake) fn rewrite(&self, path: &LakePath) -> Rewrite<'_> {
-        Rewrite::new(self, path)
     }
 
     async fn properties(&self, blob: &BlobClient, path: &LakePath) -> Result<Option<Properties>, LakeError> {

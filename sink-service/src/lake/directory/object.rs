@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{
     Directory, Places, before, blocking, durable, is_absent,
-    rewrite::{PENDING_FOLDER, remove_leftovers},
+    staged::{PENDING_FOLDER, remove_leftovers},
 };
 use crate::{
     lake::{ETag, LakeError, Object},
@@ -134,7 +134,7 @@ impl Drop for NewObject {
     }
 }
 
-fn tell_left_behind(place: &Path, error: &std::io::Error) {
+pub(super) fn tell_left_behind(place: &Path, error: &std::io::Error) {
     tracing::warn!(place = %place.display(), %error, "a temporary file is left behind; the next one for the same path removes it");
 }
 

@@ -218,11 +218,11 @@ async fn a_step_whose_caller_gave_up_happens_whole_or_not_at_all() {
 /// A rewrite whose writer died behind its step: the sidecar names the new content, which is still under its own name.
 async fn with_pending() -> (Bench, PathBuf) {
     let bench = bench().await;
-    let mut rewrite = bench.lake.rewrite(&bench.path, &bench.state.metadata.topic_partition).await.unwrap();
-    rewrite.add(Bytes::from_static(b"new\n")).await.unwrap();
     let text = fs::read_to_string(bench.sidecar()).unwrap();
     let folder = bench.root.path().join("_chain/pending/shop/orders/hour=00");
-    let written = fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
+    fs::create_dir_all(&folder).unwrap();
+    let written = folder.join("events.jsonl.dead");
+    fs::write(&written, "new\n").unwrap();
     let name = written.strip_prefix(bench.root.path()).unwrap().display();
     let text = text.replacen('{', &format!("{{\"pending\": \"{name}\","), 1);
     fs::write(bench.sidecar(), text.replace("\"generation\": \"0\"", "\"generation\": \"1\"")).unwrap();
@@ -247,22 +247,23 @@ async fn a_pending_rewrite_is_finished_by_whoever_comes_next() {
 }
 
 #[tokio::test]
-async fn a_rewrite_removes_what_dead_writers_left_and_nothing_else() {
+async fn what_dead_writers_staged_is_removed_and_nothing_else() {
     let bench = bench().await;
     let partition = &bench.state.metadata.topic_partition;
-    let live = bench.lake.rewrite(&bench.path, partition).await.unwrap();
+    let live = bench.lake.stage_file(&bench.path, partition).await.unwrap();
     let folder = bench.root.path().join("_chain/pending/shop/orders/hour=00");
     fs::write(folder.join("events.jsonl.dead"), "half").unwrap();
     fs::write(folder.join("events.jsonlx"), "another file's").unwrap();
-    let next = bench.lake.rewrite(&bench.path, partition).await.unwrap();
-    let mut left: Vec<String> = fs::read_dir(&folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    left.sort();
-    assert_eq!(left.len(), 3, "{left:?}");
-    assert_eq!(left[2], "events.jsonlx");
+    let next = bench.lake.stage_file(&bench.path, partition).await.unwrap();
+    let left = || {
+        let names = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(left().len(), 3, "{:?}", left());
     drop((live, next));
+    assert_eq!(left(), ["events.jsonlx"], "what is given up is gone");
 }
 
 #[tokio::test]
@@ -274,10 +275,22 @@ async fn damage_can_be_looked_at_and_replaced() {
     for bench in [torn, gone] {
         let sight = bench.lake.look(&bench.path).await.unwrap().unwrap();
         assert!(sight.file.is_err());
-        let mut rewrite =
-            bench.lake.rewrite(&bench.path, &bench.state.metadata.topic_partition).await.unwrap();
-        rewrite.add(Bytes::from_static(b"new\n")).await.unwrap();
-        rewrite.commit(Some(&sight.etag), &metadata(&["new\n"])).await.unwrap();
+        let staged = bench.lake.stage_file(&bench.path, &bench.state.metadata.topic_partition).await.unwrap();
+        bench.lake.stage_more(&staged, 0, Bytes::from_static(b"new\n")).await.unwrap();
+        let metadata = metadata(&["new\n"]);
+        bench.lake.publish_staged(&bench.path, staged, Some(&sight.etag), &metadata).await.unwrap();
         assert_eq!(bench.readable().await, "new\n");
     }
+}
+
+#[tokio::test]
+async fn what_was_staged_and_removed_by_hand_is_never_published() {
+    let bench = bench().await;
+    let staged = bench.lake.stage_file(&bench.path, &bench.state.metadata.topic_partition).await.unwrap();
+    bench.lake.stage_more(&staged, 0, Bytes::from_static(b"new\n")).await.unwrap();
+    fs::remove_dir_all(bench.root.path().join("_chain/pending")).unwrap();
+    let metadata = metadata(&["new\n"]);
+    let published = bench.lake.publish_staged(&bench.path, staged, Some(&bench.state.etag), &metadata).await;
+    assert!(matches!(published, Err(LakeError::Conflict)), "{published:?}");
+    assert_eq!(bench.readable().await, "one\n");
 }
