@@ -29,13 +29,15 @@ use crate::{
     lake_path::LakePath,
 };
 
+mod auth;
 pub mod azure;
 pub mod directory;
 mod target;
 
+pub use auth::{Entra, EntraIdentity, LakeAuth};
 use azure::{AzureContainer, BlockId};
 use directory::Directory;
-pub use target::{AzureTarget, LakeAuth, LakeTarget, TargetError};
+pub use target::{AzureTarget, LakeTarget, TargetError};
 
 /// Where the files go.
 pub enum Lake {

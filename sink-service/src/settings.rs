@@ -1,5 +1,6 @@
 //! The sink's settings: what becomes of the table's values.
 
+mod credentials;
 mod table;
 
 use std::time::Duration;
@@ -15,11 +16,12 @@ use shared::{
     topic_name::TopicNames,
 };
 
+use self::credentials::read_auth;
 use self::table::{
-    ADLS_SAS, ADLS_SHARED_KEY, ADMIN_ADDR, COMPRESSION, DLQ_MAX_RATIO, FLUSH_BYTES, FLUSH_INTERVAL,
-    FLUSH_ROWS, GROUP_INSTANCE_ID, HOUR_GRACE, KAFKA_GROUP_PROTOCOL, LAKE_AUTH, LAKE_ENDPOINT, LAKE_URL,
-    MEMORY_LIMIT, OLD_NAMES, PUBLISH, ROLL_AGE, ROLL_BYTES, ROLL_ROWS, SINK_EXCLUDE, SINK_GROUP, SINK_TOPICS,
-    START_AT, TABLE, TOPIC_MAX_MESSAGE_BYTES, UPLOAD_CONCURRENCY,
+    ADMIN_ADDR, COMPRESSION, DLQ_MAX_RATIO, FLUSH_BYTES, FLUSH_INTERVAL, FLUSH_ROWS, GROUP_INSTANCE_ID,
+    HOUR_GRACE, KAFKA_GROUP_PROTOCOL, LAKE_ENDPOINT, LAKE_URL, MEMORY_LIMIT, OLD_NAMES, PUBLISH, ROLL_AGE,
+    ROLL_BYTES, ROLL_ROWS, SINK_EXCLUDE, SINK_GROUP, SINK_TOPICS, START_AT, TABLE, TOPIC_MAX_MESSAGE_BYTES,
+    UPLOAD_CONCURRENCY,
 };
 use crate::{
     chain::{Publishing, RollPolicy},
@@ -34,12 +36,6 @@ use crate::{
 
 /// Everything that the sink can be told.
 pub const CATALOGUE: Catalogue = Catalogue { table: TABLE, old_names: OLD_NAMES };
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum AuthMode {
-    Sas,
-    SharedKey,
-}
 
 /// All settings, typed and within bounds.
 #[derive(Clone, Debug)]
@@ -171,44 +167,6 @@ fn read_lake(reader: &mut Reader) -> Option<LakeTarget> {
                 other => (&LAKE_URL, other.to_string()),
             };
             reader.refuse(setting, format!("{}; {problem}", setting.expects));
-            None
-        }
-    }
-}
-
-/// The outer `None` if a mistake was recorded, the inner one if no credential is needed.
-fn read_auth(reader: &mut Reader, lake: Option<&LakeTarget>) -> Option<Option<LakeAuth>> {
-    let mode: Option<AuthMode> = reader.optional_choice(&LAKE_AUTH);
-    let credential = |reader: &mut Reader, setting, parse: fn(&str) -> Result<LakeAuth, TargetError>| {
-        let given = reader.is_given(setting);
-        given.then(|| reader.parsed(setting, |text| parse(text).map_err(|_| Expected::AsDeclared)))
-    };
-    // `Some(None)`: it is given, and a mistake was recorded.
-    let sas = credential(reader, &ADLS_SAS, LakeAuth::sas);
-    let key = credential(reader, &ADLS_SHARED_KEY, LakeAuth::shared_key);
-    if matches!(lake, Some(LakeTarget::Directory(_)) | None) {
-        return if reader.is_given(&LAKE_AUTH) && mode.is_none() { None } else { Some(None) };
-    }
-    match (mode, sas, key) {
-        (Some(AuthMode::Sas), Some(auth), _) | (Some(AuthMode::SharedKey), _, Some(auth)) => auth.map(Some),
-        (Some(AuthMode::Sas), None, _) => {
-            reader.refuse(&ADLS_SAS, ADLS_SAS.expects);
-            None
-        }
-        (Some(AuthMode::SharedKey), _, None) => {
-            reader.refuse(&ADLS_SHARED_KEY, ADLS_SHARED_KEY.expects);
-            None
-        }
-        (None, Some(_), Some(_)) => {
-            reader.refuse(&LAKE_AUTH, "sas or shared-key, because both ADLS_SAS and ADLS_SHARED_KEY are set");
-            None
-        }
-        (None, ..) if reader.is_given(&LAKE_AUTH) => None,
-        (None, ..) => {
-            reader.refuse(
-                &LAKE_AUTH,
-                "sas (with ADLS_SAS) or shared-key (with ADLS_SHARED_KEY) for a lake on Azure",
-            );
             None
         }
     }

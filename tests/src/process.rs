@@ -100,7 +100,9 @@ impl Process {
         // Nothing of the caller's environment leaks in: a variable set in somebody's shell must not decide a test.
         command.env_clear().envs(environment.iter().map(|(name, value)| (name, value)));
         for kept in ["PATH", "HOME", "TZ", "LANG"] {
-            if let Some(value) = std::env::var_os(kept) {
+            if let Some(value) = std::env::var_os(kept)
+                && !environment.iter().any(|(name, _)| name == kept)
+            {
                 command.env(kept, value);
             }
         }

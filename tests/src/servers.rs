@@ -5,6 +5,7 @@
 
 pub mod azurite;
 pub mod connect;
+pub mod entra;
 pub mod kafka;
 mod kafka_java;
 pub mod mongod;
@@ -13,6 +14,7 @@ mod server_process;
 
 pub use azurite::{Azurite, AzuriteStorage};
 pub use connect::{Connect, Connector};
+pub use entra::Entra;
 pub use kafka::{Kafka, KafkaOptions};
 pub use kafka_java::KafkaJava;
 pub use mongod::{Mongod, MongodOptions};

@@ -1,4 +1,4 @@
-//! Which lake is meant: `LAKE_URL`, `LAKE_ENDPOINT` and the credential, parsed once and checked whole.
+//! Which lake is meant: `LAKE_URL` and `LAKE_ENDPOINT`, parsed once and checked whole.
 //!
 //! | `LAKE_URL` | target |
 //! |---|---|
@@ -13,7 +13,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use shared::settings::{Secrecy, Secret};
+use shared::settings::Secrecy;
 use thiserror::Error;
 use url::Url;
 
@@ -65,15 +65,6 @@ impl fmt::Display for LakeTarget {
     }
 }
 
-/// How to get in. `LAKE_AUTH` chooses, never the presence of a key.
-#[derive(Clone, Debug)]
-pub enum LakeAuth {
-    /// A shared access signature: the query string, with or without `?`.
-    Sas(Secret),
-    /// The account's key, base64.
-    SharedKey(Secret),
-}
-
 /// What is wrong with the settings of the lake. Never shows a secret.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum TargetError {
@@ -86,9 +77,7 @@ pub enum TargetError {
          http://127.0.0.1:10000/devstoreaccount1"
     )]
     Endpoint { url: String, problem: &'static str },
-    #[error(
-        "a lake on Azure needs LAKE_AUTH and its credential; expected sas with ADLS_SAS or shared-key with ADLS_SHARED_KEY"
-    )]
+    #[error("a lake on Azure needs LAKE_AUTH and its credential")]
     NoCredential,
     #[error(
         "ADLS_SAS is not a shared access signature: {problem}; expected the query string that ends in or contains sig=…"
@@ -96,38 +85,15 @@ pub enum TargetError {
     Sas { problem: &'static str },
     #[error("ADLS_SHARED_KEY is not the base64 text of an account key")]
     SharedKey,
+    /// Of a secret, a certificate or a token file; `cause` holds none of it.
+    #[error("no tokens with LAKE_AUTH={mode}: {cause}")]
+    Identity { mode: &'static str, cause: String },
     #[error("the storage client could not be built: {cause}")]
     Client { cause: String },
 }
 
 const EXPECTED_URLS: &str = "file:///directory, abfss://container@account.dfs.core.windows.net/base \
      or https://account.blob.core.windows.net/container/base";
-
-impl LakeAuth {
-    /// # Errors
-    /// If there is no signature in it. The storage client checks the rest.
-    pub fn sas(text: &str) -> Result<Self, TargetError> {
-        let query = text.split_once('?').map_or(text, |(_, query)| query);
-        let signed = query.split('&').any(|pair| {
-            pair.split_once('=')
-                .is_some_and(|(name, value)| name.eq_ignore_ascii_case("sig") && !value.is_empty())
-        });
-        if signed {
-            Ok(Self::Sas(Secret::new(text)))
-        } else {
-            Err(TargetError::Sas { problem: "it has no sig" })
-        }
-    }
-
-    /// # Errors
-    /// If it is not base64.
-    pub fn shared_key(text: &str) -> Result<Self, TargetError> {
-        match azure_core::base64::decode(text) {
-            Ok(key) if !key.is_empty() => Ok(Self::SharedKey(Secret::new(text))),
-            _ => Err(TargetError::SharedKey),
-        }
-    }
-}
 
 impl LakeTarget {
     /// # Errors

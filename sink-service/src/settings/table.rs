@@ -32,8 +32,8 @@ pub(super) const LAKE_URL: Setting = address(
 pub(super) const LAKE_AUTH: Setting = Setting::public(
     "LAKE_AUTH",
     None,
-    "sas or shared-key",
-    "How to get in; not needed for a local directory.",
+    "workload-identity, managed-identity, client-secret, client-certificate, azure-cli, sas or shared-key",
+    "How to get in; not needed for a local directory. See docs/lake/azure.md.",
     LAKE,
 );
 pub(super) const LAKE_ENDPOINT: Setting = address(
@@ -57,6 +57,55 @@ pub(super) const ADLS_SHARED_KEY: Setting = Setting {
     help: "Key of the storage account.",
     group: LAKE,
 };
+pub(super) const AZURE_TENANT_ID: Setting = Setting::public(
+    "AZURE_TENANT_ID",
+    None,
+    "the tenant's id, with LAKE_AUTH=workload-identity, client-secret or client-certificate",
+    "Microsoft Entra tenant; with azure-cli another one than the default.",
+    LAKE,
+);
+pub(super) const AZURE_CLIENT_ID: Setting = Setting::public(
+    "AZURE_CLIENT_ID",
+    None,
+    "an application's id, with LAKE_AUTH=workload-identity, client-secret or client-certificate",
+    "Application that asks for tokens; with managed-identity the user-assigned identity, if it is not the machine's own.",
+    LAKE,
+);
+pub(super) const AZURE_CLIENT_SECRET: Setting = Setting {
+    name: "AZURE_CLIENT_SECRET",
+    default: None,
+    secret: Secrecy::Whole,
+    expects: "the application's secret, with LAKE_AUTH=client-secret",
+    help: "Secret of the application.",
+    group: LAKE,
+};
+pub(super) const AZURE_CLIENT_CERTIFICATE_PATH: Setting = Setting::public(
+    "AZURE_CLIENT_CERTIFICATE_PATH",
+    None,
+    "a PKCS #12 file with the application's certificate and key, with LAKE_AUTH=client-certificate",
+    "Certificate of the application.",
+    LAKE,
+);
+pub(super) const AZURE_CLIENT_CERTIFICATE_PASSWORD: Setting = Setting {
+    name: "AZURE_CLIENT_CERTIFICATE_PASSWORD",
+    default: None,
+    secret: Secrecy::Whole,
+    expects: "the password of AZURE_CLIENT_CERTIFICATE_PATH",
+    help: "Password of the certificate's file, if it has one.",
+    group: LAKE,
+};
+pub(super) const AZURE_FEDERATED_TOKEN_FILE: Setting = Setting::public(
+    "AZURE_FEDERATED_TOKEN_FILE",
+    None,
+    "the file with the service account's token, with LAKE_AUTH=workload-identity",
+    "Set by Kubernetes where workload identity is on.",
+    LAKE,
+);
+pub(super) const AZURE_AUTHORITY_HOST: Setting = address(
+    "AZURE_AUTHORITY_HOST",
+    "an address such as https://login.microsoftonline.com",
+    "Where tokens are asked for; by the cloud of LAKE_URL's host if not set.",
+);
 pub(super) const SINK_GROUP: Setting = Setting::public(
     "SINK_GROUP",
     Some("atlas-lake"),
@@ -200,6 +249,13 @@ pub(super) const TABLE: Table = &[
     &LAKE_ENDPOINT,
     &ADLS_SAS,
     &ADLS_SHARED_KEY,
+    &AZURE_TENANT_ID,
+    &AZURE_CLIENT_ID,
+    &AZURE_CLIENT_SECRET,
+    &AZURE_CLIENT_CERTIFICATE_PATH,
+    &AZURE_CLIENT_CERTIFICATE_PASSWORD,
+    &AZURE_FEDERATED_TOKEN_FILE,
+    &AZURE_AUTHORITY_HOST,
     &SINK_GROUP,
     &SINK_TOPICS,
     &SINK_EXCLUDE,

@@ -89,6 +89,10 @@ fn no_setting_shows_a_secret() {
         ("ADLS_SHARED_KEY", "geheimgeheim"),
         ("ADLS_SHARED_KEY", "geheim!"),
         ("ADLS_SHARED_KEY_FILE", "geheim=="),
+        ("AZURE_CLIENT_SECRET", "geheim"),
+        ("AZURE_CLIENT_CERTIFICATE_PASSWORD", "geheim"),
+        ("AZURE_AUTHORITY_HOST", "https://u:geheim@127.0.0.1"),
+        ("AZURE_AUTHORITY_HOST", "http://127.0.0.1/?x=geheim"),
         ("KAFKA_SASL_PASSWORD", "geheim"),
         ("KAFKA_SASL_PASSWORD_FILE", "geheim"),
         ("KAFKA_PASSWORD", "geheim"),
@@ -100,7 +104,7 @@ fn no_setting_shows_a_secret() {
         ("KAFKA_OPTIONS", "linger.ms=geheim,nonsense.ms=geheim"),
         ("KAFKA_OPTIONS", "sasl.oauthbearer.config=geheim,client.rack=geheim"),
     ] {
-        for auth in ["sas", "shared-key"] {
+        for auth in ["sas", "shared-key", "client-secret", "client-certificate"] {
             let values = [&AZURE[..], &[("LAKE_AUTH", auth), (name, value)]].concat();
             let (effective, error) = effective(sources(&values));
             let shown = format!("{effective}{}{effective:?}{error:?}", effective.to_json());
@@ -141,4 +145,24 @@ fn names_of_later_versions_are_refused() {
         let error = settings(&pairs).unwrap_err().to_string();
         assert!(error.contains(&format!("\n{}=\"x\": expected nothing", old.name)), "{error}");
     }
+}
+
+#[test]
+fn each_way_in_says_what_it_lacks_and_nothing_else() {
+    let missing = |mode: &str, given: &[(&str, &str)]| -> Vec<String> {
+        let pairs = [&AZURE[..], &[("LAKE_AUTH", mode)], given].concat();
+        let error = settings(&pairs).err();
+        error.into_iter().flat_map(|error| error.mistakes).map(|mistake| mistake.name).collect()
+    };
+    let both = [("AZURE_TENANT_ID", "t"), ("AZURE_CLIENT_ID", "c")];
+    let names = ["AZURE_TENANT_ID", "AZURE_CLIENT_ID"];
+    assert_eq!(missing("workload-identity", &[]), [&names[..], &["AZURE_FEDERATED_TOKEN_FILE"]].concat());
+    assert_eq!(missing("client-secret", &[]), [&names[..], &["AZURE_CLIENT_SECRET"]].concat());
+    assert_eq!(missing("client-secret", &both), ["AZURE_CLIENT_SECRET"]);
+    assert_eq!(missing("client-certificate", &both), ["AZURE_CLIENT_CERTIFICATE_PATH"]);
+    for mode in ["managed-identity", "azure-cli"] {
+        assert!(missing(mode, &[]).is_empty(), "{mode}");
+        assert_eq!(missing(mode, &[("AZURE_AUTHORITY_HOST", "http://a")]), ["AZURE_AUTHORITY_HOST"]);
+    }
+    assert_eq!(missing("", &[]), ["LAKE_AUTH"]);
 }

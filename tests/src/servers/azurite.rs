@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-use super::{ServerProcess, is_a_server_process};
+use super::{Entra, ServerProcess, is_a_server_process};
 use crate::{folders, http, paths, ports::free_port};
 
 /// Azurite's public, documented account; it exists in every Azurite and nowhere else.
@@ -37,6 +37,28 @@ impl Azurite {
     /// # Errors
     /// If it was not fetched, Node is missing, it ends early, or does not answer within the limit.
     pub async fn start(storage: AzuriteStorage) -> Result<Self> {
+        let mut server = Self::spawn(storage, &[])?;
+        server.wait_until_it_answers().await?;
+        Ok(server)
+    }
+
+    /// One that speaks TLS and takes tokens too.
+    ///
+    /// # Errors
+    /// As [`Azurite::start`].
+    pub async fn start_with_tokens(entra: &Entra) -> Result<Self> {
+        let [certificate, key] = entra.certificate().map(|path| path.to_string_lossy().into_owned());
+        let mut server = Self::spawn(
+            AzuriteStorage::Memory,
+            &["--oauth", "basic", "--cert", &certificate, "--key", &key],
+        )?;
+        let port = server.port;
+        let listens = || async move { std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() };
+        server.server.wait_until_ready(listens).await?;
+        Ok(server)
+    }
+
+    fn spawn(storage: AzuriteStorage, more: &[&str]) -> Result<Self> {
         let program = paths::fetched("azurite/node_modules/azurite/dist/src/blob/main.js", "--azurite")?;
         let node = find_node()?;
         let port = free_port()?;
@@ -56,10 +78,9 @@ impl Azurite {
             AzuriteStorage::Memory => arguments.push("--inMemoryPersistence".to_owned()),
             AzuriteStorage::Folder => arguments.extend(["-l".to_owned(), "blobs".to_owned()]),
         }
+        arguments.extend(more.iter().map(ToString::to_string));
         let server = ServerProcess::start("azurite", node, arguments, folder)?;
-        let mut server = Self { server, port };
-        server.wait_until_it_answers().await?;
-        Ok(server)
+        Ok(Self { server, port })
     }
 
     pub fn port(&self) -> u16 {
@@ -101,7 +122,7 @@ impl Azurite {
     }
 }
 
-fn find_node() -> Result<PathBuf> {
+pub(super) fn find_node() -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let Some(node) =
         std::env::split_paths(&path).map(|folder| folder.join("node")).find(|node| node.is_file())

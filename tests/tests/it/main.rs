@@ -4,6 +4,7 @@
 //! it needs is not there. Run with at most two at once: the machine that these limits are made for has two cores.
 
 mod avro;
+mod azure_identities;
 mod broker_restart;
 mod closing;
 mod compose;

@@ -1,6 +1,6 @@
 //! How requests are authorised: policies that run once per try, because signatures carry the time.
 //!
-//! The official crates know Entra tokens and SAS inside the client's URL only. A SAS in the URL would travel into every
+//! Entra tokens come from `azure_identity` ([`token`]). The official crates know a SAS inside the client's URL only. A SAS in the URL would travel into every
 //! error text and clone; added here it exists only between this policy and the wire. Shared key follows
 //! <https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key>.
 
@@ -22,9 +22,14 @@ use azure_core::{
 
 use crate::lake::{AzureTarget, LakeAuth, TargetError};
 
+mod token;
+
+use token::TokenPolicy;
+
 /// The policy for a credential, checked as far as that is possible without a request.
 pub(super) fn policy(target: &AzureTarget, auth: &LakeAuth) -> Result<Arc<dyn Policy>, TargetError> {
     match auth {
+        LakeAuth::Entra(entra) => Ok(Arc::new(TokenPolicy::new(target, entra)?)),
         LakeAuth::Sas(sas) => Ok(Arc::new(SasPolicy { query: Secret::new(sas_query(sas.expose())?) })),
         LakeAuth::SharedKey(key) => {
             let key = key.expose().trim();

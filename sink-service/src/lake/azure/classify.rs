@@ -30,6 +30,8 @@ pub(super) enum Request {
 pub(super) enum Failure {
     /// No connection: the request never left.
     NotSent,
+    /// There is no token to send it with, so it never left.
+    NoToken { why: String, may_come: bool },
     /// Sent, but the answer broke off, cannot be read, or did not come in time.
     NoAnswer(&'static str),
     Answer {
@@ -45,6 +47,7 @@ impl Failure {
     /// Reduces an SDK error to what is certain about it. Its texts are dropped: they may hold the signed URL.
     pub(super) fn of(error: &azure_core::Error) -> Self {
         match error.kind() {
+            ErrorKind::Credential => no_token(error),
             ErrorKind::Connection => Self::NotSent,
             ErrorKind::HttpResponse { status, raw_response, .. } => {
                 let header = |name: &'static str| raw_response.as_deref().and_then(|raw| header(raw, name));
@@ -73,6 +76,33 @@ impl Failure {
     }
 }
 
+/// These say what people need, and hold no secret: what `az` prints, and which file cannot be read.
+const TEXTS_TO_SHOW: [&str; 2] = ["AzureCliCredential", "WorkloadIdentityCredential"];
+
+/// Of the causes only what is certain to hold no secret: a status, Entra's own error code, and the texts named above.
+fn no_token(error: &azure_core::Error) -> Failure {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(this) = cause {
+        match this.downcast_ref::<azure_core::Error>().map(azure_core::Error::kind) {
+            Some(ErrorKind::HttpResponse { status, error_code, .. }) => {
+                let status = u16::from(*status);
+                let code = error_code.as_ref().map(|code| format!(" AADSTS{code}")).unwrap_or_default();
+                let may_come = matches!(status, 404 | 408 | 410 | 429 | 500..=599);
+                return Failure::NoToken { why: format!("{status}{code}"), may_come };
+            }
+            Some(ErrorKind::Connection) => {
+                let why = "no connection to the token service".to_owned();
+                return Failure::NoToken { why, may_come: true };
+            }
+            _ => cause = this.source(),
+        }
+    }
+    let text = error.to_string();
+    let shown = TEXTS_TO_SHOW.iter().any(|name| text.starts_with(name));
+    let why = text.lines().next().filter(|_| shown).unwrap_or("the credential cannot be used");
+    Failure::NoToken { why: why.to_owned(), may_come: false }
+}
+
 fn header(response: &RawResponse, name: &'static str) -> Option<String> {
     response.headers().get_optional_string(&HeaderName::from_static(name))
 }
@@ -92,6 +122,13 @@ pub(super) fn classify(request: Request, failure: &Failure, what: &str) -> LakeE
         Failure::NotSent => {
             let cause = format!("{what}: no connection to the storage service");
             return LakeError::Unavailable { cause, retry_after: None };
+        }
+        Failure::NoToken { why, may_come } => {
+            let cause = format!("{what}: no token from Microsoft Entra ID: {why}");
+            return match may_come {
+                true => LakeError::Unavailable { cause, retry_after: None },
+                false => LakeError::Denied { cause },
+            };
         }
         Failure::NoAnswer(problem) => return in_doubt(request, format!("{what}: {problem}"), None),
         Failure::Answer { status, code, retry_after, .. } => (*status, code.as_str(), *retry_after),
@@ -166,10 +203,13 @@ mod tests {
     #[test]
     fn every_answer_has_one_meaning() {
         let no_answer = Failure::NoAnswer("the connection broke");
+        let no_token = |may_come| Failure::NoToken { why: "401 AADSTS7000215".to_owned(), may_come };
         // failure, as a read, as a staged block, as a commit
         let table = [
             (Failure::NotSent, "unavailable", "unavailable", "unavailable"),
             (no_answer, "unavailable", "unavailable", "unknown"),
+            (no_token(true), "unavailable", "unavailable", "unavailable"),
+            (no_token(false), "denied", "denied", "denied"),
             (answer(409, "BlobAlreadyExists"), "unavailable", "conflict", "conflict"),
             (answer(409, "BlobBeingRehydrated"), "unavailable", "conflict", "conflict"),
             (answer(412, "ConditionNotMet"), "conflict", "conflict", "conflict"),
