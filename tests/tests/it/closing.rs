@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use pipeline_tests::{kafka_writer::NewRecord, pipeline::Pipeline, service::Service, wait};
 use serde_json::{Value, json};
 
@@ -100,4 +100,22 @@ pub(crate) async fn named_as_they_are(
         sink.assert_running()?;
     }
     agreed.with_context(|| sinks.iter().map(|sink| sink.log_tail()).collect::<String>())
+}
+
+/// What `/status` says of each partition.
+pub(crate) fn partitions_of(sink: &Service) -> Result<Vec<Value>> {
+    let mut status: Value = serde_json::from_str(&sink.status()?)?;
+    let Value::Array(partitions) = status["partitions"].take() else { bail!("no partitions: {status}") };
+    Ok(partitions)
+}
+
+/// Waits until all partitions of the sink know which hours are over.
+pub(crate) async fn wait_for_hours(sink: &Service) -> Result<()> {
+    let over = |partition: &Value| !partition["lastHourOver"].is_null();
+    let all = || {
+        let partitions = partitions_of(sink)?;
+        anyhow::Ok(!partitions.is_empty() && partitions.iter().all(over))
+    };
+    wait::until("all partitions know which hours are over", LIMIT, || async { Ok(all()?.then_some(())) })
+        .await
 }

@@ -6,17 +6,18 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use pipeline_tests::{
     pipeline::Pipeline,
     service::{Binary, Environment, Service},
     wait,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use serde_json::Value;
 
 use crate::{
-    closing::{HOUR_S, Positions, closed, folder, manifest, named_as_they_are},
+    closing::{
+        HOUR_S, Positions, closed, folder, manifest, named_as_they_are, partitions_of, wait_for_hours,
+    },
     records::{LONG_AGO_S, event, events, judge},
     stage::{LIMIT, Stage},
 };
@@ -131,11 +132,8 @@ async fn two_groups(pipeline: &Pipeline) -> Result<()> {
     green.wait_until_ready().await?;
     // The hour before the first sight ends here, and would end the files of the next one as well.
     closed(pipeline, hour - HOUR_S).await?;
-    for sink in [&blue, &green] {
-        let over = |partition: &Value| !partition["lastHourOver"].is_null();
-        let all = || anyhow::Ok(partitions_of(sink)?.iter().all(over));
-        wait::until("all partitions know", LIMIT, || async { Ok(all()?.then_some(())) }).await?;
-    }
+    wait_for_hours(&blue).await?;
+    wait_for_hours(&green).await?;
     send(0..20, hour + 5).await?;
     wait_for_staged(&blue, 40).await?;
     wait_for_staged(&green, 40).await?;
@@ -198,12 +196,6 @@ fn files_below(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) ->
         if path.is_dir() { files_below(&path, found)? } else { found.push(path) }
     }
     Ok(())
-}
-
-fn partitions_of(sink: &Service) -> Result<Vec<Value>> {
-    let mut status: Value = serde_json::from_str(&sink.status()?)?;
-    let Value::Array(partitions) = status["partitions"].take() else { bail!("no partitions: {status}") };
-    Ok(partitions)
 }
 
 /// Waits until the sink has staged this many rows, over all partitions.

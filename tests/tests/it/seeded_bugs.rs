@@ -14,6 +14,7 @@ use pipeline_tests::{
 };
 
 use crate::{
+    closing::wait_for_hours,
     records::{LONG_AGO_S, events, judge, make_topic},
     stage::{LIMIT, Run, Stage},
 };
@@ -83,6 +84,8 @@ async fn offsets_before_the_flush_are_ahead_of_the_chain() -> Result<()> {
     let environment = environment.set("FLUSH_INTERVAL", "20s");
     let mut sink = pipeline.start(Binary::SinkWithSeededBugs, environment)?;
     sink.wait_until_ready().await?;
+    // What it is told of hours that are over would make it flush at once.
+    wait_for_hours(&sink).await?;
     pipeline.kafka_writer().send(&topic, 0, events(&pipeline, 0..50, LONG_AGO_S)).await?;
     wait::until("offsets are committed", LIMIT, || async {
         let committed = pipeline.kafka().committed(&pipeline.sink_group(), [topic.clone()]).await?;
