@@ -27,9 +27,9 @@
 //! - A file holds records of one hour; dead letters extend the open file whatever their hour.
 //! - Rows are staged only for the file that the head names and that does not exist; meanwhile `scanned` is not written.
 
+mod file_policy;
 mod file_step;
 mod halt;
-mod roll;
 mod staged;
 #[cfg(test)]
 mod tests;
@@ -44,8 +44,8 @@ use shared::{
 
 use self::staged::Staged;
 pub use self::{
+    file_policy::{FilePolicy, Publishing, RollReason},
     halt::ChainHalt,
-    roll::{Publishing, RollPolicy, RollReason},
 };
 use crate::{
     buffer::Batch,
@@ -77,7 +77,7 @@ pub struct Writer {
 /// What is to be done next. Each but [`Step::Stage`] is one compare-and-set.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// Everything of the batch is durable.
+    /// Everything of the batch is durable, or staged.
     Done,
     /// Replace the head.
     WriteHead(Head),
@@ -94,6 +94,8 @@ pub struct FileStep {
     pub path: LakePath,
     /// Packed as the file is.
     pub piece: bytes::Bytes,
+    /// Bytes of the lines in it, before they were packed.
+    pub lines: u64,
     pub metadata: FileMetadata,
     /// Set when this step seals the file.
     pub roll: Option<RollReason>,
@@ -128,7 +130,7 @@ pub struct Reading {
 /// What the caller knows besides the chain itself.
 #[derive(Clone, Copy, Debug)]
 pub struct StepContext<'a> {
-    pub policy: RollPolicy,
+    pub policy: FilePolicy,
     /// Of files to come; a file goes on as it began.
     pub compression: Compression,
     /// The collection whose folder the chain gets with its first record.
@@ -271,7 +273,7 @@ impl Chain {
         self.staged_next().unwrap_or_default().max(self.position())
     }
 
-    /// The next compare-and-set towards `batch` being durable; cuts off what is durable already.
+    /// The next step towards `batch` being durable or staged; what is already is passed over.
     ///
     /// # Errors
     /// If a record cannot follow where the head says.

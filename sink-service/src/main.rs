@@ -168,7 +168,7 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
         dead_letters: DeadLetterQueue::new(&kafka("atlas-sink-dlq"), letters.map_err(refused)?, VERSION),
         breaker: DeadLetterBreaker::new(settings.dlq_max_ratio),
         registry,
-        policy: settings.roll,
+        policy: settings.files,
         compression: settings.compression,
         start_at: settings.start_at,
         writer,

@@ -123,11 +123,12 @@ impl SinkMetrics {
     }
 
     /// An append, a create or a recommit went through.
-    pub fn flushed(&self, bytes: usize, roll: Option<RollReason>, took: Duration) {
+    /// `lines` and `stored` are bytes, before and after packing.
+    pub fn flushed(&self, lines: u64, stored: usize, roll: Option<RollReason>, took: Duration) {
         self.flushes.increment(1);
         self.flush_duration.record(took);
-        self.bytes_original.increment(bytes as u64);
-        self.bytes_stored.increment(bytes as u64);
+        self.bytes_original.increment(lines);
+        self.bytes_stored.increment(stored as u64);
         if let Some(reason) = roll {
             counter!(FILES_SEALED, "reason" => reason.as_str()).increment(1);
         }

@@ -37,7 +37,7 @@ pub use self::halt::Halt;
 use self::halt::judge_topic;
 use crate::{
     buffer::Batch,
-    chain::{Chain, ChainHalt, FileStep, LogBounds, Reading, RollPolicy, Step, StepContext, Writer},
+    chain::{Chain, ChainHalt, FilePolicy, FileStep, LogBounds, Reading, Step, StepContext, Writer},
     compression::Compression,
     dead_letter_breaker::DeadLetterBreaker,
     dead_letters::DeadLetterQueue,
@@ -110,7 +110,7 @@ pub struct Publisher {
     pub breaker: DeadLetterBreaker,
     /// `None`: records in Avro cannot be read.
     pub registry: Option<SchemaRegistry>,
-    pub policy: RollPolicy,
+    pub policy: FilePolicy,
     pub compression: Compression,
     pub start_at: StartAt,
     pub writer: Writer,
@@ -486,18 +486,23 @@ pub async fn perform(
             metrics.storage_request("head", result.as_ref().err());
             chain.head_written(head, result?);
         }
-        Step::Stage(FileStep { path, piece, metadata, roll }) => {
+        Step::Stage(FileStep { path, piece, lines, metadata, roll }) => {
             let staged = stage(lake, chain, &path, &piece, &metadata.topic_partition).await;
-            metrics.storage_request("stage", staged.as_ref().err());
+            // Without bytes it is this process alone that takes notice of a position.
+            if !piece.is_empty() {
+                metrics.storage_request("stage", staged.as_ref().err());
+            }
             chain.rows_staged(staged?, metadata, Instant::now());
-            metrics.flushed(piece.len(), roll, began.elapsed());
+            if !piece.is_empty() {
+                metrics.flushed(lines, piece.len(), roll, began.elapsed());
+            }
         }
         Step::Create(step) => {
             let result = create(lake, chain, &step).await;
             metrics.storage_request("create", result.as_ref().err());
             chain.file_written(result?, Instant::now());
             metrics.file_created();
-            metrics.flushed(step.piece.len(), step.roll, began.elapsed());
+            metrics.flushed(step.lines, step.piece.len(), step.roll, began.elapsed());
         }
         Step::Append(step) => {
             let file = chain.file().expect("only a file that is there is appended to");
@@ -505,7 +510,7 @@ pub async fn perform(
             let result = lake.append(&step.path, file, pieces, &step.metadata).await;
             metrics.storage_request("append", result.as_ref().err());
             chain.file_written(result?, Instant::now());
-            metrics.flushed(step.piece.len(), step.roll, began.elapsed());
+            metrics.flushed(step.lines, step.piece.len(), step.roll, began.elapsed());
         }
     }
     Ok(())

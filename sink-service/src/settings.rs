@@ -24,7 +24,7 @@ use self::table::{
     UPLOAD_CONCURRENCY,
 };
 use crate::{
-    chain::{Publishing, RollPolicy},
+    chain::{FilePolicy, Publishing},
     compression::Compression,
     consumer::GroupProtocol,
     dead_letter_breaker::MaxRatio,
@@ -56,16 +56,13 @@ pub struct SinkSettings {
     pub flush: FlushPolicy,
     /// The source's limit of a topic's records, in bytes.
     pub topic_message_bytes: u64,
-    pub roll: RollPolicy,
+    pub files: FilePolicy,
     pub compression: Compression,
     pub hour_grace: Duration,
     /// `None`: the breaker never opens.
     pub dlq_max_ratio: Option<MaxRatio>,
     pub uploads: usize,
 }
-
-/// Azure allows 50,000 committed blocks; a margin for the append that reaches the limit.
-const BLOCKS_MAX: usize = 45_000;
 
 /// What is staged is kept by Kafka alone, and a source that stands still ends no hour: then the file ends by its age.
 const STAGED_AGE_MAX: Duration = Duration::from_secs(2 * 3600);
@@ -116,7 +113,7 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
     });
     let flush = read_flush(reader);
     let topic_message_bytes = reader.bounded(&TOPIC_MAX_MESSAGE_BYTES, ByteSize::mib(1)..=ByteSize::mib(100));
-    let roll = read_roll(reader);
+    let files = read_files(reader);
     let compression = reader.choice(&COMPRESSION);
     let hour_grace = reader.bounded(&HOUR_GRACE, Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600));
     let dlq_max_ratio =
@@ -137,7 +134,7 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
         start_at: start_at?,
         flush: flush?,
         topic_message_bytes: topic_message_bytes?.as_u64(),
-        roll: roll?,
+        files: files?,
         compression: compression?,
         hour_grace: hour_grace?,
         dlq_max_ratio: dlq_max_ratio?,
@@ -201,7 +198,7 @@ fn read_flush(reader: &mut Reader) -> Option<FlushPolicy> {
     })
 }
 
-fn read_roll(reader: &mut Reader) -> Option<RollPolicy> {
+fn read_files(reader: &mut Reader) -> Option<FilePolicy> {
     let bytes = reader.bounded(&ROLL_BYTES, ByteSize::b(0)..=ByteSize::tib(1));
     let age = reader.optional_bounded(&ROLL_AGE, Duration::from_secs(1)..=Duration::from_secs(3600));
     let rows = reader.bounded(&ROLL_ROWS, 0..=u64::MAX);
@@ -212,12 +209,12 @@ fn read_roll(reader: &mut Reader) -> Option<RollPolicy> {
         Publishing::Rolling => None,
         Publishing::Sealed => Some(STAGED_AGE_MAX),
     };
-    Some(RollPolicy {
+    Some(FilePolicy {
         publishing,
         rows: rows.map(|rows| (rows > 0).then_some(rows))?,
         bytes: (bytes > 0).then_some(bytes),
         age: age?.or(age_max),
-        blocks: BLOCKS_MAX,
+        ..FilePolicy::default()
     })
 }
 

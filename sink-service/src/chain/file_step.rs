@@ -7,7 +7,7 @@ use shared::{
     seeded_bug::{self, SeededBug},
 };
 
-use super::{Chain, ChainHalt, FileStep, Publishing, RollPolicy, RollReason, Step, StepContext, is_sealed};
+use super::{Chain, ChainHalt, FilePolicy, FileStep, Publishing, RollReason, Step, StepContext, is_sealed};
 use crate::{
     buffer::{Batch, Entry, EntryKind, Piece},
     event_hour::EventHour,
@@ -64,21 +64,19 @@ impl Chain {
     ) -> Step {
         let hour = path.hour().expect("the head's path was read as a data file's");
         let due = self.open_file_due(file, &context.policy, context.now);
-        let fits = |entry: &Entry| entry.kind == EntryKind::DeadLetter || entry.hour == hour;
+        let recommit = |next, roll| Step::Append(self.recommit(path, &file.metadata, next, roll, context));
         match batch.pending().first() {
-            Some(entry) if due.is_none() && fits(entry) => {
+            Some(entry) if due.is_none() && fits(entry, hour) => {
                 Step::Append(self.file_step(path, hour, &file.metadata, file.block_count(), batch, context))
             }
             Some(entry) if seeded_bug::planted(SeededBug::RollWithoutSeal) => {
                 Step::WriteHead(self.head_at(file.metadata.next, entry.hour, context))
             }
-            Some(entry) => {
-                self.recommit(path, file, entry.offset, Some(due.unwrap_or(RollReason::Hour)), context)
-            }
+            Some(entry) => recommit(entry.offset, Some(due.unwrap_or(RollReason::Hour))),
             None => {
                 let roll = due.or_else(|| self.ends_with(batch, hour, context));
                 if roll.is_some() || (context.publish_position && batch.end() > self.position()) {
-                    self.recommit(path, file, batch.end(), roll, context)
+                    recommit(batch.end(), roll)
                 } else {
                     Step::Done
                 }
@@ -105,30 +103,30 @@ impl Chain {
     }
 
     /// Same content, another `next`, perhaps the seal.
-    fn recommit(
+    pub(super) fn recommit(
         &self,
         path: &LakePath,
-        file: &FileState,
+        before: &FileMetadata,
         next: KafkaOffset,
         roll: Option<RollReason>,
         context: &StepContext<'_>,
-    ) -> Step {
+    ) -> FileStep {
         let metadata = FileMetadata {
-            next: next.max(file.metadata.next),
+            next: next.max(before.next),
             sealed: roll.is_some(),
-            ..self.signed(file.metadata.clone(), context)
+            ..self.signed(before.clone(), context)
         };
-        Step::Append(FileStep { path: path.clone(), piece: bytes::Bytes::new(), metadata, roll })
+        FileStep { path: path.clone(), piece: bytes::Bytes::new(), lines: 0, metadata, roll }
     }
 
     /// Whether the file that is open or staged has to end although nothing is pending.
-    pub fn roll_is_due(&self, policy: &RollPolicy, now: Instant) -> bool {
+    pub fn roll_is_due(&self, policy: &FilePolicy, now: Instant) -> bool {
         let open = self.file.as_ref().filter(|file| !is_sealed(file));
         open.is_some_and(|file| self.open_file_due(file, policy, now).is_some())
             || self.staged.as_ref().is_some_and(|staged| staged.due(policy, now).is_some())
     }
 
-    fn open_file_due(&self, file: &FileState, policy: &RollPolicy, now: Instant) -> Option<RollReason> {
+    fn open_file_due(&self, file: &FileState, policy: &FilePolicy, now: Instant) -> Option<RollReason> {
         match policy.publishing {
             Publishing::Sealed => Some(RollReason::Mode),
             Publishing::Rolling => roll_due(&file.metadata, file.block_count(), self.file_since, policy, now),
@@ -146,8 +144,7 @@ impl Chain {
         context: &StepContext<'_>,
     ) -> FileStep {
         let pending = batch.pending();
-        let fits = |entry: &Entry| entry.kind == EntryKind::DeadLetter || entry.hour == hour;
-        let of_this_hour = pending.iter().position(|entry| !fits(entry)).unwrap_or(pending.len());
+        let of_this_hour = pending.iter().position(|entry| !fits(entry, hour)).unwrap_or(pending.len());
         let room = context.policy.bytes.map(|bytes| bytes.saturating_sub(before.original_size));
         let room = room.map_or(usize::MAX, |room| usize::try_from(room).unwrap_or(usize::MAX));
         let rows = context.policy.rows.map(|rows| rows.saturating_sub(before.rows));
@@ -183,7 +180,8 @@ impl Chain {
                 packed = metadata.compressed.pack_nothing();
             }
             metadata.stored_size += packed.len() as u64;
-            return FileStep { path: path.clone(), piece: packed, metadata, roll };
+            let lines = piece.bytes.len() as u64;
+            return FileStep { path: path.clone(), piece: packed, lines, metadata, roll };
         }
     }
 
@@ -246,12 +244,17 @@ impl Chain {
     }
 }
 
+/// Whether it may go into a file of this hour.
+pub(super) fn fits(entry: &Entry, hour: EventHour) -> bool {
+    entry.kind == EntryKind::DeadLetter || entry.hour == hour
+}
+
 /// Why a file ends before anything is added to it. `since`: when it was begun or adopted.
 pub(super) fn roll_due(
     metadata: &FileMetadata,
     blocks: usize,
     since: Instant,
-    policy: &RollPolicy,
+    policy: &FilePolicy,
     now: Instant,
 ) -> Option<RollReason> {
     if policy.bytes.is_some_and(|bytes| metadata.original_size >= bytes) {

@@ -9,13 +9,11 @@ use std::time::Instant;
 
 use shared::kafka_position::KafkaOffset;
 
-use super::{Chain, ChainHalt, FileStep, RollPolicy, RollReason, Step, StepContext, file_step::roll_due};
-use crate::{
-    buffer::{Batch, Entry, EntryKind},
-    file_metadata::FileMetadata,
-    lake::StagedFile,
-    lake_path::LakePath,
+use super::{
+    Chain, ChainHalt, FilePolicy, FileStep, RollReason, Step, StepContext,
+    file_step::{fits, roll_due},
 };
+use crate::{buffer::Batch, file_metadata::FileMetadata, lake::StagedFile, lake_path::LakePath};
 
 /// What is in the lake for the head's file and seen by nobody.
 #[derive(Clone, Debug)]
@@ -27,7 +25,7 @@ pub(super) struct Staged {
 }
 
 impl Staged {
-    pub(super) fn due(&self, policy: &RollPolicy, now: Instant) -> Option<RollReason> {
+    pub(super) fn due(&self, policy: &FilePolicy, now: Instant) -> Option<RollReason> {
         roll_due(&self.metadata, self.file.block_count(), self.since, policy, now)
     }
 }
@@ -52,25 +50,18 @@ impl Chain {
             return Ok(stage_or_create(self.file_step(path, hour, &nothing, 0, batch, context)));
         };
         let due = staged.due(&context.policy, context.now);
-        let fits = |entry: &Entry| entry.kind == EntryKind::DeadLetter || entry.hour == hour;
-        let end = |next: KafkaOffset, roll: Option<RollReason>| {
-            let metadata = FileMetadata {
-                next: next.max(staged.metadata.next),
-                sealed: roll.is_some(),
-                ..self.signed(staged.metadata.clone(), context)
-            };
-            stage_or_create(FileStep { path: path.clone(), piece: bytes::Bytes::new(), metadata, roll })
-        };
+        let recommit =
+            |next, roll| stage_or_create(self.recommit(path, &staged.metadata, next, roll, context));
         Ok(match first {
-            Some(entry) if due.is_none() && fits(entry) => {
+            Some(entry) if due.is_none() && fits(entry, hour) => {
                 let blocks = staged.file.block_count();
                 stage_or_create(self.file_step(path, hour, &staged.metadata, blocks, batch, context))
             }
-            Some(entry) => end(entry.offset, Some(due.unwrap_or(RollReason::Hour))),
+            Some(entry) => recommit(entry.offset, Some(due.unwrap_or(RollReason::Hour))),
             None => {
                 let roll = due.or_else(|| self.ends_with(batch, hour, context));
                 if roll.is_some() || (context.publish_position && batch.end() > self.reached()) {
-                    end(batch.end(), roll)
+                    recommit(batch.end(), roll)
                 } else {
                     Step::Done
                 }

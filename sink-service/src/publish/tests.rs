@@ -10,7 +10,6 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     buffer::Buffer,
-    chain::Publishing,
     compression::Compression,
     consumer::BATCH_BYTES_MAX,
     dead_letter_topic::DeadLetterTopic,
@@ -30,13 +29,7 @@ pub(crate) fn offline_publisher(kafka: &ClientConfig, folder: &Path) -> (Publish
         dead_letters: DeadLetterQueue::new(kafka, letters, "test"),
         breaker: DeadLetterBreaker::new(None),
         registry: None,
-        policy: RollPolicy {
-            publishing: Publishing::Rolling,
-            bytes: None,
-            rows: None,
-            age: None,
-            blocks: 45_000,
-        },
+        policy: FilePolicy::default(),
         compression: Compression::None,
         start_at: StartAt::Earliest,
         writer: Writer { id: WriterId::random(), version: "test" },

@@ -34,25 +34,31 @@ pub(super) fn read_auth(reader: &mut Reader, lake: Option<&LakeTarget>) -> Optio
     if matches!(lake, Some(LakeTarget::Directory(_)) | None) {
         return if reader.is_given(&LAKE_AUTH) && mode.is_none() { None } else { Some(None) };
     }
-    let identity = match (mode, sas, key) {
-        (Some(AuthMode::Sas), Some(auth), _) | (Some(AuthMode::SharedKey), _, Some(auth)) => {
-            return auth.map(Some);
-        }
-        (Some(AuthMode::Sas), None, _) => return missing(reader, &ADLS_SAS),
-        (Some(AuthMode::SharedKey), _, None) => return missing(reader, &ADLS_SHARED_KEY),
-        (Some(mode), ..) => read_identity(reader, mode),
-        // It is given, and was no choice.
-        (None, ..) if reader.is_given(&LAKE_AUTH) => return None,
-        (None, Some(_), Some(_)) => {
+    let Some(mode) = mode else {
+        if sas.is_some() && key.is_some() {
             reader.refuse(&LAKE_AUTH, "sas or shared-key, because both ADLS_SAS and ADLS_SHARED_KEY are set");
-            return None;
-        }
-        (None, ..) => {
+        } else if !reader.is_given(&LAKE_AUTH) {
             reader.refuse(&LAKE_AUTH, format!("{}, for a lake on Azure", LAKE_AUTH.expects));
-            return None;
+        }
+        return None;
+    };
+    let entra = |identity: Option<EntraIdentity>| {
+        Some(LakeAuth::Entra(Entra { identity: identity?, authority: authority? }))
+    };
+    let auth = match mode {
+        AuthMode::Sas => sas.unwrap_or_else(|| missing(reader, &ADLS_SAS)),
+        AuthMode::SharedKey => key.unwrap_or_else(|| missing(reader, &ADLS_SHARED_KEY)),
+        AuthMode::WorkloadIdentity => entra(workload_identity(reader)),
+        AuthMode::ManagedIdentity => {
+            entra(Some(EntraIdentity::ManagedIdentity { client: reader.optional(&AZURE_CLIENT_ID) }))
+        }
+        AuthMode::ClientSecret => entra(client_secret(reader)),
+        AuthMode::ClientCertificate => entra(client_certificate(reader)),
+        AuthMode::AzureCli => {
+            entra(Some(EntraIdentity::AzureCli { tenant: reader.optional(&AZURE_TENANT_ID) }))
         }
     };
-    Some(Some(LakeAuth::Entra(Entra { identity: identity?, authority: authority? })))
+    auth.map(Some)
 }
 
 fn missing<T>(reader: &mut Reader, setting: &Setting) -> Option<T> {
@@ -60,36 +66,29 @@ fn missing<T>(reader: &mut Reader, setting: &Setting) -> Option<T> {
     None
 }
 
-/// All that is missing is recorded before any of it is missed.
-fn read_identity(reader: &mut Reader, mode: AuthMode) -> Option<EntraIdentity> {
-    let optional = |reader: &mut Reader, setting| -> Option<String> { reader.optional(setting) };
-    Some(match mode {
-        AuthMode::WorkloadIdentity => {
-            let (tenant, client) = (reader.required(&AZURE_TENANT_ID), reader.required(&AZURE_CLIENT_ID));
-            let token_file = reader.required(&AZURE_FEDERATED_TOKEN_FILE);
-            EntraIdentity::WorkloadIdentity { tenant: tenant?, client: client?, token_file: token_file? }
-        }
-        AuthMode::ManagedIdentity => {
-            EntraIdentity::ManagedIdentity { client: optional(reader, &AZURE_CLIENT_ID) }
-        }
-        AuthMode::ClientSecret => {
-            let (tenant, client) = (reader.required(&AZURE_TENANT_ID), reader.required(&AZURE_CLIENT_ID));
-            let secret: Option<Secret> = reader.required(&AZURE_CLIENT_SECRET);
-            EntraIdentity::ClientSecret { tenant: tenant?, client: client?, secret: secret? }
-        }
-        AuthMode::ClientCertificate => {
-            let (tenant, client) = (reader.required(&AZURE_TENANT_ID), reader.required(&AZURE_CLIENT_ID));
-            let certificate = reader.required(&AZURE_CLIENT_CERTIFICATE_PATH);
-            let password = reader.optional(&AZURE_CLIENT_CERTIFICATE_PASSWORD);
-            EntraIdentity::ClientCertificate {
-                tenant: tenant?,
-                client: client?,
-                certificate: certificate?,
-                password,
-            }
-        }
-        AuthMode::AzureCli => EntraIdentity::AzureCli { tenant: optional(reader, &AZURE_TENANT_ID) },
-        AuthMode::Sas | AuthMode::SharedKey => unreachable!("handled where they are read"),
+// All that is missing is recorded before any of it is missed.
+
+fn workload_identity(reader: &mut Reader) -> Option<EntraIdentity> {
+    let (tenant, client) = (reader.required(&AZURE_TENANT_ID), reader.required(&AZURE_CLIENT_ID));
+    let token_file = reader.required(&AZURE_FEDERATED_TOKEN_FILE);
+    Some(EntraIdentity::WorkloadIdentity { tenant: tenant?, client: client?, token_file: token_file? })
+}
+
+fn client_secret(reader: &mut Reader) -> Option<EntraIdentity> {
+    let (tenant, client) = (reader.required(&AZURE_TENANT_ID), reader.required(&AZURE_CLIENT_ID));
+    let secret: Option<Secret> = reader.required(&AZURE_CLIENT_SECRET);
+    Some(EntraIdentity::ClientSecret { tenant: tenant?, client: client?, secret: secret? })
+}
+
+fn client_certificate(reader: &mut Reader) -> Option<EntraIdentity> {
+    let (tenant, client) = (reader.required(&AZURE_TENANT_ID), reader.required(&AZURE_CLIENT_ID));
+    let certificate = reader.required(&AZURE_CLIENT_CERTIFICATE_PATH);
+    let password = reader.optional(&AZURE_CLIENT_CERTIFICATE_PASSWORD);
+    Some(EntraIdentity::ClientCertificate {
+        tenant: tenant?,
+        client: client?,
+        certificate: certificate?,
+        password,
     })
 }
 

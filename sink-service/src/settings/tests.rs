@@ -13,7 +13,7 @@ fn a_directory_needs_no_credential() {
     let settings = settings(&[("LAKE_URL", "file:///lake"), ("KAFKA_BROKERS", "127.0.0.1:9092")]).unwrap();
     assert_eq!(settings.lake, LakeTarget::Directory("/lake".into()));
     assert!(settings.auth.is_none());
-    assert_eq!(settings.roll.bytes, Some(128 << 20));
+    assert_eq!(settings.files.bytes, Some(128 << 20));
     assert_eq!(settings.flush.interval, Duration::from_secs(5));
 }
 

@@ -66,14 +66,17 @@ impl Loop {
         Ok(())
     }
 
-    /// Publishes everything that these partitions hold, without polling; `false` if the deadline came first.
+    /// Publishes everything that these partitions hold, without polling; `false` if the deadline came first, or if what one held is gone and has
+    /// to be read again.
     pub(super) fn drain(&mut self, partitions: &[TopicPartition], deadline: Instant) -> Result<bool, Stop> {
         self.observe_positions(Instant::now());
         loop {
             let mut round = Vec::new();
-            let mut drained = true;
+            let (mut drained, mut whole) = (true, true);
             for partition in partitions {
                 let Some(state) = self.assignment.get_mut(partition) else { continue };
+                // One that is read for the first time has held nothing.
+                whole &= !(state.is_opening() && state.assigned());
                 if state.is_opening() || state.is_drained() {
                     continue;
                 }
@@ -82,7 +85,7 @@ impl Loop {
             }
             self.start(round);
             if drained {
-                return Ok(true);
+                return Ok(whole);
             }
             if Instant::now() >= deadline {
                 tracing::warn!("not everything could be flushed in time; it will be read again");

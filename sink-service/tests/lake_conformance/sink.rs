@@ -22,7 +22,7 @@ use shared::{
 };
 use sink_service::{
     buffer::{Batch, Buffer},
-    chain::{Chain, Publishing, RollPolicy, Step, StepContext, Writer},
+    chain::{Chain, FilePolicy, Step, StepContext, Writer},
     compression::Compression,
     dead_letter_breaker::DeadLetterBreaker,
     dead_letter_topic::DeadLetterTopic,
@@ -123,13 +123,7 @@ impl Sink {
             dead_letters: DeadLetterQueue::new(&config, letters, VERSION),
             breaker: DeadLetterBreaker::new(None),
             registry: None,
-            policy: RollPolicy {
-                publishing: Publishing::Rolling,
-                bytes: None,
-                rows: None,
-                age: None,
-                blocks: 45_000,
-            },
+            policy: FilePolicy::default(),
             compression: Compression::None,
             start_at: StartAt::Earliest,
             writer: Writer { id: WriterId::random(), version: VERSION },

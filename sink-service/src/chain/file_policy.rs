@@ -14,7 +14,7 @@ pub enum Publishing {
 
 /// How a file comes to be seen, and when it ends, apart from the hour.
 #[derive(Clone, Copy, Debug)]
-pub struct RollPolicy {
+pub struct FilePolicy {
     pub publishing: Publishing,
     /// Uncompressed bytes; `None` = off.
     pub bytes: Option<u64>,
@@ -22,8 +22,17 @@ pub struct RollPolicy {
     pub rows: Option<u64>,
     /// Since this process created or adopted the file, or began to stage it; `None` = off.
     pub age: Option<Duration>,
-    /// Azure allows 50,000 committed blocks.
     pub blocks: usize,
+}
+
+/// Azure allows 50,000 committed blocks; a margin for the append that reaches the limit.
+const BLOCKS_MAX: usize = 45_000;
+
+/// Files grow, and end with their hour or when Azure takes no more blocks.
+impl Default for FilePolicy {
+    fn default() -> Self {
+        Self { publishing: Publishing::default(), bytes: None, rows: None, age: None, blocks: BLOCKS_MAX }
+    }
 }
 
 /// Why a file ended.
