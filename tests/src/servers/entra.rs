@@ -1,5 +1,5 @@
 //! A stand-in for Microsoft Entra ID, which cannot be had here: it hands out tokens that Azurite accepts, over TLS, and in the way that a machine's own
-//! identity service does. Its certificate is its own authority.
+//! identity service does. Its certificates are of an authority of its own.
 
 use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::PathBuf};
 

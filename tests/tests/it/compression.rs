@@ -78,6 +78,18 @@ async fn settings_change(pipeline: &Pipeline) -> Result<()> {
     let (evidence, violations) = judge(pipeline, &mut [&mut sink]).await?;
     violations.none()?;
     ensure!(evidence.data_records() == 516, "{} records", evidence.data_records());
+    // The last one packs.
+    let metrics = sink.metrics()?;
+    let bytes = |kind: &str| {
+        let label = format!("kind=\"{kind}\"");
+        metrics.sum_where("cdc_sink_bytes_total", &label).context("bytes")
+    };
+    ensure!(
+        bytes("original")? > 2.0 * bytes("stored")?,
+        "packed {} to {}",
+        bytes("original")?,
+        bytes("stored")?
+    );
     let files = pipeline.lake().read().await?.files;
     let kinds: BTreeSet<&str> = files.iter().map(|file| file.text("compressed")).collect::<Result<_>>()?;
     ensure!(kinds == BTreeSet::from(["gzip", "none", "zstd"]), "{kinds:?}");
