@@ -27,8 +27,8 @@ mod text;
 mod value;
 
 pub use both::{
-    DLQ_TOPIC, GROUP_PROCESS, LOG_FORMAT, LOG_LEVEL, ProcessSettings, SHUTDOWN_TIMEOUT, TOPIC_PREFIX,
-    admin_addr, dead_letter_topic,
+    DLQ_TOPIC, GROUP_PROCESS, LOG_FORMAT, LOG_LEVEL, MONGO_URI, ProcessSettings, SHUTDOWN_TIMEOUT,
+    TOPIC_PREFIX, admin_addr, dead_letter_topic, mongo_uri,
 };
 pub use catalogue::Catalogue;
 pub use effective::{Effective, EffectiveSetting, Origin};

@@ -9,6 +9,7 @@ use shared::{
 };
 
 use crate::{
+    compare::{CompareRequest, compare_command, compare_request},
     dlq::{DlqRequest, dlq_command, dlq_request},
     export::{ExportRequest, export_command, export_request},
     replay::ReplayRequest,
@@ -23,10 +24,28 @@ const TABLE: Table = CATALOGUE.table;
 #[derive(Debug)]
 pub enum Request {
     Run(Sources),
-    Verify { sources: Sources, verify: VerifyRequest },
-    Replay { sources: Sources, replay: ReplayRequest },
-    Dlq { sources: Sources, dlq: DlqRequest },
-    Export { sources: Sources, export: ExportRequest },
+    /// `compare`: after it, if `--source` is given.
+    Verify {
+        sources: Sources,
+        verify: VerifyRequest,
+        compare: Option<CompareRequest>,
+    },
+    Compare {
+        sources: Sources,
+        compare: CompareRequest,
+    },
+    Replay {
+        sources: Sources,
+        replay: ReplayRequest,
+    },
+    Dlq {
+        sources: Sources,
+        dlq: DlqRequest,
+    },
+    Export {
+        sources: Sources,
+        export: ExportRequest,
+    },
     Config(ConfigRequest),
 }
 
@@ -105,7 +124,8 @@ pub fn command() -> Command {
     let verify = with_hours(verify)
         .group(ArgGroup::new("what").args(["all", "topic", "day", "from"]).multiple(true).required(true))
         .arg(flag("drained", "A record in Kafka that is not in the lake yet is a difference"))
-        .arg(flag("json", "One JSON object instead of a table"))
+        .arg(flag("source", "Then compare the lake with MongoDB, as `compare` does"))
+        .arg(flag("json", "One JSON object instead of a table; with --source a second one"))
         .after_help(VERIFY_EXAMPLES);
     Command::new("sink-service")
         .version(env!("CARGO_PKG_VERSION"))
@@ -118,6 +138,7 @@ pub fn command() -> Command {
                 .after_help(format!("{RUN_EXAMPLES}\n\n{EXIT_CODES}")),
         )
         .subcommand(verify)
+        .subcommand(compare_command(TABLE))
         .subcommand(replay_command())
         .subcommand(dlq_command(TABLE))
         .subcommand(export_command(TABLE))
@@ -131,7 +152,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, c
     match matches.subcommand() {
         Some(("run", matches)) => Ok(Request::Run(sources(TABLE, matches))),
         Some(("verify", matches)) => {
-            Ok(Request::Verify { sources: sources(TABLE, matches), verify: verify(matches) })
+            let sources = sources(TABLE, matches);
+            Ok(Request::Verify { sources, verify: verify(matches), compare: comparison_after(matches) })
+        }
+        Some(("compare", matches)) => {
+            Ok(Request::Compare { sources: sources(TABLE, matches), compare: compare_request(matches) })
         }
         Some(("replay", matches)) => {
             Ok(Request::Replay { sources: sources(TABLE, matches), replay: replay(matches) })
@@ -171,6 +196,11 @@ fn replay(matches: &ArgMatches) -> ReplayRequest {
         dry_run: matches.get_flag("dry-run"),
         output: Output::asked_for(matches),
     }
+}
+
+/// What `verify --source` compares: the topics that it verifies, whole.
+fn comparison_after(matches: &ArgMatches) -> Option<CompareRequest> {
+    matches.get_flag("source").then(|| CompareRequest::whole(topics_of(matches), Output::asked_for(matches)))
 }
 
 fn verify(matches: &ArgMatches) -> VerifyRequest {

@@ -9,13 +9,14 @@
 //!
 //! One thread, the [`writer`], owns the consumer and the state of every partition. [`chain`] decides, without I/O, what the
 //! next compare-and-set is; [`publish`] does it against the [`lake`] and reads back when somebody else was first. [`verify`]
-//! holds the lake against Kafka, [`replay`] makes closed hours again from it, and [`export`]
+//! holds the lake against Kafka, [`compare`] against MongoDB, [`replay`] makes closed hours again from it, and [`export`]
 //! makes Parquet of them; [`dlq`] shows dead letters and sends them back. [`settings`], [`cli`] and [`metrics`] are what the outside sees.
 
 pub mod assignment;
 pub mod buffer;
 pub mod chain;
 pub mod cli;
+pub mod compare;
 pub mod compression;
 pub mod consumer;
 pub mod dead_letter_breaker;
@@ -30,6 +31,7 @@ pub mod head;
 pub mod hours;
 pub mod jobs;
 pub mod kafka_log;
+pub mod known_partitions;
 pub mod lake;
 pub mod lake_path;
 pub mod lake_start;
@@ -43,6 +45,7 @@ pub mod record_reader;
 pub mod replay;
 pub mod settings;
 pub mod span;
+pub mod standing;
 pub mod topic_patterns;
 pub mod topic_reader;
 pub mod value_reader;

@@ -21,6 +21,7 @@ use shared::{
 use sink_service::{
     chain::Writer,
     cli::{self, Request},
+    compare::{self, Agreement, CompareRequest},
     consumer::{GroupConsumer, GroupSettings},
     dead_letter_breaker::DeadLetterBreaker,
     dead_letter_topic::DeadLetterTopic,
@@ -55,9 +56,16 @@ const SERVICE: &str = "sink-service";
 fn main() -> ProcessExit {
     match cli::parse(std::env::args_os()) {
         Ok(Request::Run(sources)) => run(sources),
-        Ok(Request::Verify { sources, verify }) => run_command(sources, "verify", |runtime, settings| {
-            let agrees = verify::compare(runtime, settings, &verify)?;
-            Ok(if agrees { ProcessExit::SUCCESS } else { ExitCode::LakeDiffers.into() })
+        Ok(Request::Verify { sources, verify, compare }) => {
+            run_command(sources, "verify", |runtime, settings| {
+                let agrees = verify::compare(runtime, settings, &verify)?;
+                let code =
+                    compare.map(|request| compare_with_mongodb(runtime, settings, &request)).transpose()?;
+                Ok(if agrees { code.unwrap_or(ProcessExit::SUCCESS) } else { ExitCode::LakeDiffers.into() })
+            })
+        }
+        Ok(Request::Compare { sources, compare }) => run_command(sources, "compare", |runtime, settings| {
+            compare_with_mongodb(runtime, settings, &compare)
         }),
         Ok(Request::Replay { sources, replay }) => run_command(sources, "replay", |runtime, settings| {
             replay::replay(runtime, settings, &replay, VERSION).map(|()| ProcessExit::SUCCESS)
@@ -77,6 +85,18 @@ fn main() -> ProcessExit {
         }
         Err(error) => process::print_usage(&error),
     }
+}
+
+fn compare_with_mongodb(
+    runtime: &Runtime,
+    settings: &SinkSettings,
+    request: &CompareRequest,
+) -> Result<ProcessExit, Stop> {
+    Ok(match compare::compare(runtime, settings, request)? {
+        Agreement::Agrees => ProcessExit::SUCCESS,
+        Agreement::Differs => ExitCode::LakeDiffers.into(),
+        Agreement::Undecided => ExitCode::Temporary.into(),
+    })
 }
 
 fn run(sources: Sources) -> ProcessExit {

@@ -11,7 +11,8 @@ use shared::{
     kafka_client::KafkaSettings,
     schema_registry::RegistrySettings,
     settings::{
-        Catalogue, Effective, Expected, ProcessSettings, Reader, SettingsError, Sources, dead_letter_topic,
+        Catalogue, Effective, Expected, ProcessSettings, Reader, Secret, SettingsError, Sources,
+        dead_letter_topic, mongo_uri,
     },
     topic_name::TopicNames,
 };
@@ -19,9 +20,9 @@ use shared::{
 use self::credentials::read_auth;
 use self::table::{
     ADMIN_ADDR, COMPRESSION, DLQ_MAX_RATIO, FLUSH_BYTES, FLUSH_INTERVAL, FLUSH_ROWS, GROUP_INSTANCE_ID,
-    HOUR_GRACE, KAFKA_GROUP_PROTOCOL, LAKE_ENDPOINT, LAKE_URL, MEMORY_LIMIT, OLD_NAMES, PUBLISH, ROLL_AGE,
-    ROLL_BYTES, ROLL_ROWS, SINK_EXCLUDE, SINK_GROUP, SINK_TOPICS, START_AT, TABLE, TOPIC_MAX_MESSAGE_BYTES,
-    UPLOAD_CONCURRENCY,
+    HOUR_GRACE, KAFKA_GROUP_PROTOCOL, LAKE_ENDPOINT, LAKE_URL, MEMORY_LIMIT, MONGO_URI, OLD_NAMES, PUBLISH,
+    ROLL_AGE, ROLL_BYTES, ROLL_ROWS, SINK_EXCLUDE, SINK_GROUP, SINK_TOPICS, START_AT, TABLE,
+    TOPIC_MAX_MESSAGE_BYTES, UPLOAD_CONCURRENCY,
 };
 use crate::{
     chain::{FilePolicy, Publishing},
@@ -46,6 +47,8 @@ pub struct SinkSettings {
     pub registry: Option<RegistrySettings>,
     pub names: TopicNames,
     pub dead_letters: String,
+    /// The MongoDB behind the source: only for looking at.
+    pub mongo_uri: Option<Secret>,
     pub lake: LakeTarget,
     pub auth: Option<LakeAuth>,
     pub group: String,
@@ -89,6 +92,7 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
     let registry = RegistrySettings::read(reader);
     let names: Option<TopicNames> = reader.required(&shared::settings::TOPIC_PREFIX);
     let dead_letters = names.as_ref().and_then(|names| dead_letter_topic(reader, names));
+    let mongo_uri = if reader.is_given(&MONGO_URI) { mongo_uri(reader).map(Some) } else { Some(None) };
     let lake = read_lake(reader);
     let auth = read_auth(reader, lake.as_ref());
     let short = |text: &str| match text.len() {
@@ -125,6 +129,7 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
         registry: registry?,
         names: names?,
         dead_letters: dead_letters?,
+        mongo_uri: mongo_uri?,
         lake: lake?,
         auth: auth?,
         group: group?,

@@ -23,8 +23,6 @@ mod expected_line;
 mod report;
 mod walk;
 
-use std::{collections::HashSet, sync::Arc};
-
 use shared::{
     exit::{ExitCode, Stop},
     kafka_position::TopicPartition,
@@ -84,36 +82,6 @@ impl From<VerifyError> for Stop {
 }
 
 impl Verification<'_> {
-    /// The partitions that there are to compare: those of Kafka's data topics that `wanted` accepts, and those that have
-    /// a head in the lake.
-    ///
-    /// # Errors
-    /// If Kafka or the lake does not answer.
-    pub async fn partitions(
-        &self,
-        wanted: impl Fn(&str) -> bool,
-    ) -> Result<Vec<TopicPartition>, VerifyError> {
-        let mut partitions: HashSet<TopicPartition> = HashSet::new();
-        for (topic, count) in self.reader.topics()? {
-            if self.names.decode(&topic).is_some() && wanted(&topic) {
-                let topic: Arc<str> = topic.into();
-                partitions
-                    .extend((0..count).map(|partition| TopicPartition::new(Arc::clone(&topic), partition)));
-            }
-        }
-        for path in self.lake.list_heads().await? {
-            if let Some(partition) = path.as_head()
-                && self.names.decode(&partition.topic).is_some()
-                && wanted(&partition.topic)
-            {
-                partitions.insert(partition);
-            }
-        }
-        let mut partitions: Vec<TopicPartition> = partitions.into_iter().collect();
-        partitions.sort_unstable();
-        Ok(partitions)
-    }
-
     /// Compares one partition; tells `progress` how many records have been compared.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use shared::{
     schema_registry::{RegistrySettings, SCHEMA_REGISTRY_URL},
     settings::{
         Catalogue, Effective, Expected, ProcessSettings, Reader, Secret, SettingsError, Sources,
-        TOPIC_PREFIX, dead_letter_topic,
+        TOPIC_PREFIX, dead_letter_topic, mongo_uri,
     },
     topic_name::TopicNames,
 };
@@ -25,11 +25,10 @@ use self::field_policy::read_field_policy;
 pub use self::profile::RecordForm;
 use self::table::{
     ACCEPT_PARTITIONS, ADMIN_ADDR, BROKER_CHECK, EVENT_PROFILE, FULL_DOCUMENT, FULL_DOCUMENT_BEFORE,
-    JSON_DIALECT, KEY_FORMAT, MONGO_COLLECTIONS, MONGO_DATABASES, MONGO_EXCLUDE, MONGO_URI, OLD_NAMES,
-    ON_POSITION_LOST, OPERATIONS, OVERSIZE, PIPELINE_FILE, SNAPSHOT_FILTER_FILE, SNAPSHOT_PARALLELISM,
-    SNAPSHOT_RATE, SOURCE_ID, START_FROM, TABLE, TOKEN_INTERVAL, TOMBSTONES, TOPIC_MAX_MESSAGE_BYTES,
-    TOPIC_MIN_ISR, TOPIC_PARTITIONS, TOPIC_REPLICATION, TOPIC_RETENTION, TOPICS_FILE, TRANSACTION_TIMEOUT,
-    VALUE_FORMAT,
+    JSON_DIALECT, KEY_FORMAT, MONGO_COLLECTIONS, MONGO_DATABASES, MONGO_EXCLUDE, OLD_NAMES, ON_POSITION_LOST,
+    OPERATIONS, OVERSIZE, PIPELINE_FILE, SNAPSHOT_FILTER_FILE, SNAPSHOT_PARALLELISM, SNAPSHOT_RATE,
+    SOURCE_ID, START_FROM, TABLE, TOKEN_INTERVAL, TOMBSTONES, TOPIC_MAX_MESSAGE_BYTES, TOPIC_MIN_ISR,
+    TOPIC_PARTITIONS, TOPIC_REPLICATION, TOPIC_RETENTION, TOPICS_FILE, TRANSACTION_TIMEOUT, VALUE_FORMAT,
 };
 use crate::{
     change_stream::{FullDocument, FullDocumentBefore, Oversize, StreamOptions},
@@ -121,7 +120,7 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
     // Each is read before any is missed, so that all mistakes come together.
     let process = ProcessSettings::read(reader, &ADMIN_ADDR);
     let kafka = KafkaSettings::read(reader);
-    let mongo_uri = read_mongo_uri(reader);
+    let mongo_uri = mongo_uri(reader);
     let stream = read_stream(reader);
     let source_id = read_source_id(reader);
     let start_from = reader.parsed(&START_FROM, StartFrom::parse);
@@ -208,13 +207,6 @@ pub(crate) fn read_filters(path: &str) -> Result<BTreeMap<String, Document>, Exp
         ))),
     });
     filters.collect()
-}
-
-fn read_mongo_uri(reader: &mut Reader) -> Option<Secret> {
-    reader.parsed(&MONGO_URI, |text| {
-        let known = text.starts_with("mongodb://") || text.starts_with("mongodb+srv://");
-        if known { Ok(Secret::new(text)) } else { Err(Expected::AsDeclared) }
-    })
 }
 
 fn read_stream(reader: &mut Reader) -> Option<StreamOptions> {

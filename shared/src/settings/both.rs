@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Expected, FromSetting, Reader, Secrecy, Setting};
+use super::{Expected, FromSetting, Reader, Secrecy, Secret, Setting};
 use crate::telemetry::{LogFormat, parse_level};
 use crate::topic_name::TopicNames;
 
@@ -52,6 +52,24 @@ pub const SHUTDOWN_TIMEOUT: Setting = Setting {
     help: "Time to drain after SIGTERM or SIGINT; the process is ended when it is over.",
     group: GROUP_PROCESS,
 };
+
+/// MongoDB. The source reads it, the sink's `compare` asks it.
+pub const MONGO_URI: Setting = Setting {
+    name: "MONGO_URI",
+    default: None,
+    secret: Secrecy::Uri,
+    expects: "mongodb://host:port/?replicaSet=name or mongodb+srv://host",
+    help: "MongoDB replica set or sharded cluster to read from.",
+    group: "MongoDB",
+};
+
+/// Reads [`MONGO_URI`]; what is behind the scheme, the driver judges.
+pub fn mongo_uri(reader: &mut Reader) -> Option<Secret> {
+    reader.parsed(&MONGO_URI, |text| {
+        let known = text.starts_with("mongodb://") || text.starts_with("mongodb+srv://");
+        if known { Ok(Secret::new(text)) } else { Err(Expected::AsDeclared) }
+    })
+}
 
 /// The first part of every topic name.
 pub const TOPIC_PREFIX: Setting = Setting {

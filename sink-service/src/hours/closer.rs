@@ -16,11 +16,11 @@ use super::{
 };
 use crate::{
     event_hour::EventHour,
-    head::Head,
     kafka_log::{KafkaLog, LogError},
     lake::{ETag, Lake, LakeError, ListedFile},
     lake_path::{CollectionFolder, LakePath},
     metrics::SinkMetrics,
+    standing::{Standing, standing},
 };
 
 /// Hours between two writes of what has closed: all of them are done again after a crash, which changes nothing.
@@ -149,17 +149,9 @@ impl Closer {
         end: KafkaOffset,
         ended: EventHour,
     ) -> Result<Result<KafkaOffset, String>, CloseError> {
-        let path = LakePath::head(partition);
-        let Some(document) = self.lake.read_document(&path).await? else {
+        let Some(Standing { head, file, position }) = standing(&self.lake, partition).await? else {
             return Ok(Err(format!("{partition} has no chain yet")));
         };
-        let head = Head::parse(&document.bytes).map_err(|what| LakeError::Damaged { path, what })?;
-        let file = match &head.path {
-            Some(path) => self.lake.file(path).await?,
-            None => None,
-        };
-        let next = file.as_ref().map(|file| file.metadata.next).or(head.first).unwrap_or(head.start);
-        let position = next.max(head.scanned);
         if position < end {
             return Ok(Err(format!("{partition} stands at {position} of {end}")));
         }

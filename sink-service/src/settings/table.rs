@@ -14,6 +14,12 @@ use shared::{
     },
 };
 
+/// For `compare` alone.
+pub(super) const MONGO_URI: Setting = Setting {
+    help: "MongoDB that the source reads; only compare and verify --source ask it.",
+    ..shared::settings::MONGO_URI
+};
+
 const LAKE: &str = "Lake";
 const SINK: &str = "Sink";
 const FILES: &str = "Files";
@@ -294,6 +300,7 @@ pub(super) const TABLE: Table = &[
     &LOG_FORMAT,
     &LOG_LEVEL,
     &SHUTDOWN_TIMEOUT,
+    &MONGO_URI,
 ];
 
 /// Names that users of similar scripts know, and those of later versions.

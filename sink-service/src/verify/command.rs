@@ -13,8 +13,9 @@ use tokio::runtime::Runtime;
 
 use super::{EventIds, PartitionResult, Verification, VerifyError, report::print};
 use crate::{
-    cli::VerifyRequest, kafka_log::KafkaLog, lake::LakeError, lake_start::open_existing_lake,
-    record_reader::RecordReader, settings::SinkSettings, topic_reader::TopicReader,
+    cli::VerifyRequest, kafka_log::KafkaLog, known_partitions::known_partitions, lake::LakeError,
+    lake_start::open_existing_lake, record_reader::RecordReader, settings::SinkSettings,
+    topic_reader::TopicReader,
 };
 
 /// Compares what was asked for and prints it; whether everything agrees.
@@ -39,7 +40,8 @@ pub fn compare(runtime: &Runtime, settings: &SinkSettings, request: &VerifyReque
     let mut records = RecordReader::new(registry);
     let wanted = |topic: &str| request.topics.is_empty() || request.topics.iter().any(|each| each == topic);
     let results = runtime.block_on(async {
-        let partitions = verification.partitions(wanted).await?;
+        let partitions =
+            known_partitions::<VerifyError>(&lake, &verification.reader, &verification.names, wanted).await?;
         let progress = progress_over(partitions.len());
         let mut events = EventIds::default();
         let mut results = Vec::with_capacity(partitions.len());

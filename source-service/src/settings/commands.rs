@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use shared::{
     kafka_client::KafkaSettings,
-    settings::{Effective, ProcessSettings, Reader, Secret, SettingsError, Sources, TOPIC_PREFIX},
+    settings::{
+        Effective, MONGO_URI, ProcessSettings, Reader, Secret, SettingsError, Sources, TOPIC_PREFIX,
+        mongo_uri,
+    },
     topic_name::TopicNames,
 };
 
 use super::{
-    CATALOGUE, RecordForm, profile, read_dialect, read_field_policy, read_mongo_uri, read_source_id,
-    read_stream, read_token_interval,
-    table::{ADMIN_ADDR, MONGO_URI},
+    CATALOGUE, RecordForm, profile, read_dialect, read_field_policy, read_source_id, read_stream,
+    read_token_interval, table::ADMIN_ADDR,
 };
 use crate::{change_stream::StreamOptions, envelope::JsonDialect, field_policy::FieldPolicy};
 
@@ -70,7 +72,7 @@ impl SnapshotCommandSettings {
             let names = reader.required(&TOPIC_PREFIX);
             let source_id = read_source_id(reader);
             let mongo_uri =
-                if reader.is_given(&MONGO_URI) { read_mongo_uri(reader).map(Some) } else { Some(None) };
+                if reader.is_given(&MONGO_URI) { mongo_uri(reader).map(Some) } else { Some(None) };
             let stream = read_stream(reader);
             let token_interval = read_token_interval(reader);
             Some(Self {
@@ -106,7 +108,7 @@ impl TopicMonitorSettings {
             let kafka = KafkaSettings::read(reader);
             let names = reader.required(&TOPIC_PREFIX);
             let mongo_uri =
-                if reader.is_given(&MONGO_URI) { read_mongo_uri(reader).map(Some) } else { Some(None) };
+                if reader.is_given(&MONGO_URI) { mongo_uri(reader).map(Some) } else { Some(None) };
             let stream = read_stream(reader);
             Some(Self {
                 process: process?,
@@ -138,7 +140,7 @@ impl StreamMonitorSettings {
     pub fn read(sources: Sources) -> Result<Self, SettingsError> {
         let read = |reader: &mut Reader| {
             let process = ProcessSettings::read(reader, &ADMIN_ADDR);
-            let mongo_uri = read_mongo_uri(reader);
+            let mongo_uri = mongo_uri(reader);
             let stream = read_stream(reader);
             let source_id = read_source_id(reader);
             let form = profile::read(reader, stream.as_ref(), false);

@@ -9,8 +9,8 @@ use shared::{
         SCHEMA_REGISTRY_PASSWORD, SCHEMA_REGISTRY_SSL_CA, SCHEMA_REGISTRY_URL, SCHEMA_REGISTRY_USERNAME,
     },
     settings::{
-        Answer, DLQ_TOPIC, LOG_FORMAT, LOG_LEVEL, OldName, SHUTDOWN_TIMEOUT, Secrecy, Setting, TOPIC_PREFIX,
-        Table, admin_addr,
+        Answer, DLQ_TOPIC, LOG_FORMAT, LOG_LEVEL, MONGO_URI, OldName, SHUTDOWN_TIMEOUT, Secrecy, Setting,
+        TOPIC_PREFIX, Table, admin_addr,
     },
 };
 
@@ -18,14 +18,6 @@ const MONGODB: &str = "MongoDB";
 const SOURCE: &str = "Source";
 const TOPICS: &str = "Topics";
 
-pub(super) const MONGO_URI: Setting = Setting {
-    name: "MONGO_URI",
-    default: None,
-    secret: Secrecy::Uri,
-    expects: "mongodb://host:port/?replicaSet=name or mongodb+srv://host",
-    help: "MongoDB replica set or sharded cluster to read from.",
-    group: MONGODB,
-};
 pub(super) const MONGO_DATABASES: Setting = Setting::public(
     "MONGO_DATABASES",
     None,

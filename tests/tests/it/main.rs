@@ -7,6 +7,7 @@ mod avro;
 mod azure_identities;
 mod broker_restart;
 mod closing;
+mod compare;
 mod compose;
 mod compression;
 mod damage;

@@ -1,0 +1,176 @@
+//! The command: which collections, and in how many passes.
+
+use rdkafka::error::KafkaError;
+use shared::{
+    exit::{ExitCode, Stop},
+    kafka_client::{self, FIRST_CONTACT_LIMIT},
+    kafka_position::TopicPartition,
+    namespace::Namespace,
+    topic_name::DataTopic,
+};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    CompareError, CompareRequest,
+    collection::{MongoSide, connect},
+    fold::Bucket,
+    report::{CollectionResult, print},
+    rounds::Comparison,
+};
+use crate::{
+    hours::token_follower::follow, kafka_log::KafkaLog, known_partitions::known_partitions,
+    lake_start::open_existing_lake, settings::SinkSettings, standing::standing, topic_reader::TopicReader,
+};
+
+/// Of memory, for each document of a pass.
+const DOCUMENT_BYTES: u64 = 128;
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Agreement {
+    Agrees,
+    Differs,
+    /// Some documents changed too often.
+    Undecided,
+}
+
+/// Compares what was asked for and prints it.
+///
+/// # Errors
+/// If it cannot be compared.
+pub fn compare(
+    runtime: &Runtime,
+    settings: &SinkSettings,
+    request: &CompareRequest,
+) -> Result<Agreement, Stop> {
+    let Some(uri) = &settings.mongo_uri else {
+        let what = "MONGO_URI is not set: expected mongodb://host:port/?replicaSet=name or mongodb+srv://host of the MongoDB that the source reads";
+        return Err(Stop::new(ExitCode::Configuration, what));
+    };
+    kafka_client::connect_check(&settings.kafka, FIRST_CONTACT_LIMIT)?;
+    let lake = open_existing_lake(&settings.lake, settings.auth.as_ref())?;
+    let refused =
+        |error: KafkaError| Stop::new(ExitCode::Configuration, format!("the Kafka client refuses: {error}"));
+    let kafka = settings.kafka.client_config("atlas-sink-compare");
+    let log = KafkaLog::new(&kafka, &settings.group).map_err(refused)?;
+    let reader = TopicReader::new(&kafka, &settings.group).map_err(refused)?;
+    let stop = CancellationToken::new();
+    let _stopped = stop.clone().drop_guard();
+    let known = follow(&kafka, &settings.group, &settings.names, stop)
+        .map_err(|error| Stop::new(ExitCode::Configuration, error.to_string()))?;
+    let results = runtime.block_on(async {
+        let client = connect(uri).await?;
+        let wanted =
+            |topic: &str| request.topics.is_empty() || request.topics.iter().any(|each| each == topic);
+        let partitions: Vec<TopicPartition> =
+            known_partitions::<CompareError>(&lake, &reader, &settings.names, wanted).await?;
+        let comparison = Comparison {
+            lake: &lake,
+            log: &log,
+            reader: &reader,
+            names: &settings.names,
+            client: &client,
+            known: &known,
+            patience: request.patience,
+        };
+        let mut results = Vec::new();
+        for of_topic in partitions.chunk_by(|a, b| a.topic == b.topic) {
+            results.push(one_topic(&comparison, settings, request, of_topic).await?);
+        }
+        Ok::<_, CompareError>(results)
+    })?;
+    if let Some(topic) = request.topics.iter().find(|topic| !results.iter().any(|each| each.topic == **topic))
+    {
+        let what = format!("{topic} is neither a data topic in Kafka nor has it a chain in the lake");
+        return Err(Stop::new(ExitCode::Usage, what));
+    }
+    if results.is_empty() {
+        let what = format!(
+            "there is nothing to compare: no data topic under the prefix {}, and no chain in the lake at {}",
+            settings.names.prefix(),
+            settings.lake
+        );
+        return Err(Stop::new(ExitCode::Configuration, what));
+    }
+    print(&results, request.sample, request.output, &mut std::io::stdout().lock())
+        .map_err(|error| Stop::new(ExitCode::Defect, format!("the result cannot be printed: {error}")))?;
+    Ok(if results.iter().any(|each| each.differences > 0) {
+        Agreement::Differs
+    } else if results.iter().any(|each| each.undecided > 0) {
+        Agreement::Undecided
+    } else {
+        Agreement::Agrees
+    })
+}
+
+async fn one_topic(
+    comparison: &Comparison<'_>,
+    settings: &SinkSettings,
+    request: &CompareRequest,
+    partitions: &[TopicPartition],
+) -> Result<CollectionResult, CompareError> {
+    let topic = partitions[0].topic.to_string();
+    let namespace = namespace_of(comparison, partitions).await?;
+    let estimate = MongoSide::new(comparison.client, &namespace).estimate().await?;
+    let memory = (settings.flush.memory_limit as u64).max(1);
+    let passes = estimate.saturating_mul(DOCUMENT_BYTES) / memory + 1;
+    let (run, count) = buckets(request.sample, passes);
+    let mut result =
+        CollectionResult { topic, namespace: namespace.to_string(), ..CollectionResult::default() };
+    for index in 0..run {
+        comparison.collection(partitions, &namespace, Bucket { index, count }, &mut result).await?;
+    }
+    // Each pass reads all lines.
+    result.not_changes /= run;
+    Ok(result)
+}
+
+/// How many buckets are compared, of how many. A pass holds one of them in memory.
+fn buckets(percent: f64, passes: u64) -> (u64, u64) {
+    // Hundredths of a percent, at most one million.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0.01 to 100")]
+    let hundredths = (percent * 100.0).round() as u64;
+    let count = (passes * 10_000).div_ceil(hundredths).max(passes);
+    ((count * hundredths).div_ceil(10_000).min(count), count)
+}
+
+/// As the head says; without one, as the topic's name does.
+async fn namespace_of(
+    comparison: &Comparison<'_>,
+    partitions: &[TopicPartition],
+) -> Result<Namespace, CompareError> {
+    for partition in partitions {
+        if let Some(namespace) =
+            standing(comparison.lake, partition).await?.and_then(|standing| standing.head.namespace())
+        {
+            return Ok(namespace);
+        }
+    }
+    match comparison.names.decode(&partitions[0].topic) {
+        Some(DataTopic::Named(namespace)) => Ok(namespace),
+        _ => {
+            let what = format!(
+                "{}: its name was cut and it has no chain: whose it is cannot be told",
+                partitions[0].topic
+            );
+            Err(Stop::new(ExitCode::Configuration, what).into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::buckets;
+
+    #[test]
+    fn a_sample_is_a_share_of_the_buckets() {
+        assert_eq!(buckets(100.0, 1), (1, 1));
+        assert_eq!(buckets(100.0, 7), (7, 7));
+        assert_eq!(buckets(1.0, 1), (1, 100));
+        assert_eq!(buckets(0.01, 1), (1, 10_000));
+        assert_eq!(buckets(50.0, 1), (1, 2));
+        // Of a collection too large for one pass, each pass is still one bucket.
+        assert_eq!(buckets(50.0, 4), (4, 8));
+    }
+}

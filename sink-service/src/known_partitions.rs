@@ -1,0 +1,41 @@
+//! The partitions that a command may be about.
+
+use std::{collections::HashSet, sync::Arc};
+
+use shared::{kafka_position::TopicPartition, topic_name::TopicNames};
+
+use crate::{
+    kafka_log::LogError,
+    lake::{Lake, LakeError},
+    topic_reader::TopicReader,
+};
+
+/// Those of Kafka's data topics that `wanted` accepts, and those that have a head in the lake; in their order.
+///
+/// # Errors
+/// If Kafka or the lake does not answer.
+pub async fn known_partitions<E: From<LakeError> + From<LogError>>(
+    lake: &Lake,
+    reader: &TopicReader,
+    names: &TopicNames,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<TopicPartition>, E> {
+    let mut partitions: HashSet<TopicPartition> = HashSet::new();
+    for (topic, count) in reader.topics()? {
+        if names.decode(&topic).is_some() && wanted(&topic) {
+            let topic: Arc<str> = topic.into();
+            partitions.extend((0..count).map(|partition| TopicPartition::new(Arc::clone(&topic), partition)));
+        }
+    }
+    for path in lake.list_heads().await? {
+        if let Some(partition) = path.as_head()
+            && names.decode(&partition.topic).is_some()
+            && wanted(&partition.topic)
+        {
+            partitions.insert(partition);
+        }
+    }
+    let mut partitions: Vec<TopicPartition> = partitions.into_iter().collect();
+    partitions.sort_unstable();
+    Ok(partitions)
+}
