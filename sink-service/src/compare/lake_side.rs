@@ -9,6 +9,7 @@ use std::{
 };
 
 use shared::{
+    backoff::Backoff,
     exit::{ExitCode, Stop},
     kafka_position::KafkaOffset,
     namespace::Namespace,
@@ -20,13 +21,16 @@ use super::{
 };
 use crate::{
     file_lines::FileLines,
-    lake::{Lake, ListedFile},
+    lake::{Lake, LakeError, ListedFile},
     lake_path::CollectionFolder,
     progress::Progress,
 };
 
 /// So many lines pass between two looks at the clock.
 const LINES_PER_TICK: u64 = 1000;
+
+/// A file whose reading breaks is read again so often.
+const ATTEMPTS_MAX: u32 = 5;
 
 pub(super) struct LakeSide<'a> {
     lake: &'a Lake,
@@ -58,31 +62,53 @@ impl<'a> LakeSide<'a> {
         let total = files.iter().map(|file| file.metadata.rows).sum();
         let mut progress = Progress::over("compare", "rows of the lake", total, Arc::clone(&done));
         for file in files {
-            let partition = file.metadata.topic_partition.partition;
-            let (begin, end) = (self.read_to(partition), file.metadata.next);
-            let Some(state) = self.lake.file(&file.path).await? else {
-                let what = format!("{} has gone while it was to be read; type the command again", file.path);
-                return Err(Stop::new(ExitCode::Temporary, what).into());
-            };
-            let reader = self.lake.read_file(&file.path, &state).await?;
-            let mut lines = FileLines::new(reader, file.path.clone(), &file.metadata);
-            while let Some((offset, line)) = lines.next_before(end).await? {
-                if done.fetch_add(1, Ordering::Relaxed).is_multiple_of(LINES_PER_TICK) {
-                    progress.tick();
+            let mut backoff = Backoff::default();
+            // What was read is remembered line by line, so a connection that breaks costs a second look at the file.
+            while let Err(error) = self.read_file(&file, &mut take, &done, &mut progress).await {
+                let broken = matches!(&error, CompareError::Lake(LakeError::Unavailable { .. }));
+                if !broken || backoff.attempts() >= ATTEMPTS_MAX {
+                    return Err(error);
                 }
-                if offset.is_some_and(|offset| offset < begin) {
-                    continue;
-                }
-                match Row::of(&line, self.bucket) {
-                    Ok(Some(row)) => take(row),
-                    Ok(None) => {}
-                    Err(NoRow::NoChange) => self.strange += 1,
-                    Err(NoRow::Plain) => return Err(plain(self.topic).into()),
-                }
+                tokio::time::sleep(backoff.next_delay()).await;
             }
-            self.read.insert(partition, end);
         }
         progress.over_and_out();
+        Ok(())
+    }
+
+    async fn read_file(
+        &mut self,
+        file: &ListedFile,
+        take: &mut impl FnMut(Row),
+        done: &AtomicU64,
+        progress: &mut Progress,
+    ) -> Result<(), CompareError> {
+        let partition = file.metadata.topic_partition.partition;
+        let (begin, end) = (self.read_to(partition), file.metadata.next);
+        let Some(state) = self.lake.file(&file.path).await? else {
+            let what = format!("{} has gone while it was to be read; type the command again", file.path);
+            return Err(Stop::new(ExitCode::Temporary, what).into());
+        };
+        let reader = self.lake.read_file(&file.path, &state).await?;
+        let mut lines = FileLines::new(reader, file.path.clone(), &file.metadata);
+        while let Some((offset, line)) = lines.next_before(end).await? {
+            if offset.is_some_and(|offset| offset < begin) {
+                continue;
+            }
+            if done.fetch_add(1, Ordering::Relaxed).is_multiple_of(LINES_PER_TICK) {
+                progress.tick();
+            }
+            match Row::of(&line, self.bucket) {
+                Ok(Some(row)) => take(row),
+                Ok(None) => {}
+                Err(NoRow::NoChange) => self.strange += 1,
+                Err(NoRow::Plain) => return Err(plain(self.topic).into()),
+            }
+            if let Some(offset) = offset {
+                self.read.insert(partition, offset.after());
+            }
+        }
+        self.read.insert(partition, end);
         Ok(())
     }
 

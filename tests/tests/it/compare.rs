@@ -70,7 +70,10 @@ async fn compare_with(
         compare.run("living", &["compare", "--topic", &topics[0], "--topic", &topics[1]]).await?;
     ensure!(matches!(code, AGREES | UNDECIDED) && report["differences"] == 0, "{code} {report}");
 
-    let (_, mut source) = run.finish().await?;
+    let (expected, mut source) = run.finish().await?;
+    // Beside a writer it was looked at above; here both sides stand still.
+    pipeline.wait_for_kafka(&expected, &mut [&mut source, &mut sink]).await?;
+    pipeline.wait_for_lake(&mut [&mut source, &mut sink]).await?;
     let (code, report) = compare.run("still", &["verify", "--all", "--source"]).await?;
     ensure!(code == AGREES && report["ok"] == true, "{code} {report}");
     let mut documents = 0;
