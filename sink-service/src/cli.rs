@@ -124,7 +124,10 @@ pub fn command() -> Command {
     let verify = with_hours(verify)
         .group(ArgGroup::new("what").args(["all", "topic", "day", "from"]).multiple(true).required(true))
         .arg(flag("drained", "A record in Kafka that is not in the lake yet is a difference"))
-        .arg(flag("source", "Then compare the lake with MongoDB, as `compare` does"))
+        .arg(flag(
+            "source",
+            "Then compare the lake with MongoDB, as `compare` does: whole topics, whatever the hours",
+        ))
         .arg(flag("json", "One JSON object instead of a table; with --source a second one"))
         .after_help(VERIFY_EXAMPLES);
     Command::new("sink-service")

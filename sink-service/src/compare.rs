@@ -29,39 +29,15 @@
 mod args;
 mod collection;
 mod command;
+mod completeness;
 mod fold;
 mod lake_side;
 mod normal;
 mod report;
 mod rounds;
-
-use shared::exit::{ExitCode, Stop};
+mod suspect;
 
 pub use self::{
     args::{CompareRequest, compare_command, compare_request},
-    command::{Agreement, compare},
+    command::{Agreement, compare, mongo_uri},
 };
-use crate::{kafka_log::LogError, lake::LakeError};
-
-/// It could not be compared.
-#[derive(Debug, thiserror::Error)]
-pub enum CompareError {
-    #[error("{0}")]
-    Lake(#[from] LakeError),
-    #[error("{0}")]
-    Kafka(#[from] LogError),
-    #[error("{0}")]
-    Stop(#[from] Stop),
-}
-
-impl From<CompareError> for Stop {
-    fn from(error: CompareError) -> Self {
-        let code = match &error {
-            CompareError::Stop(stop) => stop.code,
-            CompareError::Kafka(LogError::Denied(_)) => ExitCode::NotAllowed,
-            CompareError::Kafka(_) => ExitCode::Unreachable,
-            CompareError::Lake(error) => error.exit_code(ExitCode::Unreachable),
-        };
-        Self::new(code, error.to_string())
-    }
-}

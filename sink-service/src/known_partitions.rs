@@ -4,22 +4,18 @@ use std::{collections::HashSet, sync::Arc};
 
 use shared::{kafka_position::TopicPartition, topic_name::TopicNames};
 
-use crate::{
-    kafka_log::LogError,
-    lake::{Lake, LakeError},
-    topic_reader::TopicReader,
-};
+use crate::{lake::Lake, look_error::LookError, topic_reader::TopicReader};
 
 /// Those of Kafka's data topics that `wanted` accepts, and those that have a head in the lake; in their order.
 ///
 /// # Errors
 /// If Kafka or the lake does not answer.
-pub async fn known_partitions<E: From<LakeError> + From<LogError>>(
+pub async fn known_partitions(
     lake: &Lake,
     reader: &TopicReader,
     names: &TopicNames,
     wanted: impl Fn(&str) -> bool,
-) -> Result<Vec<TopicPartition>, E> {
+) -> Result<Vec<TopicPartition>, LookError> {
     let mut partitions: HashSet<TopicPartition> = HashSet::new();
     for (topic, count) in reader.topics()? {
         if names.decode(&topic).is_some() && wanted(&topic) {

@@ -24,13 +24,12 @@ mod report;
 mod walk;
 
 use shared::{
-    exit::{ExitCode, Stop},
     kafka_position::TopicPartition,
     namespace::Namespace,
     topic_name::{DataTopic, TopicNames},
 };
 
-pub use self::{command::compare, report::Output, walk::PartitionResult};
+pub use self::{command::verify, report::Output, walk::PartitionResult};
 use self::{
     comparison::Comparison,
     walk::{EventIds, Walk},
@@ -40,6 +39,7 @@ use crate::{
     kafka_log::{KafkaLog, LogError},
     lake::{Lake, LakeError, ListedFile},
     lake_path::{CollectionFolder, LakePath, is_data_file_of},
+    look_error::LookError,
     record_reader::RecordReader,
     span::Span,
     topic_reader::TopicReader,
@@ -57,30 +57,6 @@ pub struct Verification<'a> {
     pub drained: bool,
 }
 
-/// It could not be compared.
-#[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
-    #[error("{0}")]
-    Lake(#[from] LakeError),
-    #[error("{0}")]
-    Kafka(#[from] LogError),
-    /// What a record's schema is cannot be found out.
-    #[error("{0}")]
-    Registry(Stop),
-}
-
-impl From<VerifyError> for Stop {
-    fn from(error: VerifyError) -> Self {
-        let code = match &error {
-            VerifyError::Registry(stop) => stop.code,
-            VerifyError::Kafka(LogError::Denied(_)) => ExitCode::NotAllowed,
-            VerifyError::Kafka(_) => ExitCode::Unreachable,
-            VerifyError::Lake(error) => error.exit_code(ExitCode::Unreachable),
-        };
-        Self::new(code, error.to_string())
-    }
-}
-
 impl Verification<'_> {
     /// Compares one partition; tells `progress` how many records have been compared.
     ///
@@ -92,7 +68,7 @@ impl Verification<'_> {
         events: &mut EventIds,
         records: &mut RecordReader,
         mut progress: impl FnMut(u64),
-    ) -> Result<PartitionResult, VerifyError> {
+    ) -> Result<PartitionResult, LookError> {
         let mut walk = Walk::new(partition);
         let log = match (self.log.start(partition).await, self.log.end(partition).await) {
             (Ok(start), Ok(end)) => Some((start, end)),
@@ -163,7 +139,7 @@ impl Verification<'_> {
         head: &Head,
         partition: &TopicPartition,
         walk: &mut Walk,
-    ) -> Result<Vec<ListedFile>, VerifyError> {
+    ) -> Result<Vec<ListedFile>, LookError> {
         let Some(namespace) = head.namespace() else { return Ok(Vec::new()) };
         let folder = CollectionFolder::of(&namespace);
         let listed = self.lake.list_files(folder.path()).await?;
@@ -191,7 +167,7 @@ impl Verification<'_> {
         partition: &TopicPartition,
         known: &[ListedFile],
         walk: &mut Walk,
-    ) -> Result<(), VerifyError> {
+    ) -> Result<(), LookError> {
         for path in self.lake.list_names(folder.path()).await? {
             if !is_data_file_of(&path, partition.partition) || known.iter().any(|file| file.path == path) {
                 continue;

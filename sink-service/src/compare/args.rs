@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Arg, ArgGroup, ArgMatches, Command};
 use shared::{
     command_line::{flag, with_settings},
-    settings::Table,
+    settings::{FromSetting as _, Table},
 };
 
 use crate::{
@@ -67,7 +67,7 @@ pub fn compare_command(table: Table) -> Command {
                 .long("wait")
                 .value_name("DURATION")
                 .value_parser(|text: &str| {
-                    humantime::parse_duration(text).map_err(|_| "expected a duration, such as 10m")
+                    Duration::from_setting(text).map_err(|_| "expected a duration, such as 10m")
                 })
                 .help("How long to wait for the lake to have what MongoDB had; 5m if not given"),
         )

@@ -1,30 +1,31 @@
 //! The command: which collections, and in how many passes.
 
+use mongodb::Client;
 use rdkafka::error::KafkaError;
 use shared::{
     exit::{ExitCode, Stop},
     kafka_client::{self, FIRST_CONTACT_LIMIT},
     kafka_position::TopicPartition,
     namespace::Namespace,
+    settings::Secret,
     topic_name::DataTopic,
 };
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CompareError, CompareRequest,
+    CompareRequest,
     collection::{MongoSide, connect},
-    fold::Bucket,
+    completeness::Completeness,
+    fold::{Bucket, ENTRY_BYTES},
     report::{CollectionResult, print},
-    rounds::Comparison,
+    rounds::Rounds,
 };
 use crate::{
     hours::token_follower::follow, kafka_log::KafkaLog, known_partitions::known_partitions,
-    lake_start::open_existing_lake, settings::SinkSettings, standing::standing, topic_reader::TopicReader,
+    lake_start::open_existing_lake, look_error::LookError, settings::SinkSettings, standing::standing,
+    topic_reader::TopicReader,
 };
-
-/// Of memory, for each document of a pass.
-const DOCUMENT_BYTES: u64 = 128;
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,17 @@ pub enum Agreement {
     Differs,
     /// Some documents changed too often.
     Undecided,
+}
+
+/// Where MongoDB is, which only this command has to know.
+///
+/// # Errors
+/// If that was not set.
+pub fn mongo_uri(settings: &SinkSettings) -> Result<&Secret, Stop> {
+    settings.mongo_uri.as_ref().ok_or_else(|| {
+        let what = "MONGO_URI is not set: expected mongodb://host:port/?replicaSet=name or mongodb+srv://host of the MongoDB that the source reads";
+        Stop::new(ExitCode::Configuration, what)
+    })
 }
 
 /// Compares what was asked for and prints it.
@@ -44,10 +56,7 @@ pub fn compare(
     settings: &SinkSettings,
     request: &CompareRequest,
 ) -> Result<Agreement, Stop> {
-    let Some(uri) = &settings.mongo_uri else {
-        let what = "MONGO_URI is not set: expected mongodb://host:port/?replicaSet=name or mongodb+srv://host of the MongoDB that the source reads";
-        return Err(Stop::new(ExitCode::Configuration, what));
-    };
+    let uri = mongo_uri(settings)?;
     kafka_client::connect_check(&settings.kafka, FIRST_CONTACT_LIMIT)?;
     let lake = open_existing_lake(&settings.lake, settings.auth.as_ref())?;
     let refused =
@@ -64,21 +73,19 @@ pub fn compare(
         let wanted =
             |topic: &str| request.topics.is_empty() || request.topics.iter().any(|each| each == topic);
         let partitions: Vec<TopicPartition> =
-            known_partitions::<CompareError>(&lake, &reader, &settings.names, wanted).await?;
-        let comparison = Comparison {
+            known_partitions(&lake, &reader, &settings.names, wanted).await?;
+        let rounds = Rounds {
             lake: &lake,
             log: &log,
             reader: &reader,
             names: &settings.names,
-            client: &client,
-            known: &known,
-            patience: request.patience,
+            completeness: Completeness { lake: &lake, log: &log, known: &known, patience: request.patience },
         };
         let mut results = Vec::new();
         for of_topic in partitions.chunk_by(|a, b| a.topic == b.topic) {
-            results.push(one_topic(&comparison, settings, request, of_topic).await?);
+            results.push(one_topic(&rounds, &client, settings, request, of_topic).await?);
         }
-        Ok::<_, CompareError>(results)
+        Ok::<_, LookError>(results)
     })?;
     if let Some(topic) = request.topics.iter().find(|topic| !results.iter().any(|each| each.topic == **topic))
     {
@@ -105,21 +112,25 @@ pub fn compare(
 }
 
 async fn one_topic(
-    comparison: &Comparison<'_>,
+    rounds: &Rounds<'_>,
+    client: &Client,
     settings: &SinkSettings,
     request: &CompareRequest,
     partitions: &[TopicPartition],
-) -> Result<CollectionResult, CompareError> {
+) -> Result<CollectionResult, LookError> {
     let topic = partitions[0].topic.to_string();
-    let namespace = namespace_of(comparison, partitions).await?;
-    let estimate = MongoSide::new(comparison.client, &namespace).estimate().await?;
+    let namespace = namespace_of(rounds, partitions).await?;
+    let mongo = MongoSide::new(client, &namespace);
+    let estimate = mongo.estimate().await?;
     let memory = (settings.flush.memory_limit as u64).max(1);
-    let passes = estimate.saturating_mul(DOCUMENT_BYTES) / memory + 1;
+    let passes = estimate.saturating_mul(ENTRY_BYTES) / memory + 1;
     let (run, count) = buckets(request.sample, passes);
     let mut result =
         CollectionResult { topic, namespace: namespace.to_string(), ..CollectionResult::default() };
     for index in 0..run {
-        comparison.collection(partitions, &namespace, Bucket { index, count }, &mut result).await?;
+        rounds
+            .collection(partitions, &namespace, &mongo, estimate, Bucket { index, count }, &mut result)
+            .await?;
     }
     // Each pass reads all lines.
     result.not_changes /= run;
@@ -136,18 +147,15 @@ fn buckets(percent: f64, passes: u64) -> (u64, u64) {
 }
 
 /// As the head says; without one, as the topic's name does.
-async fn namespace_of(
-    comparison: &Comparison<'_>,
-    partitions: &[TopicPartition],
-) -> Result<Namespace, CompareError> {
+async fn namespace_of(rounds: &Rounds<'_>, partitions: &[TopicPartition]) -> Result<Namespace, LookError> {
     for partition in partitions {
         if let Some(namespace) =
-            standing(comparison.lake, partition).await?.and_then(|standing| standing.head.namespace())
+            standing(rounds.lake, partition).await?.and_then(|standing| standing.head.namespace())
         {
             return Ok(namespace);
         }
     }
-    match comparison.names.decode(&partitions[0].topic) {
+    match rounds.names.decode(&partitions[0].topic) {
         Some(DataTopic::Named(namespace)) => Ok(namespace),
         _ => {
             let what = format!(

@@ -22,6 +22,9 @@ impl Bucket {
     }
 }
 
+/// Of memory, for each document: a hash map is at least 7/16 full, and has a byte more for each place.
+pub(super) const ENTRY_BYTES: u64 = (size_of::<(ValueHash, Entry)>() as u64 + 1) * 16 / 7;
+
 /// What a document's last change leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -77,6 +80,7 @@ struct Meta<'a> {
     #[serde(borrow)]
     operation_type: Cow<'a, str>,
     cluster_time: TimestampJson,
+    /// An object in every dialect but `plain`; rows of a snapshot have none.
     #[serde(borrow)]
     wall_time: Option<&'a RawValue>,
 }

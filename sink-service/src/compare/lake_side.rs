@@ -15,14 +15,12 @@ use shared::{
     namespace::Namespace,
 };
 
-use super::{
-    CompareError,
-    fold::{Bucket, NoRow, Row},
-};
+use super::fold::{Bucket, NoRow, Row};
 use crate::{
     file_lines::FileLines,
     lake::{Lake, LakeError, ListedFile},
     lake_path::CollectionFolder,
+    look_error::LookError,
     progress::Progress,
 };
 
@@ -49,7 +47,7 @@ impl<'a> LakeSide<'a> {
     }
 
     /// Reads what has come since; each row of the bucket goes to `take`, those of a partition in its order.
-    pub(super) async fn read_on(&mut self, mut take: impl FnMut(Row)) -> Result<(), CompareError> {
+    pub(super) async fn read_on(&mut self, mut take: impl FnMut(Row)) -> Result<(), LookError> {
         let listed = self.lake.list_files(CollectionFolder::of(self.namespace).path()).await?;
         let place = |file: &ListedFile| (file.metadata.topic_partition.partition, file.metadata.first);
         let mut files: Vec<ListedFile> = listed
@@ -65,7 +63,7 @@ impl<'a> LakeSide<'a> {
             let mut backoff = Backoff::default();
             // What was read is remembered line by line, so a connection that breaks costs a second look at the file.
             while let Err(error) = self.read_file(&file, &mut take, &done, &mut progress).await {
-                let broken = matches!(&error, CompareError::Lake(LakeError::Unavailable { .. }));
+                let broken = matches!(&error, LookError::Lake(LakeError::Unavailable { .. }));
                 if !broken || backoff.attempts() >= ATTEMPTS_MAX {
                     return Err(error);
                 }
@@ -82,7 +80,7 @@ impl<'a> LakeSide<'a> {
         take: &mut impl FnMut(Row),
         done: &AtomicU64,
         progress: &mut Progress,
-    ) -> Result<(), CompareError> {
+    ) -> Result<(), LookError> {
         let partition = file.metadata.topic_partition.partition;
         let (begin, end) = (self.read_to(partition), file.metadata.next);
         let Some(state) = self.lake.file(&file.path).await? else {

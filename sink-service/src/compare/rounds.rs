@@ -6,35 +6,34 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
 };
 
 use bson::Bson;
-use mongodb::Client;
-use rdkafka::{
-    Message,
-    message::{BorrowedMessage, Headers},
-};
+use rdkafka::message::BorrowedMessage;
 use shared::{
     cluster_time::ClusterTime,
     exit::{ExitCode, Stop},
-    kafka_position::{KafkaOffset, TopicPartition},
+    kafka_position::TopicPartition,
     namespace::Namespace,
     topic_name::TopicNames,
-    wire::header,
 };
 
 use super::{
-    CompareError,
     collection::MongoSide,
-    fold::{Bucket, Fold, LastChange, State},
+    completeness::Completeness,
+    fold::{Bucket, Fold},
     lake_side::LakeSide,
     normal::ValueHash,
     report::CollectionResult,
+    suspect::{InMongo, Suspect},
 };
 use crate::{
-    hours::token_follower::Known, kafka_log::KafkaLog, kafka_log::LogError, lake::Lake, progress::Progress,
-    standing::standing, topic_reader::TopicReader,
+    kafka_log::{KafkaLog, LogError},
+    lake::Lake,
+    look_error::LookError,
+    partition::view_of,
+    progress::Progress,
+    topic_reader::TopicReader,
 };
 
 /// After so many rounds a document that changed in each of them is left undecided.
@@ -43,21 +42,13 @@ const ROUNDS_MAX: u32 = 10;
 /// So many documents that differ are looked at one by one. More are another collection, or a lake that does not begin with it.
 const SUSPECTS_MAX: usize = 1_000_000;
 
-/// A wait that is longer is spoken of.
-const TOLD_AFTER: Duration = Duration::from_secs(2);
-
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-
 /// What all collections share.
-pub(super) struct Comparison<'a> {
+pub(super) struct Rounds<'a> {
     pub lake: &'a Lake,
     pub log: &'a KafkaLog,
     pub reader: &'a TopicReader,
     pub names: &'a TopicNames,
-    pub client: &'a Client,
-    pub known: &'a Known,
-    /// How long a round may wait for the lake.
-    pub patience: Duration,
+    pub completeness: Completeness<'a>,
 }
 
 /// One bucket of a collection.
@@ -70,80 +61,28 @@ struct Compared<'a> {
     mongo: &'a MongoSide,
 }
 
-/// A document that differed when both sides were last looked at.
-struct Suspect {
-    id: Bson,
-    mongo: InMongo,
-    /// A change since MongoDB was asked left what it said.
-    met: bool,
-    /// What both sides had in the round before.
-    before: Option<(InMongo, Option<LastChange>)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum InMongo {
-    Document(ValueHash),
-    Absent,
-    NotAskedYet,
-}
-
-impl InMongo {
-    fn is(self, state: State) -> bool {
-        match (self, state) {
-            (Self::Document(found), State::Document(left)) => found == left,
-            (Self::Absent, State::Deleted) => true,
-            _ => false,
-        }
-    }
-}
-
-impl Suspect {
-    fn new(id: Bson, mongo: InMongo) -> Self {
-        Self { id, mongo, met: false, before: None }
-    }
-
-    fn agrees(&self, last: Option<LastChange>) -> bool {
-        self.met || self.mongo.is(last.map_or(State::Deleted, |last| last.state))
-    }
-
-    /// A document that changes all the time is compared with each change that came since: one of them left it as it was found.
-    fn meet(&mut self, state: State) {
-        self.met |= self.mongo.is(state);
-    }
-
-    fn ask_again(&mut self, last: Option<LastChange>) {
-        self.before = Some((self.mongo, last));
-        self.mongo = InMongo::Absent;
-        self.met = false;
-    }
-
-    /// Both sides were as they are in the round before.
-    fn is_settled(&self, last: Option<LastChange>) -> bool {
-        self.mongo != InMongo::NotAskedYet && self.before == Some((self.mongo, last))
-    }
-}
-
-impl Comparison<'_> {
+impl Rounds<'_> {
     /// Compares one bucket of a collection.
     pub(super) async fn collection(
         &self,
         partitions: &[TopicPartition],
         namespace: &Namespace,
+        mongo: &MongoSide,
+        estimate: u64,
         bucket: Bucket,
         result: &mut CollectionResult,
-    ) -> Result<(), CompareError> {
+    ) -> Result<(), LookError> {
         let Some(topic) = partitions.first().map(|partition| &*partition.topic) else { return Ok(()) };
-        let mongo = MongoSide::new(self.client, namespace);
         let mut side = LakeSide::new(self.lake, topic, namespace, bucket);
         let mut fold = Fold::default();
         side.read_on(|row| fold.take(row.key, row.last)).await?;
         self.take_drops(namespace, &mut fold).await?;
 
         let mut suspects = HashMap::new();
-        result.in_mongodb += scan(&mongo, bucket, &mut fold, &mut suspects).await?;
+        result.in_mongodb += scan(mongo, estimate, bucket, &mut fold, &mut suspects).await?;
         // Of most collections this is all: they stand still, or go slowly.
         if !suspects.is_empty() || fold.unseen().next().is_some() {
-            let compared = Compared { topic, partitions, namespace, bucket, mongo: &mongo };
+            let compared = Compared { topic, partitions, namespace, bucket, mongo };
             self.settle(compared, &mut side, &mut fold, &mut suspects, result).await?;
         }
         result.in_lake += fold.documents();
@@ -159,11 +98,11 @@ impl Comparison<'_> {
         fold: &mut Fold,
         suspects: &mut HashMap<ValueHash, Suspect>,
         result: &mut CollectionResult,
-    ) -> Result<(), CompareError> {
+    ) -> Result<(), LookError> {
         let Compared { topic, partitions, namespace, bucket, mongo } = compared;
         // What came while the scan ran may have been too late for it, and is asked about; what came later is another matter.
         let scanned = mongo.time().await?;
-        self.complete_through(scanned, partitions, namespace).await?;
+        self.completeness.wait_for(scanned, partitions, namespace).await?;
         side.read_on(|row| {
             if let Some(suspect) = suspects.get_mut(&row.key) {
                 suspect.meet(row.last.state);
@@ -186,7 +125,7 @@ impl Comparison<'_> {
                 let last = fold.last(*key);
                 let settled = suspect.is_settled(last);
                 if settled {
-                    result.differs(&suspect.id, difference(suspect.mongo, last));
+                    result.differs(&suspect.id, suspect.difference(last));
                 }
                 !settled
             });
@@ -215,7 +154,7 @@ impl Comparison<'_> {
                 }
             };
             mongo.find(&ids, found).await?;
-            self.complete_through(mongo.time().await?, partitions, namespace).await?;
+            self.completeness.wait_for(mongo.time().await?, partitions, namespace).await?;
             side.read_on(|row| match suspects.get_mut(&row.key) {
                 Some(suspect) => {
                     suspect.meet(row.last.state);
@@ -237,7 +176,7 @@ impl Comparison<'_> {
         bucket: Bucket,
         fold: &Fold,
         suspects: &mut HashMap<ValueHash, Suspect>,
-    ) -> Result<(), CompareError> {
+    ) -> Result<(), LookError> {
         let unseen: HashSet<ValueHash> = fold.unseen().filter(|key| !suspects.contains_key(key)).collect();
         if unseen.is_empty() {
             return Ok(());
@@ -253,7 +192,7 @@ impl Comparison<'_> {
     }
 
     /// When the collection was dropped or got another name, which the control topic says: no row of its own does.
-    async fn take_drops(&self, namespace: &Namespace, fold: &mut Fold) -> Result<(), CompareError> {
+    async fn take_drops(&self, namespace: &Namespace, fold: &mut Fold) -> Result<(), LookError> {
         let control = TopicPartition::new(self.names.control(), 0);
         let (begin, end) = match (self.log.start(&control).await, self.log.end(&control).await) {
             (Ok(begin), Ok(end)) => (begin, end),
@@ -268,70 +207,17 @@ impl Comparison<'_> {
         }
         Ok(())
     }
-
-    /// Every change up to `time` is in the lake: the rule by which hours end.
-    async fn complete_through(
-        &self,
-        time: ClusterTime,
-        partitions: &[TopicPartition],
-        namespace: &Namespace,
-    ) -> Result<(), CompareError> {
-        let begun = Instant::now();
-        let mut told = false;
-        let mut wait = async |missing: String| {
-            if begun.elapsed() >= self.patience {
-                let what = format!(
-                    "the lake is not complete after {} s: {missing}. Do source and sink run? With PUBLISH=sealed rows appear when their file ends; --wait gives it more time",
-                    self.patience.as_secs()
-                );
-                return Err(CompareError::from(Stop::new(ExitCode::Temporary, what)));
-            }
-            if !told && begun.elapsed() >= TOLD_AFTER {
-                told = true;
-                eprintln!("compare: waiting until the lake has what MongoDB had: {missing}");
-            }
-            tokio::time::sleep(LOOK_INTERVAL).await;
-            Ok(())
-        };
-        loop {
-            let known = self.known.borrow().clone();
-            match known.map(|known| known.of(namespace)) {
-                None => wait("the sources' positions are being read".to_owned()).await?,
-                Some(None) => {
-                    let what = format!(
-                        "no source reads {namespace}: nobody can say up to when the lake is complete"
-                    );
-                    return Err(Stop::new(ExitCode::Configuration, what).into());
-                }
-                // A position speaks for what lies before it.
-                Some(Some(at)) if at > time => break,
-                Some(Some(at)) => wait(format!("the source is at {at}, MongoDB was at {time}")).await?,
-            }
-        }
-        for partition in partitions {
-            let end = self.log.end(partition).await?;
-            loop {
-                let standing = standing(self.lake, partition).await?;
-                let position = standing.map_or(KafkaOffset::ZERO, |standing| standing.position);
-                if position >= end {
-                    break;
-                }
-                wait(format!("{partition} stands at {position} of {end}")).await?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Compares every document with the fold; those that differ become suspects. How many documents there were.
 async fn scan(
     mongo: &MongoSide,
+    estimate: u64,
     bucket: Bucket,
     fold: &mut Fold,
     suspects: &mut HashMap<ValueHash, Suspect>,
-) -> Result<u64, CompareError> {
+) -> Result<u64, LookError> {
     let done = Arc::new(AtomicU64::new(0));
-    let estimate = mongo.estimate().await?;
     let mut progress = Progress::over("compare", "documents of MongoDB", estimate, Arc::clone(&done));
     let mut found = 0;
     let mut undecodable = 0_u64;
@@ -366,24 +252,10 @@ async fn scan(
     Ok(found)
 }
 
-fn difference(mongo: InMongo, last: Option<LastChange>) -> &'static str {
-    match (mongo, last.map_or(State::Deleted, |last| last.state)) {
-        (_, State::NotSaid) => "its last change in the lake came without the document",
-        (InMongo::Document(_), State::Document(_)) => "its last change in the lake left another document",
-        (InMongo::Document(_), State::Deleted) if last.is_some() => "deleted in the lake, but in MongoDB",
-        (InMongo::Document(_), State::Deleted) => "not in the lake, but in MongoDB",
-        (InMongo::Absent | InMongo::NotAskedYet, _) => "in the lake, but not in MongoDB",
-    }
-}
-
 /// By the headers alone, which do not depend on the format of values.
-fn time_of_drop(record: &BorrowedMessage<'_>, namespace: &Namespace) -> Option<ClusterTime> {
-    let headers = record.headers()?;
-    let value = |name: &str| {
-        let found = headers.iter().find(|each| each.key == name)?;
-        std::str::from_utf8(found.value?).ok()
-    };
-    let same = value(header::DATABASE)? == namespace.db && value(header::COLLECTION)? == namespace.coll;
-    let ends = matches!(value(header::OPERATION_TYPE)?, "drop" | "rename");
-    if same && ends { ClusterTime::parse(value(header::CLUSTER_TIME)?) } else { None }
+fn time_of_drop(message: &BorrowedMessage<'_>, namespace: &Namespace) -> Option<ClusterTime> {
+    let record = view_of(message);
+    let same = record.database == Some(&*namespace.db) && record.collection == Some(&*namespace.coll);
+    let ends = matches!(record.operation, Some("drop" | "rename"));
+    if same && ends { ClusterTime::parse(record.cluster_time?) } else { None }
 }

@@ -11,18 +11,18 @@ use shared::{
 };
 use tokio::runtime::Runtime;
 
-use super::{EventIds, PartitionResult, Verification, VerifyError, report::print};
+use super::{EventIds, PartitionResult, Verification, report::print};
 use crate::{
     cli::VerifyRequest, kafka_log::KafkaLog, known_partitions::known_partitions, lake::LakeError,
-    lake_start::open_existing_lake, record_reader::RecordReader, settings::SinkSettings,
-    topic_reader::TopicReader,
+    lake_start::open_existing_lake, look_error::LookError, record_reader::RecordReader,
+    settings::SinkSettings, topic_reader::TopicReader,
 };
 
 /// Compares what was asked for and prints it; whether everything agrees.
 ///
 /// # Errors
 /// If it cannot be compared.
-pub fn compare(runtime: &Runtime, settings: &SinkSettings, request: &VerifyRequest) -> Result<bool, Stop> {
+pub fn verify(runtime: &Runtime, settings: &SinkSettings, request: &VerifyRequest) -> Result<bool, Stop> {
     kafka_client::connect_check(&settings.kafka, FIRST_CONTACT_LIMIT)?;
     let lake = open_existing_lake(&settings.lake, settings.auth.as_ref())?;
     let refused =
@@ -40,8 +40,7 @@ pub fn compare(runtime: &Runtime, settings: &SinkSettings, request: &VerifyReque
     let mut records = RecordReader::new(registry);
     let wanted = |topic: &str| request.topics.is_empty() || request.topics.iter().any(|each| each == topic);
     let results = runtime.block_on(async {
-        let partitions =
-            known_partitions::<VerifyError>(&lake, &verification.reader, &verification.names, wanted).await?;
+        let partitions = known_partitions(&lake, &verification.reader, &verification.names, wanted).await?;
         let progress = progress_over(partitions.len());
         let mut events = EventIds::default();
         let mut results = Vec::with_capacity(partitions.len());
@@ -50,7 +49,7 @@ pub fn compare(runtime: &Runtime, settings: &SinkSettings, request: &VerifyReque
             let tell = |count| progress.set_message(format!("{partition}: {count} records"));
             let result = match verification.partition(partition, &mut events, &mut records, tell).await {
                 // One damaged file is a finding; the others are compared all the same.
-                Err(VerifyError::Lake(error @ LakeError::Damaged { .. })) => {
+                Err(LookError::Lake(error @ LakeError::Damaged { .. })) => {
                     PartitionResult::unreadable(partition, error.to_string())
                 }
                 result => result?,
@@ -59,7 +58,7 @@ pub fn compare(runtime: &Runtime, settings: &SinkSettings, request: &VerifyReque
             progress.inc(1);
         }
         progress.finish_and_clear();
-        Ok::<_, VerifyError>(results)
+        Ok::<_, LookError>(results)
     })?;
     if results.is_empty() && request.topics.is_empty() {
         let message = format!(

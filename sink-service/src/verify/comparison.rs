@@ -9,7 +9,6 @@ use rdkafka::{
 use shared::{cluster_time::ClusterTime, kafka_position::KafkaOffset, namespace::Namespace, wire::header};
 
 use super::{
-    VerifyError,
     expected_line::is_line_of,
     walk::{EventIds, Walk},
 };
@@ -20,6 +19,7 @@ use crate::{
     file_metadata::{FileMetadata, LineCrcBuilder},
     lake::{Lake, ListedFile},
     lake_path::LakePath,
+    look_error::LookError,
     partition::view_of,
     record::Verdict,
     record_reader::RecordReader,
@@ -98,12 +98,12 @@ impl<'a> Comparison<'a> {
         &mut self,
         message: &BorrowedMessage<'_>,
         records: &mut RecordReader,
-    ) -> Result<(), VerifyError> {
+    ) -> Result<(), LookError> {
         let Some(offset) = KafkaOffset::from_kafka(message.offset()) else { return Ok(()) };
         self.open_at(offset).await?;
         let record = view_of(message);
         let inspected = records.inspect(&record, message.topic(), self.namespace).await;
-        let inspected = inspected.map_err(VerifyError::Registry)?;
+        let inspected = inspected.map_err(LookError::Stop)?;
         let Some(file) = &mut self.open else {
             self.walk.differs(format!("no file holds offset {offset}"));
             return Ok(());
@@ -164,7 +164,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// Opens the file that holds `offset`; closes those before it.
-    async fn open_at(&mut self, offset: KafkaOffset) -> Result<(), VerifyError> {
+    async fn open_at(&mut self, offset: KafkaOffset) -> Result<(), LookError> {
         while self.open.as_ref().is_none_or(|file| file.metadata.next <= offset) {
             self.close().await?;
             if !self.open_next().await? {
@@ -174,7 +174,7 @@ impl<'a> Comparison<'a> {
         Ok(())
     }
 
-    async fn open_next(&mut self) -> Result<bool, VerifyError> {
+    async fn open_next(&mut self) -> Result<bool, LookError> {
         let Some(listed) = self.files.pop_front() else { return Ok(false) };
         // The state that was listed, even if the file has grown since.
         let Some(state) = self.lake.file(&listed.path).await? else {
@@ -197,7 +197,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// Reads what Kafka no longer has: offsets must rise within the file's range, lines must be JSON objects.
-    pub(super) async fn read_alone_until(&mut self, end: KafkaOffset) -> Result<(), VerifyError> {
+    pub(super) async fn read_alone_until(&mut self, end: KafkaOffset) -> Result<(), LookError> {
         while self.files.front().is_some_and(|file| file.metadata.first < end) {
             if !self.open_next().await? {
                 break;
@@ -220,7 +220,7 @@ impl<'a> Comparison<'a> {
         Ok(())
     }
 
-    pub(super) async fn finish(mut self) -> Result<(), VerifyError> {
+    pub(super) async fn finish(mut self) -> Result<(), LookError> {
         loop {
             self.close().await?;
             if !self.open_next().await? {
@@ -230,7 +230,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// Everything of the file has been read: does it agree with what its metadata says?
-    async fn close(&mut self) -> Result<(), VerifyError> {
+    async fn close(&mut self) -> Result<(), LookError> {
         let Some(mut file) = self.open.take() else { return Ok(()) };
         while let Some((offset, line)) = file.lines.next_before(KafkaOffset::new(u64::MAX)).await? {
             file.count(&line);

@@ -1,0 +1,83 @@
+//! Waits until the lake has every change of a collection up to a time, by the rule that closes hours: the sources' positions first, and only
+//! then the ends of the partitions, which the chains have to reach.
+
+use std::time::{Duration, Instant};
+
+use shared::{
+    cluster_time::ClusterTime,
+    exit::{ExitCode, Stop},
+    kafka_position::{KafkaOffset, TopicPartition},
+    namespace::Namespace,
+};
+
+use crate::{
+    hours::token_follower::Known, kafka_log::KafkaLog, lake::Lake, look_error::LookError, standing::standing,
+};
+
+/// A wait that is longer is spoken of.
+const TOLD_AFTER: Duration = Duration::from_secs(2);
+
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+pub(super) struct Completeness<'a> {
+    pub lake: &'a Lake,
+    pub log: &'a KafkaLog,
+    pub known: &'a Known,
+    /// A wait that is longer is given up.
+    pub patience: Duration,
+}
+
+impl Completeness<'_> {
+    /// Returns when every change up to `time` is in the lake.
+    pub(super) async fn wait_for(
+        &self,
+        time: ClusterTime,
+        partitions: &[TopicPartition],
+        namespace: &Namespace,
+    ) -> Result<(), LookError> {
+        let begun = Instant::now();
+        let mut told = false;
+        let mut wait = async |missing: String| {
+            if begun.elapsed() >= self.patience {
+                let what = format!(
+                    "the lake is not complete after {} s: {missing}. Do source and sink run? With PUBLISH=sealed rows appear when their file ends; --wait gives it more time",
+                    self.patience.as_secs()
+                );
+                return Err(LookError::from(Stop::new(ExitCode::Temporary, what)));
+            }
+            if !told && begun.elapsed() >= TOLD_AFTER {
+                told = true;
+                eprintln!("compare: waiting until the lake has what MongoDB had: {missing}");
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            Ok(())
+        };
+        loop {
+            let known = self.known.borrow().clone();
+            match known.map(|known| known.of(namespace)) {
+                None => wait("the sources' positions are being read".to_owned()).await?,
+                Some(None) => {
+                    let what = format!(
+                        "no source reads {namespace}: nobody can say up to when the lake is complete"
+                    );
+                    return Err(Stop::new(ExitCode::Configuration, what).into());
+                }
+                // A position speaks for what lies before it.
+                Some(Some(at)) if at > time => break,
+                Some(Some(at)) => wait(format!("the source is at {at}, MongoDB was at {time}")).await?,
+            }
+        }
+        for partition in partitions {
+            let end = self.log.end(partition).await?;
+            loop {
+                let standing = standing(self.lake, partition).await?;
+                let position = standing.map_or(KafkaOffset::ZERO, |standing| standing.position);
+                if position >= end {
+                    break;
+                }
+                wait(format!("{partition} stands at {position} of {end}")).await?;
+            }
+        }
+        Ok(())
+    }
+}
