@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 const EXAMPLES: &str = "\
 Examples:
-  Every collection that has a chain:
+  Every collection that has a topic or a chain (one that never had a change has neither):
     MONGO_URI_FILE=/run/secrets/mongo sink-service compare --all
 
   One hundredth of a large collection, for a script:
