@@ -4,6 +4,7 @@
 //! records than the old one had, so that a consumer that only looks at offsets would go on happily.
 
 use anyhow::{Result, ensure};
+use pipeline_tests::wait;
 
 use crate::{
     records::{LONG_AGO_S, events, judge, make_topic},
@@ -20,7 +21,14 @@ async fn the_sink_ends_with_23_and_publishes_nothing() -> Result<()> {
     let mut sink = pipeline.ready_sink().await?;
     let (_, violations) = judge(&pipeline, &mut [&mut sink]).await?;
     violations.none()?;
-    let before = pipeline.lake().read().await?;
+    // The hour is long over: the file is sealed as soon as the sink knows, which is the last thing that happens to it.
+    let before = wait::until("the file is sealed", LIMIT, || async {
+        let lake = pipeline.lake().read().await?;
+        let sealed =
+            lake.files.iter().all(|file| file.metadata.get("sealed").is_some_and(|sealed| sealed == "true"));
+        Ok(sealed.then_some(lake))
+    })
+    .await?;
 
     writer.delete_topic(&topic).await?;
     make_topic(&pipeline).await?;
