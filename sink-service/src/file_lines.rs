@@ -8,6 +8,7 @@ use crate::{
     file_metadata::FileMetadata,
     lake::{FileReader, LakeError},
     lake_path::LakePath,
+    look_again::look_again,
 };
 
 /// Reads up to the size that the metadata names, and no further.
@@ -113,7 +114,11 @@ impl<'a> FileLines<'a> {
                 self.scanned = 0;
                 return Ok(None);
             }
-            let chunk = if self.left == 0 { None } else { self.reader.next_chunk().await? };
+            let chunk = if self.left == 0 {
+                None
+            } else {
+                look_again(async || self.reader.next_chunk().await).await?
+            };
             let lines = match chunk {
                 Some(mut chunk) => {
                     chunk.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use shared::{kafka_position::TopicPartition, topic_name::TopicNames};
 
-use crate::{lake::Lake, look_error::LookError, topic_reader::TopicReader};
+use crate::{lake::Lake, look_again::look_again, look_error::LookError, topic_reader::TopicReader};
 
 /// Those of Kafka's data topics that `wanted` accepts, and those that have a head in the lake; in their order.
 ///
@@ -23,7 +23,7 @@ pub async fn known_partitions(
             partitions.extend((0..count).map(|partition| TopicPartition::new(Arc::clone(&topic), partition)));
         }
     }
-    for path in lake.list_heads().await? {
+    for path in look_again(async || lake.list_heads().await).await? {
         if let Some(partition) = path.as_head()
             && names.decode(&partition.topic).is_some()
             && wanted(&partition.topic)

@@ -35,6 +35,7 @@ pub mod known_partitions;
 pub mod lake;
 pub mod lake_path;
 pub mod lake_start;
+pub mod look_again;
 pub mod look_error;
 pub mod metrics;
 pub mod open_files;

@@ -39,6 +39,7 @@ use crate::{
     kafka_log::{KafkaLog, LogError},
     lake::{Lake, LakeError, ListedFile},
     lake_path::{CollectionFolder, LakePath, is_data_file_of},
+    look_again::look_again,
     look_error::LookError,
     record_reader::RecordReader,
     span::Span,
@@ -79,7 +80,7 @@ impl Verification<'_> {
             (Err(error), _) | (_, Err(error)) => return Err(error.into()),
         };
         let path = LakePath::head(partition);
-        let Some(document) = self.lake.read_document(&path).await? else {
+        let Some(document) = look_again(async || self.lake.read_document(&path).await).await? else {
             if let Some(DataTopic::Named(namespace)) = self.names.decode(&partition.topic) {
                 self.check_strays(&CollectionFolder::of(&namespace), partition, &[], &mut walk).await?;
             }
@@ -142,7 +143,7 @@ impl Verification<'_> {
     ) -> Result<Vec<ListedFile>, LookError> {
         let Some(namespace) = head.namespace() else { return Ok(Vec::new()) };
         let folder = CollectionFolder::of(&namespace);
-        let listed = self.lake.list_files(folder.path()).await?;
+        let listed = look_again(async || self.lake.list_files(folder.path()).await).await?;
         let mut files: Vec<ListedFile> =
             listed.into_iter().filter(|file| file.metadata.topic_partition == *partition).collect();
         files.sort_by_key(|file| (file.metadata.first, file.metadata.next));
@@ -168,11 +169,13 @@ impl Verification<'_> {
         known: &[ListedFile],
         walk: &mut Walk,
     ) -> Result<(), LookError> {
-        for path in self.lake.list_names(folder.path()).await? {
+        for path in look_again(async || self.lake.list_names(folder.path()).await).await? {
             if !is_data_file_of(&path, partition.partition) || known.iter().any(|file| file.path == path) {
                 continue;
             }
-            let owner = self.lake.file(&path).await?.map(|file| file.metadata.topic_partition);
+            let owner = look_again(async || self.lake.file(&path).await)
+                .await?
+                .map(|file| file.metadata.topic_partition);
             if owner.is_none_or(|owner| owner == *partition) {
                 walk.differs(format!("{path} belongs to no chain: readers of the folder see its rows"));
             }

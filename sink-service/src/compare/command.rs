@@ -23,8 +23,8 @@ use super::{
 };
 use crate::{
     hours::token_follower::follow, kafka_log::KafkaLog, known_partitions::known_partitions,
-    lake_start::open_existing_lake, look_error::LookError, settings::SinkSettings, standing::standing,
-    topic_reader::TopicReader,
+    lake_start::open_existing_lake, look_again::look_again, look_error::LookError, settings::SinkSettings,
+    standing::standing, topic_reader::TopicReader,
 };
 
 /// What came of it.
@@ -149,8 +149,9 @@ fn buckets(percent: f64, passes: u64) -> (u64, u64) {
 /// As the head says; without one, as the topic's name does.
 async fn namespace_of(rounds: &Rounds<'_>, partitions: &[TopicPartition]) -> Result<Namespace, LookError> {
     for partition in partitions {
-        if let Some(namespace) =
-            standing(rounds.lake, partition).await?.and_then(|standing| standing.head.namespace())
+        if let Some(namespace) = look_again(async || standing(rounds.lake, partition).await)
+            .await?
+            .and_then(|standing| standing.head.namespace())
         {
             return Ok(namespace);
         }

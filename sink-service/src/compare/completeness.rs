@@ -11,7 +11,8 @@ use shared::{
 };
 
 use crate::{
-    hours::token_follower::Known, kafka_log::KafkaLog, lake::Lake, look_error::LookError, standing::standing,
+    hours::token_follower::Known, kafka_log::KafkaLog, lake::Lake, look_again::look_again,
+    look_error::LookError, standing::standing,
 };
 
 /// A wait that is longer is spoken of.
@@ -70,7 +71,7 @@ impl Completeness<'_> {
         for partition in partitions {
             let end = self.log.end(partition).await?;
             loop {
-                let standing = standing(self.lake, partition).await?;
+                let standing = look_again(async || standing(self.lake, partition).await).await?;
                 let position = standing.map_or(KafkaOffset::ZERO, |standing| standing.position);
                 if position >= end {
                     break;

@@ -9,7 +9,6 @@ use std::{
 };
 
 use shared::{
-    backoff::Backoff,
     exit::{ExitCode, Stop},
     kafka_position::KafkaOffset,
     namespace::Namespace,
@@ -18,17 +17,15 @@ use shared::{
 use super::fold::{Bucket, NoRow, Row};
 use crate::{
     file_lines::FileLines,
-    lake::{Lake, LakeError, ListedFile},
+    lake::{Lake, ListedFile},
     lake_path::CollectionFolder,
+    look_again::look_again,
     look_error::LookError,
     progress::Progress,
 };
 
 /// So many lines pass between two looks at the clock.
 const LINES_PER_TICK: u64 = 1000;
-
-/// A file whose reading breaks is read again so often.
-const ATTEMPTS_MAX: u32 = 5;
 
 pub(super) struct LakeSide<'a> {
     lake: &'a Lake,
@@ -48,7 +45,8 @@ impl<'a> LakeSide<'a> {
 
     /// Reads what has come since; each row of the bucket goes to `take`, those of a partition in its order.
     pub(super) async fn read_on(&mut self, mut take: impl FnMut(Row)) -> Result<(), LookError> {
-        let listed = self.lake.list_files(CollectionFolder::of(self.namespace).path()).await?;
+        let folder = CollectionFolder::of(self.namespace);
+        let listed = look_again(async || self.lake.list_files(folder.path()).await).await?;
         let place = |file: &ListedFile| (file.metadata.topic_partition.partition, file.metadata.first);
         let mut files: Vec<ListedFile> = listed
             .into_iter()
@@ -60,15 +58,7 @@ impl<'a> LakeSide<'a> {
         let total = files.iter().map(|file| file.metadata.rows).sum();
         let mut progress = Progress::over("compare", "rows of the lake", total, Arc::clone(&done));
         for file in files {
-            let mut backoff = Backoff::default();
-            // What was read is remembered line by line, so a connection that breaks costs a second look at the file.
-            while let Err(error) = self.read_file(&file, &mut take, &done, &mut progress).await {
-                let broken = matches!(&error, LookError::Lake(LakeError::Unavailable { .. }));
-                if !broken || backoff.attempts() >= ATTEMPTS_MAX {
-                    return Err(error);
-                }
-                tokio::time::sleep(backoff.next_delay()).await;
-            }
+            self.read_file(&file, &mut take, &done, &mut progress).await?;
         }
         progress.over_and_out();
         Ok(())
@@ -83,7 +73,7 @@ impl<'a> LakeSide<'a> {
     ) -> Result<(), LookError> {
         let partition = file.metadata.topic_partition.partition;
         let (begin, end) = (self.read_to(partition), file.metadata.next);
-        let Some(state) = self.lake.file(&file.path).await? else {
+        let Some(state) = look_again(async || self.lake.file(&file.path).await).await? else {
             let what = format!("{} has gone while it was to be read; type the command again", file.path);
             return Err(Stop::new(ExitCode::Temporary, what).into());
         };
@@ -101,9 +91,6 @@ impl<'a> LakeSide<'a> {
                 Ok(None) => {}
                 Err(NoRow::NoChange) => self.strange += 1,
                 Err(NoRow::Plain) => return Err(plain(self.topic).into()),
-            }
-            if let Some(offset) = offset {
-                self.read.insert(partition, offset.after());
             }
         }
         self.read.insert(partition, end);

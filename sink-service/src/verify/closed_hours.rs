@@ -16,6 +16,7 @@ use crate::{
     },
     lake::{Lake, LakeError},
     lake_path::{CollectionFolder, MANIFEST, SUCCESS},
+    look_again::look_again,
     span::Span,
 };
 
@@ -34,10 +35,10 @@ pub(super) async fn check(
 ) -> Result<(), LakeError> {
     let folder = CollectionFolder::of(namespace);
     // Before the folder is listed: what has closed by now has its manifest. A live sink goes on closing.
-    let record = closed_hours(lake, topic).await?;
+    let record = look_again(async || closed_hours(lake, topic).await).await?;
     let mut with_manifest: BTreeSet<EventHour> = BTreeSet::new();
     let mut with_mark: BTreeSet<EventHour> = BTreeSet::new();
-    for path in lake.list_names(folder.path()).await? {
+    for path in look_again(async || lake.list_names(folder.path()).await).await? {
         let Some(hour) = path.hour().filter(|hour| span.contains(*hour)) else { continue };
         match path.file_name() {
             MANIFEST => with_manifest.insert(hour),
@@ -47,7 +48,7 @@ pub(super) async fn check(
     }
     for hour in with_mark.difference(&with_manifest) {
         // A listing may pass by what was made while it went on.
-        if lake.read_document(&folder.manifest(*hour)).await?.is_none() {
+        if look_again(async || lake.read_document(&folder.manifest(*hour)).await).await?.is_none() {
             walk.differs(format!("{} has no manifest beside it", folder.success(*hour)));
         }
     }
@@ -82,7 +83,9 @@ async fn disagreement(
     hour: EventHour,
 ) -> Result<Option<String>, LakeError> {
     let path = folder.manifest(hour);
-    let Some(document) = lake.read_document(&path).await? else { return Ok(Some(format!("{path} is gone"))) };
+    let Some(document) = look_again(async || lake.read_document(&path).await).await? else {
+        return Ok(Some(format!("{path} is gone")));
+    };
     let manifest = match Manifest::parse(&document.bytes) {
         Ok(manifest) => manifest,
         Err(what) => return Ok(Some(format!("{path}: {what}"))),
@@ -90,7 +93,8 @@ async fn disagreement(
     if manifest.topic != topic || manifest.hour != hour {
         return Ok(Some(format!("{path} is of {} and hour {}", manifest.topic, manifest.hour)));
     }
-    let mut there = sealed_files(&lake.list_files(&folder.hour(hour)).await?, topic);
+    let mut there =
+        sealed_files(&look_again(async || lake.list_files(&folder.hour(hour)).await).await?, topic);
     // A replay that has begun rewrites the files one by one, with the same content.
     let mut named = manifest.files.clone();
     if manifest.rebuilding.is_some() {

@@ -19,6 +19,7 @@ use crate::{
     file_metadata::{FileMetadata, LineCrcBuilder},
     lake::{Lake, ListedFile},
     lake_path::LakePath,
+    look_again::look_again,
     look_error::LookError,
     partition::view_of,
     record::Verdict,
@@ -177,7 +178,7 @@ impl<'a> Comparison<'a> {
     async fn open_next(&mut self) -> Result<bool, LookError> {
         let Some(listed) = self.files.pop_front() else { return Ok(false) };
         // The state that was listed, even if the file has grown since.
-        let Some(state) = self.lake.file(&listed.path).await? else {
+        let Some(state) = look_again(async || self.lake.file(&listed.path).await).await? else {
             self.walk.differs(format!("{} is gone", listed.path));
             return Ok(true);
         };
