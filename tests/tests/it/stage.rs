@@ -1,7 +1,7 @@
-//! What tests share: one mongod, one Kafka and one Azurite for all tests that do not restart them, and the usual course of
+//! What tests share: one mongod and one Kafka for all tests that do not restart them, an Azurite for those of some minutes, and the usual course of
 //! a run.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use mongodb::Client;
@@ -12,7 +12,7 @@ use pipeline_tests::{
     service::Service,
     workload::{Pace, Workload, WorkloadOptions},
 };
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 /// For anything that takes seconds when all is well.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -41,10 +41,20 @@ impl Stage {
         Pipeline::into_directory(name, self.mongod.uri(), self.kafka.bootstrap())
     }
 
-    /// A pipeline into the Azurite that tests share.
+    /// A pipeline into an Azurite that tests share.
+    ///
+    /// Ten minutes after its start an Azurite looks through all that it holds for what nobody refers to. In a suite that
+    /// took longer, it once answered nobody for a minute near its end; that this was the cause is likely, and not shown.
+    /// So no test begins on one that is old.
     pub(crate) async fn pipeline_into_azurite(&self, name: &str) -> Result<Pipeline> {
-        static AZURITE: OnceCell<Azurite> = OnceCell::const_new();
-        let azurite = AZURITE.get_or_try_init(|| Azurite::start(AzuriteStorage::Memory)).await?;
+        const SHARED_FOR: Duration = Duration::from_secs(240);
+        // The older ones are kept: tests are still at work on them.
+        static AZURITES: Mutex<Vec<(Instant, Azurite)>> = Mutex::const_new(Vec::new());
+        let mut azurites = AZURITES.lock().await;
+        if azurites.last().is_none_or(|(since, _)| since.elapsed() > SHARED_FOR) {
+            azurites.push((Instant::now(), Azurite::start(AzuriteStorage::Memory).await?));
+        }
+        let (_, azurite) = azurites.last().expect("one was just started, if there was none");
         Pipeline::into_azurite(name, self.mongod.uri(), self.kafka.bootstrap(), azurite)
     }
 }
