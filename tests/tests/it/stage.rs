@@ -1,5 +1,5 @@
-//! What tests share: one mongod and one Kafka for all tests that do not restart them, an Azurite for those of some minutes, and the usual course of
-//! a run.
+//! What tests share: one mongod and one Kafka for all tests that do not restart them, an Azurite for those that begin within
+//! some minutes, and the usual course of a run.
 
 use std::time::{Duration, Instant};
 
