@@ -44,8 +44,8 @@ impl Stage {
     /// A pipeline into an Azurite that tests share.
     ///
     /// Ten minutes after its start an Azurite looks through all that it holds for what nobody refers to, in the one thread
-    /// that answers: after a minute of these tests that took 3.8 s, seen with a shorter interval, and more the more it
-    /// holds. So no test begins on one that is old.
+    /// that answers: after a minute of these tests that took 3.8 s, seen with a shorter interval. So no
+    /// test begins on one that is old.
     pub(crate) async fn pipeline_into_azurite(&self, name: &str) -> Result<Pipeline> {
         const SHARED_FOR: Duration = Duration::from_secs(240);
         // The older ones are kept: tests are still at work on them.
