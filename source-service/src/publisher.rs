@@ -24,7 +24,6 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedMessage, Header, Headers as _, OwnedHeaders},
     producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
-    util::Timeout,
 };
 use serde::Deserialize;
 use shared::{kafka_client, kafka_ffi, wire::header};
@@ -319,9 +318,10 @@ impl Publisher {
             return Err(failure);
         }
         flushed?;
-        // Without a limit of ours: librdkafka takes what is left of the transaction's own timeout.
+        // Without a limit librdkafka sends EndTxn again and again while the coordinator hangs, long after the transaction's own end. A
+        // commit that was given up may still happen: that is a doubt like any other.
         self.producer
-            .commit_transaction(Timeout::Never)
+            .commit_transaction(self.timeout)
             .map_err(|error| self.failure().unwrap_or_else(|| publish_error("commit", &error)))
     }
 
