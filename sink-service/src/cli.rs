@@ -11,6 +11,7 @@ use shared::{
 use crate::{
     compare::{CompareRequest, compare_command, compare_request},
     dlq::{DlqRequest, dlq_command, dlq_request},
+    expire::{ExpireRequest, expire_command, expire_request},
     export::{ExportRequest, export_command, export_request},
     replay::ReplayRequest,
     settings::CATALOGUE,
@@ -45,6 +46,10 @@ pub enum Request {
     Export {
         sources: Sources,
         export: ExportRequest,
+    },
+    Expire {
+        sources: Sources,
+        expire: ExpireRequest,
     },
     Config(ConfigRequest),
 }
@@ -145,6 +150,7 @@ pub fn command() -> Command {
         .subcommand(replay_command())
         .subcommand(dlq_command(TABLE))
         .subcommand(export_command(TABLE))
+        .subcommand(expire_command(TABLE))
         .subcommand(config_command(TABLE))
 }
 
@@ -171,6 +177,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, c
         Some(("export", matches)) => {
             let (sources, export) = export_request(TABLE, matches);
             Ok(Request::Export { sources, export })
+        }
+        Some(("expire", matches)) => {
+            let (sources, expire) = expire_request(TABLE, matches, chrono::Utc::now());
+            Ok(Request::Expire { sources, expire })
         }
         Some(("config", matches)) => Ok(Request::Config(config_request(TABLE, matches))),
         _ => Err(command().error(clap::error::ErrorKind::MissingSubcommand, "a command is needed")),

@@ -26,6 +26,7 @@ pub mod accounts;
 pub mod broker_clock;
 pub mod closed_hours;
 pub mod closer;
+pub mod expired;
 pub mod keeper;
 pub mod manifest;
 pub mod token_follower;

@@ -7,6 +7,7 @@
 //!   look ─────────── rewrite ─ add … ─ commit                the same in the place of what is there: `replay`
 //!   list_files, read_file                                    for takeover and `verify`
 //!   object ───────── new_object ─ publish                    whole files outside of every chain: `export`
+//!   remove_document, remove_file                             `expire` alone; the live sink needs no right to delete
 //! ```
 //!
 //! Every writing step is a compare-and-set: it happens whole, on exactly the state that the caller has read, or not at
@@ -349,6 +350,23 @@ impl Lake {
         match self {
             Self::Directory(lake) => Ok(NewObject::Directory(lake.new_object(path).await?)),
             Self::Azure(lake) => Ok(NewObject::Azure(Box::new(lake.new_object(path)?))),
+        }
+    }
+
+    /// Removes a document that is still as it was read; that it is gone already is no error.
+    pub async fn remove_document(&self, path: &LakePath, expected: &ETag) -> Result<(), LakeError> {
+        match self {
+            Self::Directory(lake) => lake.remove_document(path, expected).await,
+            Self::Azure(lake) => lake.remove_blob(path, Some(expected)).await,
+        }
+    }
+
+    /// Removes a data file, whatever it holds; that it is gone already is no error. Only for one that no head names and no manifest, so that
+    /// nobody writes it any more.
+    pub async fn remove_file(&self, path: &LakePath, partition: &TopicPartition) -> Result<(), LakeError> {
+        match self {
+            Self::Directory(lake) => lake.remove_file(path, partition).await,
+            Self::Azure(lake) => lake.remove_blob(path, None).await,
         }
     }
 

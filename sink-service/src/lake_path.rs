@@ -5,6 +5,7 @@
 //!     …/hour=HH/_manifest.json, _SUCCESS         of an hour that has closed
 //! <root>/_chain/<topic>/p<partition>.json        the head of a partition's chain
 //! <root>/_chain/<topic>/hours.json               which hours of the topic have closed
+//! <root>/_chain/<topic>/expired.json             what was removed on purpose
 //! <root>/_chain/files/<path of a file>.json      a file's sidecar, on a local directory only
 //! ```
 //!
@@ -68,6 +69,11 @@ impl LakePath {
     /// Which hours of the topic have closed.
     pub fn closed_hours(topic: &str) -> Self {
         Self(format!("{CHAIN_FOLDER}/{topic}/hours.json"))
+    }
+
+    /// What was removed of the topic on purpose.
+    pub fn expired(topic: &str) -> Self {
+        Self(format!("{CHAIN_FOLDER}/{topic}/expired.json"))
     }
 
     /// The last segment.

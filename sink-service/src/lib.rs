@@ -10,7 +10,7 @@
 //! One thread, the [`writer`], owns the consumer and the state of every partition. [`chain`] decides, without I/O, what the
 //! next compare-and-set is; [`publish`] does it against the [`lake`] and reads back when somebody else was first. [`verify`]
 //! holds the lake against Kafka, [`compare`] against MongoDB, [`replay`] makes closed hours again from it, and [`export`]
-//! makes Parquet of them; [`dlq`] shows dead letters and sends them back. [`settings`], [`cli`] and [`metrics`] are what the outside sees.
+//! makes Parquet of them; [`expire`] removes old ones; [`dlq`] shows dead letters and sends them back. [`settings`], [`cli`] and [`metrics`] are what the outside sees.
 
 pub mod assignment;
 pub mod buffer;
@@ -24,6 +24,7 @@ pub mod dead_letter_topic;
 pub mod dead_letters;
 pub mod dlq;
 pub mod event_hour;
+pub mod expire;
 pub mod export;
 pub mod file_lines;
 pub mod file_metadata;

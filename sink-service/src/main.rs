@@ -26,7 +26,7 @@ use sink_service::{
     dead_letter_breaker::DeadLetterBreaker,
     dead_letter_topic::DeadLetterTopic,
     dead_letters::DeadLetterQueue,
-    dlq, export,
+    dlq, expire, export,
     file_metadata::WriterId,
     hours::{broker_clock::BrokerClock, closer::Closer, keeper::HourKeeper, token_follower::follow},
     jobs::Jobs,
@@ -79,6 +79,9 @@ fn main() -> ProcessExit {
         }),
         Ok(Request::Export { sources, export }) => run_command(sources, "export", |runtime, settings| {
             export::export(runtime, settings, &export).map(|()| ProcessExit::SUCCESS)
+        }),
+        Ok(Request::Expire { sources, expire }) => run_command(sources, "expire", |runtime, settings| {
+            expire::expire(runtime, settings, &expire).map(|()| ProcessExit::SUCCESS)
         }),
         Ok(Request::Config(ConfigRequest::Show { sources, json })) => {
             let (effective, mistakes) = settings::effective(sources);

@@ -11,7 +11,7 @@
 //! A line must be what the sink would write for the record at its offset, in the hour of that record; a record without a
 //! line must be a tombstone or a dead letter that the file's metadata names. Metadata must agree with the content (rows,
 //! sizes, checksum), and the manifests and marks of closed hours with both. Event ids of one topic must differ. Records that Kafka no longer has are checked by the file alone,
-//! and counted apart. Nothing is written, and the live group is not touched.
+//! and counted apart; hours that `expire` has removed are passed over. Nothing is written, and the live group is not touched.
 //!
 //! Of some hours only ([`Span`]): the chain's links and the metadata are checked as a whole, since they cost no more than the listing; records, lines
 //! and manifests are those of the files of these hours.
@@ -35,7 +35,9 @@ use self::{
     walk::{EventIds, Walk},
 };
 use crate::{
+    file_metadata::FileMetadata,
     head::Head,
+    hours::expired::{expired, may_be_missing},
     kafka_log::{KafkaLog, LogError},
     lake::{Lake, LakeError, ListedFile},
     lake_path::{CollectionFolder, LakePath, is_data_file_of},
@@ -91,17 +93,26 @@ impl Verification<'_> {
         };
         let head = Head::parse(&document.bytes).map_err(|what| LakeError::Damaged { path, what })?;
         let files = self.files(&head, partition, &mut walk).await?;
-        let end = files.last().map_or(head.start, |file| file.metadata.next);
+        // After the listing: what is not there because of `expire` is written down by now.
+        let expired = look_again(async || expired(self.lake, &partition.topic).await).await?;
+        let expired = expired.map(|(record, _)| record);
+        let (files, removed): (Vec<ListedFile>, _) = files.into_iter().partition(|file| {
+            let FileMetadata { first, next, .. } = file.metadata;
+            !may_be_missing(expired.as_ref(), partition, first, next)
+        });
+        drop(removed);
         walk.result.start = Some(head.start.get());
+        let end = walk.check_chain(&head, &files, expired.as_ref());
         walk.result.end = Some(end.get());
-        walk.check_chain(&head, &files);
 
         let namespace = match (head.namespace(), self.names.decode(&partition.topic)) {
             (Some(namespace), _) | (None, Some(DataTopic::Named(namespace))) => namespace,
             _ => Namespace::new("", ""),
         };
         if partition.partition == 0 {
-            closed_hours::check(self.lake, &partition.topic, &namespace, &self.span, &mut walk).await?;
+            let expired = expired.as_ref();
+            closed_hours::check(self.lake, &partition.topic, &namespace, &self.span, expired, &mut walk)
+                .await?;
         }
         let files: Vec<ListedFile> =
             files.into_iter().filter(|file| self.span.covers(file.path.hour())).collect();

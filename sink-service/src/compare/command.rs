@@ -22,9 +22,15 @@ use super::{
     rounds::Rounds,
 };
 use crate::{
-    hours::token_follower::follow, kafka_log::KafkaLog, known_partitions::known_partitions,
-    lake_start::open_existing_lake, look_again::look_again, look_error::LookError, settings::SinkSettings,
-    standing::standing, topic_reader::TopicReader,
+    hours::{expired::expired, token_follower::follow},
+    kafka_log::KafkaLog,
+    known_partitions::known_partitions,
+    lake_start::open_existing_lake,
+    look_again::look_again,
+    look_error::LookError,
+    settings::SinkSettings,
+    standing::standing,
+    topic_reader::TopicReader,
 };
 
 /// What came of it.
@@ -119,6 +125,12 @@ async fn one_topic(
     partitions: &[TopicPartition],
 ) -> Result<CollectionResult, LookError> {
     let topic = partitions[0].topic.to_string();
+    if let Some((expired, _)) = look_again(async || expired(rounds.lake, &topic).await).await? {
+        eprintln!(
+            "compare: {topic}: hours before {} were removed by `expire`. A document whose last change was there looks as if it were missing",
+            expired.before
+        );
+    }
     let namespace = namespace_of(rounds, partitions).await?;
     let mongo = MongoSide::new(client, &namespace);
     let estimate = mongo.estimate().await?;

@@ -11,6 +11,7 @@ use super::{filter::State, letter::Letter};
 use crate::{
     file_metadata::FileMetadata,
     head::Head,
+    hours::expired::{Expired, expired, may_be_missing},
     lake::{Lake, LakeError},
     lake_path::{CollectionFolder, LakePath, is_data_file_of},
 };
@@ -19,6 +20,7 @@ use crate::{
 struct ChainFiles {
     namespace: Option<Namespace>,
     start: KafkaOffset,
+    expired: Option<Expired>,
     /// By where they begin.
     paths: BTreeMap<KafkaOffset, LakePath>,
     read: HashMap<KafkaOffset, Option<FileMetadata>>,
@@ -40,7 +42,9 @@ impl<'a> Standings<'a> {
         let Some(origin) = &letter.origin else { return Ok(State::Open) };
         let lake = self.lake;
         let Some(chain) = self.chain(&origin.partition).await? else { return Ok(State::NotSettled) };
-        if origin.offset < chain.start {
+        let (offset, partition) = (origin.offset, &origin.partition);
+        let removed = may_be_missing(chain.expired.as_ref(), partition, offset, offset.after());
+        if offset < chain.start || removed {
             return Ok(State::Unknown);
         }
         let Some((first, path)) = chain.paths.range(..=origin.offset).next_back() else {
@@ -96,6 +100,7 @@ impl<'a> Standings<'a> {
                 }
             }
         }
-        Ok(Some(ChainFiles { namespace, start: head.start, paths, read: HashMap::new() }))
+        let expired = expired(self.lake, &partition.topic).await?.map(|(record, _)| record);
+        Ok(Some(ChainFiles { namespace, start: head.start, expired, paths, read: HashMap::new() }))
     }
 }

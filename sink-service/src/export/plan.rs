@@ -17,7 +17,7 @@ use super::{
 use crate::{
     event_hour::EventHour,
     head::Head,
-    hours::accounts::closed_hours,
+    hours::{accounts::closed_hours, expired::expired},
     lake::{Lake, LakeError},
     lake_path::{CollectionFolder, MANIFEST},
     span::Span,
@@ -86,10 +86,23 @@ impl Planner<'_> {
         let looks: Vec<Option<PlannedHour>> = looks.buffered(LOOKS_AT_ONCE).try_collect().await?;
         let hours: Vec<PlannedHour> = looks.into_iter().flatten().collect();
         let closed: BTreeSet<EventHour> = hours.iter().map(|planned| planned.export.hour).collect();
+        let kept_from =
+            expired(self.lake, topic).await?.map_or(EventHour::EPOCH, |(record, _)| record.before);
+        let removed: Vec<EventHour> =
+            span.hours_of_day().filter(|hour| *hour < kept_from && !closed.contains(hour)).collect();
+        if !removed.is_empty() {
+            let what = format!(
+                "hours of {topic} before {kept_from} were removed from the lake by `expire`: they cannot be exported. Name others with --hour, or --from and --to"
+            );
+            return Err(Stop::new(ExitCode::Usage, what).into());
+        }
         let last_closed = record.as_ref().and_then(|record| record.closed);
         if let (Some(record), Some(last)) = (&record, last_closed)
-            && let Some(hour) =
-                record.begin.to(last).find(|hour| span.contains(*hour) && !closed.contains(hour))
+            && let Some(hour) = record
+                .begin
+                .max(kept_from)
+                .to(last)
+                .find(|hour| span.contains(*hour) && !closed.contains(hour))
         {
             let what =
                 "the hour has closed, but its manifest or its mark is missing: `replay` makes them again";

@@ -20,8 +20,9 @@ use azure_core::http::{
 use azure_storage_blob::{
     BlobClient, BlobContainerClient, BlobContainerClientOptions, BlockBlobClient,
     models::{
-        BlobClientDownloadOptions, BlockBlobClientCommitBlockListOptions,
+        BlobClientDeleteOptions, BlobClientDownloadOptions, BlockBlobClientCommitBlockListOptions,
         BlockBlobClientCommitBlockListResultHeaders, BlockBlobClientUploadOptions, BlockLookupList,
+        DeleteSnapshotsOptionType,
     },
 };
 use bytes::Bytes;
@@ -216,6 +217,30 @@ impl AzureContainer {
             })
             .await?;
         etag.map(|etag| ETag::new(etag.to_string())).ok_or_else(|| unreadable(Request::Commit, &what))
+    }
+
+    /// With its snapshots. Where the account keeps deleted blobs, it is the account that removes it for good.
+    pub(super) async fn remove_blob(
+        &self,
+        path: &LakePath,
+        expected: Option<&ETag>,
+    ) -> Result<(), LakeError> {
+        let what = format!("delete {path}");
+        let blob = self.blob(path);
+        let options = BlobClientDeleteOptions {
+            if_match: expected.map(|etag| etag.as_str().into()),
+            delete_snapshots: Some(DeleteSnapshotsOptionType::Include),
+            ..Default::default()
+        };
+        match self.answer(async { blob.delete(Some(options)).await.map(drop) }).await {
+            Ok(()) => Ok(()),
+            Err(failure) if failure.is_missing_blob() => Ok(()),
+            Err(failure) => match classify(Request::Commit, &failure, &what) {
+                // A blob that is gone is not as it was read either (seen on Azurite).
+                LakeError::Conflict if self.object(path).await?.is_none() => Ok(()),
+                error => Err(error),
+            },
+        }
     }
 
     pub(super) async fn create_file(

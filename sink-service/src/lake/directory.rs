@@ -53,6 +53,7 @@ mod durable;
 mod mounts;
 mod object;
 mod partition_lock;
+mod removal;
 mod sidecar;
 mod staged;
 
@@ -293,8 +294,12 @@ impl Places {
     fn lock_document(&self, path: &LakePath) -> Result<PartitionLock, LakeError> {
         match path.as_head() {
             Some(partition) => self.lock_partition(&partition),
-            None => self.lock(&self.root.join(format!("{CHAIN_FOLDER}/documents/{path}.lock"))),
+            None => self.lock(&self.document_lock(path)),
         }
+    }
+
+    fn document_lock(&self, path: &LakePath) -> PathBuf {
+        self.root.join(format!("{CHAIN_FOLDER}/documents/{path}.lock"))
     }
 
     fn document(&self, path: &LakePath) -> Result<Option<Document>, LakeError> {

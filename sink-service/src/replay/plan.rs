@@ -17,7 +17,11 @@ use crate::{
     compression::Compression,
     event_hour::EventHour,
     head::Head,
-    hours::{accounts::closed_hours, manifest::Manifest},
+    hours::{
+        accounts::closed_hours,
+        expired::{Expired, expired},
+        manifest::Manifest,
+    },
     kafka_log::KafkaLog,
     lake::{Lake, LakeError},
     lake_path::{CollectionFolder, LakePath, MANIFEST},
@@ -55,6 +59,8 @@ struct SeenChain {
     head: Head,
     log_start: KafkaOffset,
     log_end: KafkaOffset,
+    /// What is missing on purpose.
+    expired: Option<Expired>,
     /// By first offset.
     files: Vec<PlannedFile>,
 }
@@ -98,7 +104,9 @@ impl Planner<'_> {
             );
             Stop::new(ExitCode::Usage, what)
         })?;
-        let wanted = |hour: EventHour| span.contains(hour) && hour <= closed;
+        let expired = expired(self.lake, topic).await?.map(|(record, _)| record);
+        let kept_from = expired.as_ref().map_or(EventHour::EPOCH, |expired| expired.before);
+        let wanted = |hour: EventHour| span.contains(hour) && hour <= closed && hour >= kept_from;
         if !span.reaches(closed) {
             let what = format!(
                 "none of these hours of {topic} has closed: the last one that has is {closed}. Nothing was changed"
@@ -106,6 +114,9 @@ impl Planner<'_> {
             return Err(Stop::new(ExitCode::Usage, what).into());
         }
         let mut notes = Vec::new();
+        if EventHour::ended_at(kept_from.end_seconds() - 3600).is_some_and(|last| span.reaches(last)) {
+            notes.push(format!("hours before {kept_from} were removed by `expire`: they are left alone"));
+        }
         if let Some(open) = span.first_open(closed) {
             let what = format!("{open} and what follows has not closed: it is left to the live sink");
             notes.push(what);
@@ -116,7 +127,8 @@ impl Planner<'_> {
         let mut chains: Vec<SeenChain> = heads
             .into_iter()
             .map(|(partition, head, log_start, log_end)| {
-                let mut chain = SeenChain { partition, head, log_start, log_end, files: Vec::new() };
+                let expired = expired.clone();
+                let mut chain = SeenChain { partition, head, log_start, log_end, expired, files: Vec::new() };
                 chain.add_listed(&listing.files);
                 chain
             })
@@ -356,7 +368,7 @@ impl SeenChain {
         self.files.sort_by_key(|file| file.first);
     }
 
-    /// Ranges that no file holds, up to the file that the head names.
+    /// Ranges that no file holds, up to the file that the head names, and that were not removed on purpose.
     fn holes(&self) -> Vec<Hole> {
         let mut holes = Vec::new();
         let mut expected = self.head.start;
@@ -368,7 +380,11 @@ impl SeenChain {
                 let hour = hour.or_else(|| self.head.path.as_ref()?.hour());
                 let (a, b) = (before.unwrap_or(EventHour::EPOCH), hour.unwrap_or(EventHour::LAST));
                 let hours = HourSpan { start: a.min(b), end: a.max(b) };
-                holes.push(Hole { from: expected, to: first, hours });
+                let left = match &self.expired {
+                    Some(expired) => expired.left_of(self.partition.partition, expected, first),
+                    None => vec![(expected, first)],
+                };
+                holes.extend(left.into_iter().map(|(from, to)| Hole { from, to, hours }));
             }
             expected = expected.max(next);
             before = hour.or(before);

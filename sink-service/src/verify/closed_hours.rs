@@ -12,6 +12,7 @@ use crate::{
     event_hour::EventHour,
     hours::{
         accounts::closed_hours,
+        expired::Expired,
         manifest::{Manifest, ManifestFile, sealed_files},
     },
     lake::{Lake, LakeError},
@@ -31,6 +32,7 @@ pub(super) async fn check(
     topic: &str,
     namespace: &Namespace,
     span: &Span,
+    expired: Option<&Expired>,
     walk: &mut Walk,
 ) -> Result<(), LakeError> {
     let folder = CollectionFolder::of(namespace);
@@ -38,12 +40,13 @@ pub(super) async fn check(
     let record = look_again(async || closed_hours(lake, topic).await).await?;
     let mut with_manifest: BTreeSet<EventHour> = BTreeSet::new();
     let mut with_mark: BTreeSet<EventHour> = BTreeSet::new();
+    let mut with_files: BTreeSet<EventHour> = BTreeSet::new();
     for path in look_again(async || lake.list_names(folder.path()).await).await? {
         let Some(hour) = path.hour().filter(|hour| span.contains(*hour)) else { continue };
         match path.file_name() {
             MANIFEST => with_manifest.insert(hour),
             SUCCESS => with_mark.insert(hour),
-            _ => continue,
+            _ => with_files.insert(hour),
         };
     }
     for hour in with_mark.difference(&with_manifest) {
@@ -55,9 +58,11 @@ pub(super) async fn check(
     if let Some((record, _)) = record
         && let Some(closed) = record.closed
     {
-        for hour in
-            record.begin.to(closed).filter(|hour| span.contains(*hour) && !with_manifest.contains(hour))
-        {
+        let gone = |hour: &EventHour| {
+            !with_files.contains(hour) && expired.is_some_and(|expired| *hour < expired.before)
+        };
+        let closed = record.begin.to(closed).filter(|hour| span.contains(*hour));
+        for hour in closed.filter(|hour| !with_manifest.contains(hour) && !gone(hour)) {
             walk.differs(format!("hour {hour} has closed, but {} is missing", folder.manifest(hour)));
         }
     }

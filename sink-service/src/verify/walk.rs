@@ -6,9 +6,9 @@ use std::{
 };
 
 use serde::Serialize;
-use shared::kafka_position::TopicPartition;
+use shared::kafka_position::{KafkaOffset, TopicPartition};
 
-use crate::{file_metadata::FileMetadata, head::Head, lake::ListedFile};
+use crate::{file_metadata::FileMetadata, head::Head, hours::expired::Expired, lake::ListedFile};
 
 /// How many differences of one partition are kept for showing; all are counted.
 const DIFFERENCES_SHOWN: usize = 10;
@@ -103,11 +103,18 @@ impl Walk {
         }
     }
 
-    pub(super) fn check_chain(&mut self, head: &Head, files: &[ListedFile]) {
+    /// Returns where the chain ends.
+    pub(super) fn check_chain(
+        &mut self,
+        head: &Head,
+        files: &[ListedFile],
+        expired: Option<&Expired>,
+    ) -> KafkaOffset {
+        let gone = |from, to| expired.is_some_and(|expired| expired.holds(head.partition, from, to));
         let mut expected = head.start;
         for (index, ListedFile { path, metadata }) in files.iter().enumerate() {
             let FileMetadata { first, next, .. } = metadata;
-            if *first > expected {
+            if *first > expected && !gone(expected, *first) {
                 self.differs(format!("gap: nothing holds offsets {expected} to {first}, before {path}"));
             } else if *first < expected {
                 self.differs(format!(
@@ -121,6 +128,9 @@ impl Walk {
                 self.differs(format!("{path} has a successor but is not sealed"));
             }
             expected = *next;
+        }
+        if let Some(first) = head.first.filter(|first| *first > expected && gone(expected, *first)) {
+            expected = first;
         }
         let last = files.last();
         let names_last = head.path.as_ref() == last.map(|file| &file.path);
@@ -138,6 +148,7 @@ impl Walk {
                 head.scanned
             ));
         }
+        expected
     }
 
     /// Counts the files that are compared.

@@ -47,6 +47,7 @@ pub(crate) async fn keep_all(target: &Target) {
         of_two_rewrites_one_wins,
         an_object_is_seen_whole_or_not_at_all,
         of_two_objects_one_wins,
+        what_is_removed_is_gone_and_may_be_made_again,
         listings_show_data_files_in_order_and_nothing_else,
         metadata_over_the_limit_is_refused,
         two_writers_lose_and_double_nothing,
@@ -414,6 +415,31 @@ async fn of_two_objects_one_wins(ground: Ground) {
         assert_eq!(object_content(&a, &at).await, content);
         etag = a.object(&at).await.unwrap().map(|object| object.etag);
     }
+}
+
+async fn what_is_removed_is_gone_and_may_be_made_again(ground: Ground) {
+    let lake = ground.prepared().await;
+    let partition = TopicPartition::new(TOPIC, 0);
+    let document = path("shop/orders/year=2026/month=11/day=20/hour=07/_manifest.json");
+    let old = lake.create_document(&document, b"{\"n\":1}".to_vec()).await.unwrap();
+    let new = lake.replace_document(&document, b"{\"n\":2}".to_vec(), &old).await.unwrap();
+    let stale = lake.remove_document(&document, &old).await;
+    assert!(matches!(stale, Err(LakeError::Conflict)), "{stale:?}");
+    let at = path("shop/orders/year=2026/month=11/day=20/hour=07/a.jsonl");
+    for round in 0..2 {
+        create(&lake, &at, &["1\n"]).await.unwrap();
+        // Twice: what is gone is no error.
+        for _ in 0..2 {
+            lake.remove_file(&at, &partition).await.unwrap();
+            lake.remove_document(&document, &new).await.unwrap();
+        }
+        assert!(lake.file(&at).await.unwrap().is_none(), "round {round}");
+        assert!(lake.look(&at).await.unwrap().is_none());
+        assert!(lake.read_document(&document).await.unwrap().is_none());
+        let names = lake.list_names(&path("shop")).await.unwrap();
+        assert!(names.is_empty(), "{names:?}");
+    }
+    lake.create_document(&document, b"{}".to_vec()).await.unwrap();
 }
 
 async fn listings_show_data_files_in_order_and_nothing_else(ground: Ground) {

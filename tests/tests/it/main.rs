@@ -32,6 +32,7 @@ mod rebalance;
 mod records;
 mod recreated;
 mod replay;
+mod retention;
 mod rights;
 mod sealed;
 mod seeded_bugs;

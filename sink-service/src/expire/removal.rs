@@ -1,0 +1,143 @@
+//! The removal itself, in an order that a reader, a live sink and the next attempt can live with.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::plan::{Kept, KeptHour, OldHour, Plan};
+use crate::{
+    event_hour::EventHour,
+    hours::{
+        accounts::HourFolder,
+        expired::{Expired, expired},
+    },
+    lake::{Lake, LakeError},
+    lake_path::{CollectionFolder, LakePath},
+    look_again::look_again,
+    metrics::SinkMetrics,
+};
+
+/// So many files are removed at a time.
+const REMOVALS_AT_ONCE: usize = 16;
+
+/// Removes what a plan names, and moves the hours that stayed after all to those that are kept.
+pub(super) struct Removal<'a> {
+    pub lake: &'a Lake,
+    pub metrics: &'a SinkMetrics,
+    /// Files that are gone.
+    pub done: &'a AtomicU64,
+}
+
+impl Removal<'_> {
+    /// # Errors
+    /// As the lake says. What was removed until then stays removed.
+    pub(super) async fn carry_out(&self, plan: &mut Plan) -> Result<(), LakeError> {
+        self.write_down(plan).await?;
+        for old in std::mem::take(&mut plan.hours) {
+            match self.remove_hour(&plan.topic, &CollectionFolder::of(&plan.namespace), &old).await? {
+                None => {
+                    self.bring_in_late_rows(plan, old.hour).await?;
+                    plan.hours.push(old);
+                }
+                Some(why) => plan.kept.push(KeptHour { hour: old.hour, why }),
+            }
+        }
+        plan.kept.sort_by_key(|kept| kept.hour);
+        Ok(())
+    }
+
+    async fn write_down(&self, plan: &Plan) -> Result<(), LakeError> {
+        let path = LakePath::expired(&plan.topic);
+        loop {
+            let found = look_again(async || expired(self.lake, &plan.topic).await).await?;
+            let (before, etag) = found.unzip();
+            let mut record = before.clone().unwrap_or_else(|| Expired::new(&plan.topic, plan.before));
+            record.before = record.before.max(plan.before);
+            for file in plan.hours.iter().flat_map(|old| &old.files) {
+                let metadata = &file.metadata;
+                record.add(metadata.topic_partition.partition, metadata.first, metadata.next);
+            }
+            if before.as_ref() == Some(&record) {
+                return Ok(());
+            }
+            let written = match &etag {
+                Some(etag) => self.lake.replace_document(&path, record.to_bytes(), etag).await,
+                None => self.lake.create_document(&path, record.to_bytes()).await,
+            };
+            match written {
+                // Read again: by whomever, it must be there.
+                Ok(_) | Err(LakeError::Conflict | LakeError::Unknown { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Why the hour stays, if it does.
+    async fn remove_hour(
+        &self,
+        topic: &str,
+        folder: &CollectionFolder,
+        old: &OldHour,
+    ) -> Result<Option<Kept>, LakeError> {
+        let (mark, manifest) = (folder.success(old.hour), folder.manifest(old.hour));
+        let found =
+            look_again(async || crate::hours::accounts::manifest(self.lake, folder, old.hour).await).await?;
+        if let Some((manifest, _)) = &found
+            && manifest.rebuilding.is_some()
+        {
+            return Ok(Some(Kept::Rebuilding));
+        }
+        tracing::info!(topic, hour = %old.hour, files = old.files.len(), "removing an hour");
+        // Readers of closed hours go by the mark.
+        if let Some(document) = look_again(async || self.lake.read_document(&mark).await).await? {
+            self.remove_document(&mark, &document.etag).await?;
+        }
+        if let Some((_, etag)) = &found
+            && !self.remove_document(&manifest, etag).await?
+        {
+            return Ok(Some(Kept::Changed));
+        }
+        stream::iter(&old.files)
+            .map(Ok)
+            .try_for_each_concurrent(REMOVALS_AT_ONCE, async |file| {
+                let partition = &file.metadata.topic_partition;
+                again(async || self.lake.remove_file(&file.path, partition).await).await?;
+                self.done.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            })
+            .await?;
+        Ok(None)
+    }
+
+    /// Whether it is gone; if not, somebody has changed it.
+    async fn remove_document(&self, path: &LakePath, etag: &crate::lake::ETag) -> Result<bool, LakeError> {
+        match again(async || self.lake.remove_document(path, etag).await).await {
+            Ok(()) => Ok(true),
+            Err(LakeError::Conflict) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A row that comes late makes a new manifest, and may have named files that were on their way out.
+    async fn bring_in_late_rows(&self, plan: &Plan, hour: EventHour) -> Result<(), LakeError> {
+        let Self { lake, metrics, .. } = *self;
+        let (topic, namespace) = (plan.topic.as_str(), &plan.namespace);
+        let folder = HourFolder { lake, metrics, topic, namespace, hour };
+        if look_again(async || folder.manifest().await).await?.is_some() {
+            folder.write_manifest(&BTreeMap::new()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A removal may be repeated whatever came of it.
+async fn again(mut removal: impl AsyncFnMut() -> Result<(), LakeError>) -> Result<(), LakeError> {
+    look_again(async || match removal().await {
+        Err(LakeError::Unknown { cause }) => Err(LakeError::Unavailable { cause, retry_after: None }),
+        result => result,
+    })
+    .await
+}
