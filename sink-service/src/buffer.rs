@@ -33,7 +33,7 @@ pub struct Entry {
     cluster_time: Option<ClusterTime>,
     /// End of the line in the bytes; that of the entry before if there is no line.
     line_end: usize,
-    /// End of the event id, then of the source, in the names.
+    /// End of the event id, then of the source, in the names; nothing there if it is no event ([`RecordView::event`]).
     event_id_end: usize,
     source_end: usize,
 }
@@ -195,9 +195,10 @@ impl Buffer {
             Verdict::Tombstone => EntryKind::Tombstone,
             Verdict::DeadLetter { .. } => unreachable!("dead letters are pushed with their record"),
         };
-        self.names.extend_from_slice(record.event_id.unwrap_or_default().as_bytes());
+        let (event_id, source) = record.event().unwrap_or_default();
+        self.names.extend_from_slice(event_id.as_bytes());
         let event_id_end = self.names.len();
-        self.names.extend_from_slice(record.source.unwrap_or_default().as_bytes());
+        self.names.extend_from_slice(source.as_bytes());
         self.push_entry(offset, inspected.hour, kind, inspected.cluster_time, event_id_end, now);
     }
 

@@ -51,7 +51,7 @@ use crate::{
     buffer::Batch,
     compression::Compression,
     event_hour::EventHour,
-    file_metadata::{FileMetadata, WriterId},
+    file_metadata::{FileMetadata, LastEvent, WriterId},
     head::Head,
     hours::HourEnd,
     lake::{ETag, FileState},
@@ -263,6 +263,15 @@ impl Chain {
         }
     }
 
+    /// The last event of the rows that are durable or staged.
+    pub fn last_event(&self) -> Option<&LastEvent> {
+        let metadata = self.staged_metadata().or_else(|| Some(&self.file.as_ref()?.metadata));
+        match metadata {
+            Some(metadata) => metadata.last_event.as_ref(),
+            None => self.head.lastevent.as_ref(),
+        }
+    }
+
     /// Past what was only scanned, too: everything before it is durable.
     pub fn position(&self) -> KafkaOffset {
         self.next().max(self.head.scanned)
@@ -319,6 +328,7 @@ impl Chain {
             coll: Some(namespace.coll),
             path: Some(path),
             first: Some(first),
+            lastevent: self.last_event().cloned(),
             created: false,
             ..self.head.clone()
         }

@@ -26,6 +26,7 @@ use std::{
 };
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
 use shared::{
     cluster_time::ClusterTime,
     kafka_position::{KafkaOffset, TopicPartition},
@@ -71,9 +72,10 @@ impl fmt::Display for WriterId {
     }
 }
 
-/// The last row's event, for people and for finding repeats. Both parts are bounded in length.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The last event of a chain up to some place, for people and for finding repeats ([`crate::repeats`]). Both parts are bounded in length.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastEvent {
+    #[serde(rename = "eventid")]
     event_id: String,
     source: String,
 }
@@ -92,7 +94,27 @@ impl LastEvent {
     pub fn source(&self) -> &str {
         &self.source
     }
+
+    /// Whether both are kept as they are.
+    pub fn is_short(event_id: &str, source: &str) -> bool {
+        let short = |text: &str, chars_max| text.is_ascii() && text.len() <= chars_max;
+        short(event_id, EVENT_ID_CHARS_MAX) && short(source, SOURCE_CHARS_MAX)
+    }
+
+    /// Whether this event has the same id as the other one, or a lower one. `false` where the cut leaves it open.
+    pub fn is_known_not_to_follow(&self, other_event_id: &str) -> bool {
+        let kept = |id: &str| id.len().checked_sub(CUT_SUFFIX_LEN).filter(|_| id.len() > EVENT_ID_CHARS_MAX);
+        match (kept(&self.event_id), kept(other_event_id)) {
+            (Some(a), Some(b)) if self.event_id.as_bytes()[..a] == other_event_id.as_bytes()[..b] => {
+                self.event_id == other_event_id
+            }
+            _ => self.event_id.as_str() <= other_event_id,
+        }
+    }
 }
+
+/// `~` and 16 hexadecimal digits.
+const CUT_SUFFIX_LEN: usize = 17;
 
 /// Cuts at `chars_max` characters and closes the rest with `~` and its hash, so that two long texts stay apart.
 ///
@@ -137,6 +159,7 @@ pub struct FileMetadata {
     pub seq: u64,
     /// 0 for what the live sink wrote; each rebuild adds one.
     pub generation: u64,
+    /// Of the rows up to here; of the files before it, as long as it has none.
     pub last_event: Option<LastEvent>,
     pub min_cluster_time: Option<ClusterTime>,
     pub max_cluster_time: Option<ClusterTime>,

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use shared::{kafka_position::KafkaOffset, namespace::Namespace};
 
-use crate::lake_path::LakePath;
+use crate::{file_metadata::LastEvent, lake_path::LakePath};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
@@ -28,6 +28,9 @@ pub struct Head {
     pub first: Option<KafkaOffset>,
     /// The current file has been there: if it is missing, it was lost.
     pub created: bool,
+    /// The last event before `first`, which the current file may repeat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lastevent: Option<LastEvent>,
     /// Up to here, exclusive, there is nothing to read that is not durable. Moves no boundary: the next file still
     /// begins at `next`.
     pub scanned: KafkaOffset,
@@ -68,6 +71,7 @@ mod tests {
             path: Some(LakePath::new("shop/orders/f").unwrap()),
             first: Some(KafkaOffset::new(7)),
             created: true,
+            lastevent: None,
             scanned: KafkaOffset::new(9),
         };
         let text = "{\"topic\":\"atlas.shop.orders\",\"partition\":0,\"topicid\":\"x2f6jDKGSVO8GbVr2ZQ0Mg\",\"db\":\"shop\",\

@@ -45,6 +45,7 @@ pub mod progress;
 pub mod publish;
 pub mod record;
 pub mod record_reader;
+pub mod repeats;
 pub mod replay;
 pub mod settings;
 pub mod span;

@@ -14,6 +14,7 @@ use shared::{dead_letter::DeadLetterReason, kafka_position::TopicPartition};
 use crate::{chain::RollReason, lake::LakeError};
 
 const RECORDS: &str = "cdc_sink_records_total";
+const REPEATS: &str = "cdc_sink_repeats_total";
 const BYTES: &str = "cdc_sink_bytes_total";
 const FLUSHES: &str = "cdc_sink_flushes_total";
 const FLUSH_DURATION: &str = "cdc_sink_flush_duration_seconds";
@@ -219,6 +220,7 @@ impl SinkMetrics {
 /// Handles of one partition's metrics.
 pub struct PartitionMetrics {
     records: Counter,
+    repeats: Counter,
     lag: Gauge,
     oldest_unpublished: Gauge,
     last_event: Gauge,
@@ -230,16 +232,23 @@ impl PartitionMetrics {
         let number = partition.partition.to_string();
         let metrics = Self {
             records: counter!(RECORDS, "topic" => topic.clone()),
+            repeats: counter!(REPEATS, "topic" => topic.clone()),
             lag: gauge!(PARTITION_LAG, "topic" => topic.clone(), "partition" => number.clone()),
             oldest_unpublished: gauge!(OLDEST_UNPUBLISHED, "topic" => topic.clone(), "partition" => number),
             last_event: gauge!(LAST_EVENT, "topic" => topic),
         };
         metrics.records.increment(0);
+        metrics.repeats.increment(0);
         metrics
     }
 
     pub fn records(&self, count: u64) {
         self.records.increment(count);
+    }
+
+    /// A record of an event that the partition has already.
+    pub fn repeat(&self) {
+        self.repeats.increment(1);
     }
 
     pub fn lag(&self, records: u64) {
@@ -271,6 +280,7 @@ fn count(value: usize) -> f64 {
 
 fn describe() {
     describe_counter!(RECORDS, "Records read from Kafka, by topic");
+    describe_counter!(REPEATS, "Records of events that their partition has already: passed over, by topic");
     describe_counter!(BYTES, Unit::Bytes, "Bytes published to the lake, before and after compression");
     describe_counter!(FLUSHES, "Publishing steps on data files that went through");
     describe_histogram!(FLUSH_DURATION, Unit::Seconds, "Time that one publishing step on a data file took");

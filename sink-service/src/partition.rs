@@ -34,6 +34,7 @@ use crate::{
     metrics::{PartitionMetrics, SinkMetrics},
     publish::Identity,
     record::{Inspected, RecordView, VALUE_BYTES_MAX, Verdict, inspect, refused},
+    repeats::RepeatFilter,
     value_reader::{Value, ValueReader, no_registry},
 };
 
@@ -107,6 +108,8 @@ pub struct PartitionState {
     /// The last hour that was said to be over.
     over: Option<EventHour>,
     records: u64,
+    /// Knows the last event that was taken.
+    repeats: RepeatFilter,
     metrics: PartitionMetrics,
 }
 
@@ -136,6 +139,7 @@ impl PartitionState {
             hour_end: None,
             over: None,
             records: 0,
+            repeats: RepeatFilter::default(),
         }
     }
 
@@ -258,6 +262,10 @@ impl PartitionState {
 
     fn adopt(&mut self, chain: Chain) {
         self.position = chain.reached();
+        // What others have written was not looked at here.
+        if self.buffer.last().is_none_or(|last| last < self.position) {
+            self.repeats = RepeatFilter::after(chain.last_event());
+        }
         self.durable = chain.position();
         // Somebody else's commit may cover all records of ours and end before the markers behind them.
         self.buffered_from = self.buffered_from.min(self.position);
@@ -353,6 +361,7 @@ impl PartitionState {
                 tracing::warn!(%partition, %offset, reason = reason.as_str(), %error, "dead letter");
                 self.buffer.push_dead_letter(letter_of(message, offset, reason, error), hour, now);
             }
+            inspected if self.repeats.passes_over(&record, &inspected.verdict) => self.metrics.repeat(),
             inspected => self.buffer.push(offset, &record, &inspected, now),
         }
         Ok(Taken::Yes)

@@ -397,6 +397,7 @@ impl Publisher {
             path: None,
             first: None,
             created: false,
+            lastevent: None,
             scanned: start,
         };
         let created = self.lake.create_document(&path, head.to_bytes()).await;

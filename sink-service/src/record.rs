@@ -18,7 +18,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use shared::{
     cluster_time::ClusterTime,
-    dead_letter::DeadLetterReason,
+    dead_letter::{self, DeadLetterReason},
     namespace::Namespace,
     wire::{header, member},
 };
@@ -45,9 +45,19 @@ pub struct RecordView<'a> {
     pub event_id: Option<&'a str>,
     pub source: Option<&'a str>,
     pub content_type: Option<&'a str>,
+    /// A row of a snapshot.
+    pub snapshot: bool,
+    /// Sent back from the dead-letter topic.
+    pub retried: bool,
 }
 
 impl<'a> RecordView<'a> {
+    /// Id and source of a change, if the record is of one that its source publishes in the order of the ids.
+    pub fn event(&self) -> Option<(&'a str, &'a str)> {
+        let (id, source) = (self.event_id?, self.source?);
+        (!self.snapshot && !self.retried && !id.is_empty() && !source.is_empty()).then_some((id, source))
+    }
+
     /// Takes notice of one header. A header that comes twice counts by its last value, as Kafka's clients do.
     pub fn set_header(&mut self, name: &str, value: &'a [u8]) {
         let slot = match name {
@@ -58,6 +68,8 @@ impl<'a> RecordView<'a> {
             header::EVENT_ID => &mut self.event_id,
             header::SOURCE => &mut self.source,
             header::CONTENT_TYPE => &mut self.content_type,
+            header::SNAPSHOT => return self.snapshot = true,
+            dead_letter::header::RETRY => return self.retried = true,
             _ => return,
         };
         *slot = std::str::from_utf8(value).ok();

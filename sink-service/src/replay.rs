@@ -30,7 +30,10 @@ mod report;
 use shared::{exit::Stop, kafka_position::TopicPartition};
 
 pub use self::command::replay;
-use crate::{event_hour::EventHour, kafka_log::LogError, lake::LakeError, span::Span, verify::Output};
+use crate::{
+    event_hour::EventHour, file_metadata::LastEvent, kafka_log::LogError, lake::LakeError, span::Span,
+    verify::Output,
+};
 
 /// What is to be made again.
 #[derive(Clone, Debug)]
@@ -78,6 +81,8 @@ struct PlannedFile {
     first: shared::kafka_position::KafkaOffset,
     next: shared::kafka_position::KafkaOffset,
     known: Known,
+    /// The last event before it, as far as the file before it says that.
+    after: Option<LastEvent>,
 }
 
 /// What is known of a file before it is made again.

@@ -23,8 +23,10 @@ mod expected_line;
 mod report;
 mod walk;
 
+use std::collections::BTreeMap;
+
 use shared::{
-    kafka_position::TopicPartition,
+    kafka_position::{KafkaOffset, TopicPartition},
     namespace::Namespace,
     topic_name::{DataTopic, TopicNames},
 };
@@ -35,7 +37,7 @@ use self::{
     walk::{EventIds, Walk},
 };
 use crate::{
-    file_metadata::FileMetadata,
+    file_metadata::{FileMetadata, LastEvent},
     head::Head,
     hours::expired::{expired, may_be_missing},
     kafka_log::{KafkaLog, LogError},
@@ -114,6 +116,8 @@ impl Verification<'_> {
             closed_hours::check(self.lake, &partition.topic, &namespace, &self.span, expired, &mut walk)
                 .await?;
         }
+        let ends: BTreeMap<KafkaOffset, Option<LastEvent>> =
+            files.iter().map(|file| (file.metadata.next, file.metadata.last_event.clone())).collect();
         let files: Vec<ListedFile> =
             files.into_iter().filter(|file| self.span.covers(file.path.hour())).collect();
         walk.count(&files);
@@ -122,7 +126,10 @@ impl Verification<'_> {
             let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
             let (run_start, run_end) = (first.metadata.first, last.metadata.next);
             let compared_from = log.map_or(run_end, |(start, _)| start.max(run_start).min(run_end));
-            let mut comparison = Comparison::new(self.lake, &namespace, run, &mut walk, events);
+            let before = ends.get(&run_start).and_then(Option::as_ref);
+            let whole = run_start == head.start;
+            let mut comparison =
+                Comparison::new(self.lake, &namespace, run, before, whole, &mut walk, events);
             // Files that Kafka can no longer confirm, whole or in part, are read up to where the log begins.
             comparison.read_alone_until(compared_from).await?;
             let mut messages = self.reader.read(partition, compared_from, run_end)?;

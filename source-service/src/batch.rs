@@ -526,7 +526,7 @@ pub fn send_state(
     key: &str,
     value: &[u8],
 ) -> Result<(), PublishError> {
-    publisher.send(Outgoing {
+    publisher.send_behind(Outgoing {
         topic,
         partition: 0,
         key: key.as_bytes(),

@@ -8,6 +8,10 @@
 //! first copy may arrive late and end the **next** transaction. Hence [`Publisher::disturbed`]: lost connections (error callback, at once) and
 //! re-sent, timed-out requests or disconnects (statistics, each second). It is best effort; reading the tails is what makes it exact.
 //!
+//! With [`Delivery::AtLeastOnce`] there are no transactions: what is to cover records is sent only once those are acknowledged
+//! ([`Publisher::send_behind`]), and after any doubt everything behind the last position is published again, in the same order. That the order within a partition
+//! holds rests on idempotence without gaps: nothing behind a record that failed is accepted.
+//!
 //! All calls block: they belong on the pump's thread.
 
 use std::{
@@ -43,6 +47,15 @@ pub struct Outgoing<'a> {
     /// Milliseconds since 1970.
     pub timestamp_ms: i64,
     pub headers: OwnedHeaders,
+}
+
+/// `DELIVERY`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Delivery {
+    /// Records and the position that covers them are one Kafka transaction.
+    ExactlyOnce,
+    /// Records first, then the position: for brokers without transactions. What follows a position may be there again.
+    AtLeastOnce,
 }
 
 /// What went wrong, by what the caller does.
@@ -208,17 +221,25 @@ fn event_id(headers: Option<&rdkafka::message::BorrowedHeaders>) -> String {
     id.map_or_else(|| "unknown".to_owned(), |id| String::from_utf8_lossy(id).into_owned())
 }
 
-/// The configuration of a transactional producer, on top of the connection's.
+/// The configuration of a source's producer, on top of the connection's.
 pub fn producer_config(
     mut config: ClientConfig,
     source_id: &str,
     transaction_timeout: Duration,
+    delivery: Delivery,
 ) -> ClientConfig {
     // A request that outlives its transaction helps nobody, and librdkafka insists.
     let request_timeout = transaction_timeout / 2;
+    match delivery {
+        Delivery::ExactlyOnce => config
+            .set("transactional.id", format!("atlas-source-{source_id}"))
+            .set("transaction.timeout.ms", transaction_timeout.as_millis().to_string()),
+        // A record that timed out by itself would leave a gap that this guarantee does not cover: the flush times out instead.
+        Delivery::AtLeastOnce => {
+            config.set("enable.gapless.guarantee", "true").set("message.timeout.ms", "0")
+        }
+    };
     config
-        .set("transactional.id", format!("atlas-source-{source_id}"))
-        .set("transaction.timeout.ms", transaction_timeout.as_millis().to_string())
         .set("socket.timeout.ms", request_timeout.as_millis().to_string())
         .set("enable.idempotence", "true")
         .set("acks", "all")
@@ -234,6 +255,7 @@ pub fn producer_config(
 
 /// One producer, initialised, without doubt so far.
 pub struct Publisher {
+    delivery: Delivery,
     producer: ThreadedProducer<Context>,
     reports: Arc<Reports>,
     timeout: Duration,
@@ -241,11 +263,11 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Creates the producer and calls `init_transactions`: ends what an earlier one with the same id left open and fences it.
+    /// Creates the producer. Of transactions, calls `init_transactions`: ends what an earlier one with the same id left open and fences it.
     ///
     /// # Errors
     /// [`PublishError::Doubt`] if Kafka did not answer in time; try again.
-    pub fn start(config: &ClientConfig, timeout: Duration) -> Result<Self, PublishError> {
+    pub fn start(config: &ClientConfig, timeout: Duration, delivery: Delivery) -> Result<Self, PublishError> {
         let reports = Arc::new(Reports::default());
         let producer: ThreadedProducer<Context> =
             config.create_with_context(Context(Arc::clone(&reports))).map_err(|error| {
@@ -253,21 +275,28 @@ impl Publisher {
                     "the Kafka client refuses its configuration: {error}; see KAFKA_OPTIONS"
                 ))
             })?;
-        producer.init_transactions(timeout).map_err(|error| publish_error("init_transactions", &error))?;
+        if delivery == Delivery::ExactlyOnce {
+            producer
+                .init_transactions(timeout)
+                .map_err(|error| publish_error("init_transactions", &error))?;
+        }
         // What happened while connecting concerns no transaction of this producer.
         reports.disturbed.store(false, Ordering::Release);
-        Ok(Self { producer, reports, timeout, queued_bytes: 0 })
+        Ok(Self { delivery, producer, reports, timeout, queued_bytes: 0 })
     }
 
     /// Whether something happened since the start that makes the next transaction unsafe with this producer.
     pub fn disturbed(&self) -> bool {
-        self.reports.disturbed.load(Ordering::Acquire)
+        self.delivery == Delivery::ExactlyOnce && self.reports.disturbed.load(Ordering::Acquire)
     }
 
     /// # Errors
     /// See [`PublishError`].
     pub fn begin(&mut self) -> Result<(), PublishError> {
         self.queued_bytes = 0;
+        if self.delivery == Delivery::AtLeastOnce {
+            return Ok(());
+        }
         self.producer.begin_transaction().map_err(|error| publish_error("begin a transaction", &error))
     }
 
@@ -307,17 +336,36 @@ impl Publisher {
         }
     }
 
+    /// Queues a record that speaks for those before it: it must not be there without them.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn send_behind(&mut self, record: Outgoing<'_>) -> Result<(), PublishError> {
+        if self.delivery == Delivery::AtLeastOnce {
+            self.deliver()?;
+        }
+        self.send(record)
+    }
+
+    /// Waits until every record that was queued is acknowledged.
+    fn deliver(&mut self) -> Result<(), PublishError> {
+        let flushed = self.flush();
+        match self.failure() {
+            Some(failure) => Err(failure),
+            None => flushed,
+        }
+    }
+
     /// Sends what is queued and ends the transaction. OK means committed.
     ///
     /// # Errors
     /// See [`PublishError`]; after any of them the publisher must be dropped.
     pub fn commit(&mut self) -> Result<(), PublishError> {
         // The wrapper's own flush polls in slices of 100 ms; ours returns with the last delivery report.
-        let flushed = self.flush();
-        if let Some(failure) = self.failure() {
-            return Err(failure);
+        self.deliver()?;
+        if self.delivery == Delivery::AtLeastOnce {
+            return Ok(());
         }
-        flushed?;
         // Without a limit librdkafka sends EndTxn again and again while the coordinator hangs, long after the transaction's own end. A
         // commit that was given up may still happen: that is a doubt like any other.
         self.producer
@@ -332,6 +380,12 @@ impl Publisher {
 
     /// The reason behind the errors that follow from it: a fenced producer purges its queue, and each purged record fails.
     fn failure(&self) -> Option<PublishError> {
+        // Without a transaction a record that is refused is fatal for the producer, which says no more than that.
+        if self.delivery == Delivery::AtLeastOnce
+            && let Some(too_large) = self.reports.too_large()
+        {
+            return Some(too_large);
+        }
         if let Some((code, text)) = self.producer.client().fatal_error() {
             return Some(publish_error(&text, &KafkaError::Global(code)));
         }
@@ -342,7 +396,8 @@ impl Publisher {
         if let Some(too_large) = self.reports.too_large() {
             return Some(too_large);
         }
-        if self.reports.purged.load(Ordering::Acquire)
+        if self.delivery == Delivery::ExactlyOnce
+            && self.reports.purged.load(Ordering::Acquire)
             && let Some(cause) = self.cause_of_purge()
         {
             return Some(cause);

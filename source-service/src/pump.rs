@@ -193,7 +193,12 @@ impl Pump {
         Ok(Self {
             shown,
             writer,
-            producer_config: producer_config(connection, &settings.source_id, settings.transaction_timeout),
+            producer_config: producer_config(
+                connection,
+                &settings.source_id,
+                settings.transaction_timeout,
+                settings.delivery,
+            ),
             token_topic: settings.names.resume_tokens(&settings.source_id),
             metrics: PumpMetrics::default(),
             totals: Totals::default(),

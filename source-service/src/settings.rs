@@ -24,17 +24,19 @@ pub use self::commands::{
 use self::field_policy::read_field_policy;
 pub use self::profile::RecordForm;
 use self::table::{
-    ACCEPT_PARTITIONS, ADMIN_ADDR, BROKER_CHECK, EVENT_PROFILE, FULL_DOCUMENT, FULL_DOCUMENT_BEFORE,
-    JSON_DIALECT, KEY_FORMAT, MONGO_COLLECTIONS, MONGO_DATABASES, MONGO_EXCLUDE, OLD_NAMES, ON_POSITION_LOST,
-    OPERATIONS, OVERSIZE, PIPELINE_FILE, SNAPSHOT_FILTER_FILE, SNAPSHOT_PARALLELISM, SNAPSHOT_RATE,
-    SOURCE_ID, START_FROM, TABLE, TOKEN_INTERVAL, TOMBSTONES, TOPIC_MAX_MESSAGE_BYTES, TOPIC_MIN_ISR,
-    TOPIC_PARTITIONS, TOPIC_REPLICATION, TOPIC_RETENTION, TOPICS_FILE, TRANSACTION_TIMEOUT, VALUE_FORMAT,
+    ACCEPT_PARTITIONS, ADMIN_ADDR, BROKER_CHECK, DELIVERY, EVENT_PROFILE, FULL_DOCUMENT,
+    FULL_DOCUMENT_BEFORE, JSON_DIALECT, KEY_FORMAT, MONGO_COLLECTIONS, MONGO_DATABASES, MONGO_EXCLUDE,
+    OLD_NAMES, ON_POSITION_LOST, OPERATIONS, OVERSIZE, PIPELINE_FILE, SNAPSHOT_FILTER_FILE,
+    SNAPSHOT_PARALLELISM, SNAPSHOT_RATE, SOURCE_ID, START_FROM, TABLE, TOKEN_INTERVAL, TOMBSTONES,
+    TOPIC_MAX_MESSAGE_BYTES, TOPIC_MIN_ISR, TOPIC_PARTITIONS, TOPIC_REPLICATION, TOPIC_RETENTION,
+    TOPICS_FILE, TRANSACTION_TIMEOUT, VALUE_FORMAT,
 };
 use crate::{
     change_stream::{FullDocument, FullDocumentBefore, Oversize, StreamOptions},
     envelope::{JsonDialect, KeyFormat},
     field_policy::FieldPolicy,
     pipeline::{self, Pipeline},
+    publisher::Delivery,
     pump::{OnPositionLost, SnapshotSettings},
     scope::{
         Scope,
@@ -95,6 +97,7 @@ pub struct SourceSettings {
     pub token_interval: Duration,
     pub transaction_timeout: Duration,
     pub broker_check: BrokerCheck,
+    pub delivery: Delivery,
     pub names: TopicNames,
     pub dead_letters: String,
     pub topics: TopicRules,
@@ -150,6 +153,7 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
     let transaction_timeout =
         reader.bounded(&TRANSACTION_TIMEOUT, Duration::from_secs(2)..=Duration::from_secs(900));
     let broker_check = reader.choice(&BROKER_CHECK);
+    let delivery = reader.choice(&DELIVERY);
     let names = reader.required::<TopicNames>(&TOPIC_PREFIX);
     let dead_letters = names.as_ref().and_then(|names| dead_letter_topic(reader, names));
     let loopback = kafka.as_ref().is_some_and(KafkaSettings::is_loopback);
@@ -173,6 +177,7 @@ fn read(reader: &mut Reader) -> Option<SourceSettings> {
         token_interval: token_interval?,
         transaction_timeout: transaction_timeout?,
         broker_check: broker_check?,
+        delivery: delivery?,
         dead_letters: dead_letters?,
         names,
         topics: topics?,

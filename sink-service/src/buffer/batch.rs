@@ -113,8 +113,8 @@ impl Batch {
                 piece.max_cluster_time = Some(piece.max_cluster_time.map_or(time, |max| max.max(time)));
             }
         }
-        let last_row = entries.iter().rposition(|entry| matches!(entry.kind, EntryKind::Row(_)));
-        piece.last_event = last_row.and_then(|index| self.event_of(self.cut + index));
+        let mut rows = (0..count).rev().filter(|index| matches!(entries[*index].kind, EntryKind::Row(_)));
+        piece.last_event = rows.find_map(|index| self.event_of(self.cut + index));
         piece.bytes = self.lines.slice(self.line_start(self.cut)..self.line_start(self.cut + count));
         piece.crc = LineCrc::of(&piece.bytes);
         piece

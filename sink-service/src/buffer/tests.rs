@@ -15,7 +15,7 @@ fn record<'a>(value: &'a str, event_id: &'a str) -> RecordView<'a> {
         operation: Some("insert"),
         event_id: Some(event_id),
         source: Some("default/1"),
-        content_type: None,
+        ..RecordView::default()
     }
 }
 

@@ -222,7 +222,7 @@ impl Chain {
             writer: self.writer.id,
             seq: self.seq,
             generation: 0,
-            last_event: None,
+            last_event: self.head.lastevent.clone(),
             min_cluster_time: None,
             max_cluster_time: None,
             operations: std::collections::BTreeMap::new(),

@@ -79,6 +79,10 @@ impl Chain {
         self.staged.as_ref().map_or(0, |staged| staged.metadata.rows)
     }
 
+    pub(super) fn staged_metadata(&self) -> Option<&FileMetadata> {
+        self.staged.as_ref().map(|staged| &staged.metadata)
+    }
+
     pub(super) fn staged_next(&self) -> Option<KafkaOffset> {
         self.staged.as_ref().map(|staged| staged.metadata.next)
     }

@@ -98,6 +98,7 @@ fn first_head() -> Head {
         path: None,
         first: None,
         created: false,
+        lastevent: None,
         scanned: KafkaOffset::ZERO,
     }
 }

@@ -53,6 +53,7 @@ pub(crate) fn first_head(partition: &TopicPartition) -> Head {
         path: None,
         first: None,
         created: false,
+        lastevent: None,
         scanned: KafkaOffset::ZERO,
     }
 }

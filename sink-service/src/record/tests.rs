@@ -21,7 +21,7 @@ fn ours(value: &[u8]) -> RecordView<'_> {
         operation: Some("insert"),
         event_id: Some("8268"),
         source: Some("default/1"),
-        content_type: None,
+        ..RecordView::default()
     }
 }
 

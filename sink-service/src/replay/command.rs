@@ -270,6 +270,7 @@ impl PartitionJob {
             writer: self.writer,
             settled: &self.settled,
             done: &self.done,
+            last: None,
         };
         let mut outcomes = Vec::with_capacity(self.files.len());
         for (file, generation) in self.files {

@@ -16,6 +16,7 @@ use super::{Known, PlannedFile, ReplayError};
 use crate::{
     compression::Compression,
     event_hour::EventHour,
+    file_metadata::LastEvent,
     head::Head,
     hours::{
         accounts::closed_hours,
@@ -28,6 +29,7 @@ use crate::{
     partition::view_of,
     record::Verdict,
     record_reader::RecordReader,
+    repeats::RepeatFilter,
     span::Span,
     topic_reader::TopicReader,
 };
@@ -150,6 +152,7 @@ impl Planner<'_> {
                 chain.files.extend(pieces);
             }
             chain.files.sort_by_key(|file| file.first);
+            chain.carry_last_events();
             chain.note_elsewhere(wanted, &mut notes);
             chain.files.retain(|file| wanted(file.hour) && file.is_sealed());
             if let Some(file) = chain.files.iter().find(|file| file.next > chain.log_end) {
@@ -257,11 +260,19 @@ impl Planner<'_> {
         }
         let namespace = chain.head.namespace().unwrap_or_else(|| Namespace::new("", ""));
         let mut pieces: Vec<(EventHour, KafkaOffset)> = Vec::new();
+        let before = chain.files.iter().find(|file| file.next == from);
+        let mut repeats = RepeatFilter::after(match before.map(|file| &file.known) {
+            Some(Known::Whole(metadata)) => metadata.last_event.as_ref(),
+            _ => None,
+        });
         let mut messages = self.reader.read(&chain.partition, from, to)?;
         while let Some(message) = messages.next_record()? {
             use rdkafka::Message;
             let Some(offset) = KafkaOffset::from_kafka(message.offset()) else { continue };
             let inspected = records.inspect(&view_of(&message), message.topic(), &namespace).await?;
+            if repeats.passes_over(&view_of(&message), &inspected.verdict) {
+                continue;
+            }
             let letter = matches!(inspected.verdict, Verdict::DeadLetter { .. });
             match pieces.last() {
                 None => pieces.push((inspected.hour, from)),
@@ -280,6 +291,7 @@ impl Planner<'_> {
                 first: *first,
                 next,
                 known: Known::Untraced { trouble },
+                after: None,
             }
         });
         Ok(files.collect())
@@ -329,6 +341,7 @@ impl SeenChain {
                 first: file.metadata.first,
                 next: file.metadata.next,
                 known: Known::Whole(Box::new(file.metadata.clone())),
+                after: None,
             });
         }
     }
@@ -362,10 +375,26 @@ impl SeenChain {
                         dead_letters: file.deadletters,
                         bytes: file.originalsize,
                     },
+                    after: None,
                 });
             }
         }
         self.files.sort_by_key(|file| file.first);
+    }
+
+    /// Tells each file of the last event before it.
+    fn carry_last_events(&mut self) {
+        let mut before: Option<(KafkaOffset, Option<LastEvent>)> = None;
+        for file in &mut self.files {
+            if let Some((end, last)) = before.take()
+                && end == file.first
+            {
+                file.after = last;
+            }
+            if let Known::Whole(metadata) = &file.known {
+                before = Some((file.next, metadata.last_event.clone()));
+            }
+        }
     }
 
     /// Ranges that no file holds, up to the file that the head names, and that were not removed on purpose.

@@ -19,11 +19,12 @@ use crate::{
     buffer::{Buffer, DeadLetter},
     chain::Writer,
     dlq::Settled,
-    file_metadata::{FileMetadata, LineCrc, LineCrcBuilder, OffsetRuns},
+    file_metadata::{FileMetadata, LastEvent, LineCrc, LineCrcBuilder, OffsetRuns},
     lake::{ETag, FileState, Lake, LakeError, Rewrite},
     partition::view_of,
     record::{LAYOUT, Verdict},
     record_reader::RecordReader,
+    repeats::RepeatFilter,
     topic_reader::TopicReader,
 };
 
@@ -44,6 +45,8 @@ pub(super) struct Rebuilder<'a> {
     pub settled: &'a Settled,
     /// Counts the offsets that are done.
     pub done: &'a AtomicU64,
+    /// Where the file before ended that was made again, and with which event.
+    pub last: Option<(KafkaOffset, Option<LastEvent>)>,
 }
 
 /// What came of one file.
@@ -102,6 +105,7 @@ impl<'a> Rebuilder<'a> {
             && self.holds_what_it_says(file, state).await?
         {
             self.done.fetch_add(file.offsets(), Ordering::Relaxed);
+            self.last = Some((file.next, state.metadata.last_event.clone()));
             return Ok(Rebuilt { was_done: true, ..rebuilt(&state.metadata) });
         }
         let old = before.readable.as_ref().map(|state| &state.metadata);
@@ -117,6 +121,7 @@ impl<'a> Rebuilder<'a> {
             return Err(Stop::new(ExitCode::LakeDiffers, what).into());
         }
         let state = rewrite.commit(before.expected.as_ref(), &metadata).await?;
+        self.last = Some((file.next, metadata.last_event.clone()));
         if !self.holds_what_it_says(file, &state).await? {
             let what = "it does not hold what was written to it just now".to_owned();
             return Err(LakeError::Damaged { path: file.path.clone(), what }.into());
@@ -168,7 +173,12 @@ impl<'a> Rebuilder<'a> {
         generation: u64,
         old: Option<&FileMetadata>,
     ) -> Result<(Rewrite<'a>, FileMetadata, u64), ReplayError> {
-        let mut metadata = self.empty(file, generation);
+        let before = match &self.last {
+            Some((end, last)) if *end == file.first => last.clone(),
+            _ => file.after.clone(),
+        };
+        let mut repeats = RepeatFilter::after(before.as_ref());
+        let mut metadata = FileMetadata { last_event: before, ..self.empty(file, generation) };
         let mut rewrite = self.lake.rewrite(&file.path, &file.partition).await?;
         let mut buffer = Buffer::new(&file.partition);
         let mut taken_in = 0;
@@ -202,6 +212,7 @@ impl<'a> Rebuilder<'a> {
                         let letter = DeadLetter::noted(offset, reason);
                         buffer.push_dead_letter(letter, inspected.hour, Instant::now());
                     }
+                    ref verdict if repeats.passes_over(&record, verdict) => {}
                     Verdict::Line { .. } | Verdict::Tombstone => {
                         taken_in += u64::from(was_letter);
                         buffer.push(offset, &record, &inspected, Instant::now());

@@ -16,7 +16,7 @@ use crate::{
     buffer::Operation,
     event_hour::EventHour,
     file_lines::FileLines,
-    file_metadata::{FileMetadata, LineCrcBuilder},
+    file_metadata::{FileMetadata, LastEvent, LineCrcBuilder},
     lake::{Lake, ListedFile},
     lake_path::LakePath,
     look_again::look_again,
@@ -24,6 +24,7 @@ use crate::{
     partition::view_of,
     record::Verdict,
     record_reader::RecordReader,
+    repeats::RepeatFilter,
 };
 
 /// Records and lines, side by side.
@@ -34,6 +35,9 @@ pub(super) struct Comparison<'a> {
     open: Option<OpenFile<'a>>,
     walk: &'a mut Walk,
     events: &'a mut EventIds,
+    repeats: RepeatFilter,
+    /// Every record of the chain so far was compared: an event that is repeated must be in `events`.
+    from_the_start: bool,
 }
 
 /// The file whose lines are being read.
@@ -83,15 +87,18 @@ impl RecordFacts {
 }
 
 impl<'a> Comparison<'a> {
-    /// `files` are the chain's, in its order.
+    /// `files` are the chain's, in its order; `before` is the last event before them.
     pub(super) fn new(
         lake: &'a Lake,
         namespace: &'a Namespace,
         files: Vec<ListedFile>,
+        before: Option<&LastEvent>,
+        from_the_start: bool,
         walk: &'a mut Walk,
         events: &'a mut EventIds,
     ) -> Self {
-        Self { lake, namespace, files: files.into(), open: None, walk, events }
+        let repeats = RepeatFilter::after(before);
+        Self { lake, namespace, files: files.into(), open: None, walk, events, repeats, from_the_start }
     }
 
     /// Compares one record with the line at its offset.
@@ -118,8 +125,32 @@ impl<'a> Comparison<'a> {
             self.walk
                 .differs(format!("{}: a line at offset {extra} that is no record of Kafka's", file.path));
         }
+        let is_letter = file.metadata.dead_letters.contains(offset);
+        if !is_letter && self.repeats.passes_over(&record, &inspected.verdict) {
+            self.walk.result.repeats += 1;
+            if let Some(line) = found.line {
+                file.count(&line);
+                let path = &file.path;
+                self.walk.differs(format!("{path}: offset {offset} repeats an event, and has a line"));
+            } else if self.from_the_start
+                && let Some(id) = event_id(message)
+                && !self.events.contains(message.topic(), id)
+            {
+                let path = &file.path;
+                self.walk.differs(format!("{path}: offset {offset} repeats an event that is nowhere else"));
+            }
+            return Ok(());
+        }
+        // Which of the records that Kafka no longer has was an event is not known; the file's last one is.
+        let may_repeat = file.unconfirmed
+            && RepeatFilter::after(file.metadata.last_event.as_ref())
+                .passes_over(&record, &inspected.verdict);
+        if may_repeat && found.line.is_none() && !is_letter {
+            self.walk.result.repeats += 1;
+            return Ok(());
+        }
         match &inspected.verdict {
-            Verdict::Line { .. } if file.metadata.dead_letters.contains(offset) => {}
+            Verdict::Line { .. } if is_letter => {}
             Verdict::Line { .. } => {
                 file.records.add_row(Operation::of_header(record.operation), inspected.cluster_time);
             }
@@ -127,7 +158,7 @@ impl<'a> Comparison<'a> {
             Verdict::DeadLetter { .. } => {}
         }
         match (inspected.verdict, found.line) {
-            (Verdict::Line { .. }, None) if file.metadata.dead_letters.contains(offset) => {}
+            (Verdict::Line { .. }, None) if is_letter => {}
             (Verdict::Line { .. }, None) => {
                 self.walk.differs(format!("{}: offset {offset} has no line", file.path));
             }
@@ -148,7 +179,7 @@ impl<'a> Comparison<'a> {
                 }
             }
             (Verdict::Tombstone, None) => {}
-            (Verdict::DeadLetter { .. }, None) if file.metadata.dead_letters.contains(offset) => {}
+            (Verdict::DeadLetter { .. }, None) if is_letter => {}
             (Verdict::DeadLetter { reason, .. }, None) => {
                 let reason = reason.as_str();
                 self.walk.differs(format!(
@@ -205,6 +236,8 @@ impl<'a> Comparison<'a> {
             }
             let Some(file) = &mut self.open else { continue };
             file.unconfirmed = true;
+            self.repeats = RepeatFilter::default();
+            self.from_the_start = false;
             let until = end.min(file.metadata.next);
             while let Some((offset, line)) = file.lines.next_before(until).await? {
                 file.count(&line);
@@ -239,6 +272,11 @@ impl<'a> Comparison<'a> {
             self.walk.differs(format!("{}: a line with {at} that is no record of Kafka's", file.path));
         }
         let OpenFile { path, metadata, crc, rows, size, records, .. } = &file;
+        let last = if file.unconfirmed { metadata.last_event.clone() } else { self.repeats.last() };
+        if last != metadata.last_event {
+            self.walk.differs(format!("{path} ends with another event than its metadata says"));
+        }
+        self.repeats = RepeatFilter::after(metadata.last_event.as_ref());
         let said = RecordFacts::of(metadata);
         if !file.unconfirmed && *records != said {
             self.walk.differs(format!("{path} is of {records:?}, its metadata says {said:?}"));

@@ -44,6 +44,7 @@ pub(super) fn print(
                 "files": results.iter().map(|result| result.files).sum::<usize>(),
                 "bytes": sum(|result| result.bytes),
                 "deadLetters": sum(|result| result.dead_letters),
+                "repeats": sum(|result| result.repeats),
                 "pending": sum(|result| result.pending),
                 "differences": differences,
                 "partitions": results,
@@ -110,6 +111,10 @@ fn print_table(
             to,
             "{unconfirmed} rows are older than what Kafka still has; only their files were checked."
         )?;
+    }
+    let repeats: u64 = results.iter().map(|result| result.repeats).sum();
+    if repeats > 0 {
+        writeln!(to, "{repeats} records of Kafka repeat an event that is there already: no rows.")?;
     }
     let rows: u64 = results.iter().map(|result| result.rows).sum();
     let files: usize = results.iter().map(|result| result.files).sum();

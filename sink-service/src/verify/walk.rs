@@ -27,6 +27,8 @@ pub struct PartitionResult {
     pub bytes: u64,
     pub dead_letters: u64,
     pub tombstones: u64,
+    /// Records of events that the partition has already: no rows.
+    pub repeats: u64,
     /// Records in Kafka behind the chain's end.
     pub pending: u64,
     /// Rows whose records Kafka no longer has: checked by their file alone.
@@ -53,6 +55,10 @@ pub struct EventIds {
 }
 
 impl EventIds {
+    pub(super) fn contains(&self, topic: &str, id: impl Hash) -> bool {
+        self.seen.get(topic).is_some_and(|seen| seen.contains(&self.hasher.hash_one(id)))
+    }
+
     /// Whether it is new.
     pub(super) fn insert(&mut self, topic: &str, id: impl Hash) -> bool {
         let hash = self.hasher.hash_one(id);
@@ -81,6 +87,7 @@ impl Walk {
                 bytes: 0,
                 dead_letters: 0,
                 tombstones: 0,
+                repeats: 0,
                 pending: 0,
                 unconfirmed: 0,
                 differences: 0,

@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use super::report::{Report, Step};
 use crate::{
     broker_check::{self, BrokerReport},
+    publisher::Delivery,
     recovery::Remembered,
     settings::{BrokerCheck, SourceSettings},
     token::stored::TokenTopic,
@@ -68,11 +69,13 @@ impl Kafka {
             })
             .collect();
         self.rights(&there, Step::OwnTopics, report);
-        report.unknown(
+        if settings.delivery == Delivery::ExactlyOnce {
+            report.unknown(
             "transactional id",
             format!("whether WRITE on atlas-source-{} is granted cannot be asked without taking it from a running source", settings.source_id),
             ["kafka/acls-source.conf has the line".to_owned()],
         );
+        }
         match self.tokens.read() {
             Ok(remembered) => Some(remembered),
             Err(stop) => {
@@ -84,6 +87,14 @@ impl Kafka {
 
     fn brokers(&self, settings: &SourceSettings, report: &mut Report) {
         const WHAT: &str = "transactions";
+        if settings.delivery == Delivery::AtLeastOnce {
+            report.warning(
+                WHAT,
+                "DELIVERY=at-least-once: none are used, and after a crash events come again",
+                [],
+            );
+            return;
+        }
         if settings.broker_check == BrokerCheck::Skip {
             let found = "BROKER_CHECK=skip: nobody checks that the brokers can keep exactly-once";
             report.warning(WHAT, found, []);

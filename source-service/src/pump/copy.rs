@@ -19,6 +19,7 @@ use super::{Pump, Session, TURN, requests::Requests, setback::Setback};
 use crate::{
     batch::{self, Destination},
     kafka_log::LogError,
+    publisher::Delivery,
     recovery::{self, Tails},
     snapshot::{
         Chunk, RangeId, RowIds,
@@ -180,6 +181,9 @@ impl Pump {
             if let Some(why) = self.not_to_be_copied(&copy.namespace) {
                 tracing::warn!(namespace = %copy.namespace, rows = copy.rows, why = why.why(), "its copy ends");
                 self.copying.change(copy.ended(why, Utc::now()));
+                continue;
+            }
+            if self.settings.delivery == Delivery::AtLeastOnce {
                 continue;
             }
             let namespace = copy.namespace.clone();

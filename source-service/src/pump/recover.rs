@@ -11,7 +11,7 @@ use super::{Held, OnPositionLost, Pump, Session, setback::Setback};
 use crate::{
     broker_check::{self, BrokerReport},
     metrics,
-    publisher::Publisher,
+    publisher::{Delivery, Publisher},
     recovery::{self, Busy, OwnTopics, Remembered, Tails},
     settings::BrokerCheck,
     start_from::{self, StartFrom},
@@ -31,7 +31,8 @@ impl Pump {
             let remembered = self.read_tokens()?;
             self.still_ours(&remembered)?;
         }
-        let publisher = Publisher::start(&self.producer_config, self.settings.transaction_timeout)?;
+        let delivery = self.settings.delivery;
+        let publisher = Publisher::start(&self.producer_config, self.settings.transaction_timeout, delivery)?;
         let mut remembered = self.read_tokens()?;
         self.still_ours(&remembered)?;
 
@@ -69,9 +70,15 @@ impl Pump {
         };
         let own = format!("{}/{run}", self.settings.source_id);
         let since = position.cluster_time().to_millis();
-        let tails = recovery::read_tails(&self.log, &topics, &remembered.topics, &own, since, |busy| {
-            self.going_on(busy)
-        })?;
+        // What is behind the position is published again anyway.
+        let tails = match delivery {
+            Delivery::AtLeastOnce => Tails::default(),
+            Delivery::ExactlyOnce => {
+                recovery::read_tails(&self.log, &topics, &remembered.topics, &own, since, |busy| {
+                    self.going_on(busy)
+                })?
+            }
+        };
         self.copying.recovered(std::mem::take(&mut remembered.snapshot));
         self.copying.requests.recovered(std::mem::take(&mut remembered.requests), remembered.end);
         if copies {
@@ -136,7 +143,7 @@ impl Pump {
 
     pub(super) fn check_brokers(&mut self) -> Result<(), Setback> {
         let due = self.brokers_checked.is_none_or(|checked| checked.elapsed() >= broker_check::INTERVAL);
-        if !due {
+        if !due || self.settings.delivery == Delivery::AtLeastOnce {
             return Ok(());
         }
         if self.settings.broker_check == BrokerCheck::Skip {

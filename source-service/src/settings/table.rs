@@ -180,6 +180,13 @@ pub(super) const TRANSACTION_TIMEOUT: Setting = Setting::public(
     "How long Kafka leaves a transaction of ours open when we are gone; not above the brokers' transaction.max.timeout.ms.",
     SOURCE,
 );
+pub(super) const DELIVERY: Setting = Setting::public(
+    "DELIVERY",
+    Some("exactly-once"),
+    "exactly-once or at-least-once",
+    "Whether records and position are one Kafka transaction. at-least-once is for brokers without transactions: after a crash events come again.",
+    SOURCE,
+);
 pub(super) const BROKER_CHECK: Setting = Setting::public(
     "BROKER_CHECK",
     Some("on"),
@@ -266,6 +273,7 @@ pub(super) const TABLE: Table = &[
     &FIELD_POLICY_KEY,
     &TOKEN_INTERVAL,
     &TRANSACTION_TIMEOUT,
+    &DELIVERY,
     &BROKER_CHECK,
     &KAFKA_BROKERS,
     &TOPIC_PREFIX,
@@ -305,5 +313,4 @@ pub(super) const OLD_NAMES: &[OldName] = &[
         answer: Answer::Replaced("nothing: the position lies in Kafka, beside the events"),
     },
     OldName::not_yet("COMMIT_INTERVAL"),
-    OldName::not_yet("DELIVERY"),
 ];

@@ -191,8 +191,10 @@ fn write(
     // The marker is read by those who read the source's records.
     let format = value_format::settle(settings, &mut |_| {})?;
     let mut topics = prepared_topics(settings, topic)?;
-    let config = producer_config(connection, &settings.source_id, settings.transaction_timeout);
-    let mut publisher = Publisher::start(&config, settings.transaction_timeout).map_err(publish_stop)?;
+    let config =
+        producer_config(connection, &settings.source_id, settings.transaction_timeout, settings.delivery);
+    let mut publisher =
+        Publisher::start(&config, settings.transaction_timeout, settings.delivery).map_err(publish_stop)?;
     if topic.read()?.written != first.written {
         return Err(somebody_wrote());
     }

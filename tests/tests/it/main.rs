@@ -31,6 +31,7 @@ mod readers;
 mod rebalance;
 mod records;
 mod recreated;
+mod repeats;
 mod replay;
 mod retention;
 mod rights;

@@ -1,0 +1,123 @@
+//! Repeats: records of events that the same partition has already.
+//!
+//! A source that delivers at least once publishes again what it had published when it died, and so may a foreign producer. Event ids of one source
+//! rise within a partition, so a record is a repeat if the last event before it there is of the same source and has its id or a higher
+//! one. A repeat becomes no line; it is counted, and passed over like a transaction's marker.
+//!
+//! The rule is a function of the partition's records alone, or `verify` and `replay` could not say which of them are lines. What it needs of the
+//! records before a file stands in the lake: each file's metadata, and the head, carry the last event on.
+//!
+//! Never repeats: rows of a snapshot, records that were sent back from the dead-letter topic, and records without an event id or a source. They
+//! do not count as the last event either.
+
+use crate::{
+    file_metadata::LastEvent,
+    record::{RecordView, Verdict},
+};
+
+/// The last event of a partition's chain, and what follows from it for the next record. Allocates nothing per record.
+#[derive(Clone, Debug, Default)]
+pub struct RepeatFilter {
+    /// As file metadata has it; empty if there is none yet.
+    event_id: String,
+    source: String,
+}
+
+impl RepeatFilter {
+    /// Goes on behind this event.
+    pub fn after(last: Option<&LastEvent>) -> Self {
+        match last {
+            Some(last) => Self { event_id: last.event_id().to_owned(), source: last.source().to_owned() },
+            None => Self::default(),
+        }
+    }
+
+    /// Whether the record, which would be a line otherwise, is a repeat. One that is none is the last event from here on.
+    pub fn passes_over(&mut self, record: &RecordView<'_>, verdict: &Verdict<'_>) -> bool {
+        let (Verdict::Line { .. }, Some((event_id, source))) = (verdict, record.event()) else {
+            return false;
+        };
+        if LastEvent::is_short(event_id, source) {
+            let same = self.source == source;
+            if same && event_id <= self.event_id.as_str() {
+                return true;
+            }
+            self.event_id.clear();
+            self.event_id.push_str(event_id);
+            if !same {
+                self.source.clear();
+                self.source.push_str(source);
+            }
+            return false;
+        }
+        let event = LastEvent::new(event_id, source);
+        if event.source() == self.source && event.is_known_not_to_follow(&self.event_id) {
+            return true;
+        }
+        *self = Self::after(Some(&event));
+        false
+    }
+
+    /// `None` before the first event.
+    pub fn last(&self) -> Option<LastEvent> {
+        (!self.event_id.is_empty()).then(|| LastEvent::new(&self.event_id, &self.source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: Verdict<'static> = Verdict::Line { body: b"{", empty_object: true, has_line_breaks: false };
+
+    fn event<'a>(id: &'a str, source: &'a str) -> RecordView<'a> {
+        RecordView { event_id: Some(id), source: Some(source), ..RecordView::default() }
+    }
+
+    #[test]
+    fn what_a_source_sends_again_is_passed_over() {
+        let mut filter = RepeatFilter::default();
+        let mut lines = Vec::new();
+        for id in ["03", "05", "03", "05", "06", "05", "06", "0600", "07"] {
+            if !filter.passes_over(&event(id, "a/1"), &LINE) {
+                lines.push(id);
+            }
+        }
+        assert_eq!(lines, ["03", "05", "06", "0600", "07"]);
+        assert_eq!(filter.last(), Some(LastEvent::new("07", "a/1")));
+        // Another run, or another source, begins anew.
+        assert!(!filter.passes_over(&event("05", "a/2"), &LINE));
+        assert!(filter.passes_over(&event("04", "a/2"), &LINE));
+    }
+
+    #[test]
+    fn rows_of_snapshots_retries_and_strangers_are_never_repeats() {
+        let mut filter = RepeatFilter::after(Some(&LastEvent::new("09", "a/1")));
+        let row = RecordView { snapshot: true, ..event("03", "a/1") };
+        let retry = RecordView { retried: true, ..event("04", "a/1") };
+        let nameless = RecordView { source: None, ..event("05", "a/1") };
+        for record in [row, retry, nameless, RecordView::default()] {
+            assert!(!filter.passes_over(&record, &LINE));
+        }
+        assert!(!filter.passes_over(&event("03", "a/1"), &Verdict::Tombstone));
+        assert_eq!(filter.last(), Some(LastEvent::new("09", "a/1")));
+        assert!(filter.passes_over(&event("09", "a/1"), &LINE));
+    }
+
+    #[test]
+    fn ids_that_had_to_be_cut_are_compared_as_far_as_they_are_known() {
+        let long = |tail: &str| format!("{}{tail}", "8".repeat(1024));
+        let (a, b) = (long("a"), long("b"));
+        let mut filter = RepeatFilter::default();
+        assert!(!filter.passes_over(&event(&b, "a/1"), &LINE));
+        assert!(filter.passes_over(&event(&b, "a/1"), &LINE), "the same one");
+        assert!(!filter.passes_over(&event(&a, "a/1"), &LINE), "nobody knows which of them is higher");
+        assert!(filter.passes_over(&event("7", "a/1"), &LINE));
+        assert!(!filter.passes_over(&event("9", "a/1"), &LINE));
+        assert!(filter.passes_over(&event(&a, "a/1"), &LINE));
+        // What was read back from a file's metadata says the same.
+        let mut filter = RepeatFilter::after(Some(&LastEvent::new(&b, "a/1")));
+        assert!(filter.passes_over(&event(&b, "a/1"), &LINE));
+        assert!(!filter.passes_over(&event(&a, "a/1"), &LINE));
+    }
+}

@@ -1,0 +1,193 @@
+//! A source that delivers at least once.
+//!
+//! Goal: behind `DELIVERY=at-least-once` every event is in Kafka, some of them more than once, and in the lake once, in order, whoever is killed.
+//! Method: the source is killed fifty times in all under a workload, at times two of it run at once, and sinks are killed too. What repeats an event in its partition
+//! is taken out of what was read from Kafka, by the events' ids alone; the rest and the lake are judged as ever.
+
+use std::collections::HashSet;
+
+use anyhow::{Context, Result, ensure};
+use pipeline_tests::{
+    kafka_writer::NewRecord,
+    ledger::Evidence,
+    pipeline::Pipeline,
+    service::{Binary, Service},
+    wait,
+    workload::Pace,
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use crate::{
+    closing::{HOUR_S, Positions, closed, named_as_they_are},
+    records::{LONG_AGO_S, event},
+    stage::{LIMIT, Run, Stage},
+};
+
+/// On each target.
+const KILLS: u32 = 25;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_killed_source_do_not_reach_a_directory() -> Result<()> {
+    let stage = Stage::shared().await?;
+    kill_the_source(&stage.pipeline("repeatsdir")?, stage).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_killed_source_do_not_reach_azurite() -> Result<()> {
+    let stage = Stage::shared().await?;
+    kill_the_source(&stage.pipeline_into_azurite("repeatsazure").await?, stage).await
+}
+
+/// Takes out what its partition has already, and says how much that was.
+fn without_repeats(evidence: &mut Evidence) -> usize {
+    let mut repeats = 0;
+    for (topic, partitions) in &mut evidence.kafka.topics {
+        if topic.contains(".resume-tokens-") {
+            continue;
+        }
+        for part in partitions.values_mut() {
+            let mut seen = HashSet::new();
+            let before = part.records.len();
+            part.records.retain(|record| {
+                let id = record.header("event-id").map(str::to_owned);
+                id.is_none_or(|id| seen.insert(id))
+            });
+            repeats += before - part.records.len();
+        }
+    }
+    repeats
+}
+
+async fn kill_the_source(pipeline: &Pipeline, stage: &Stage) -> Result<()> {
+    let seed: u64 = rand::random();
+    eprintln!("kills of {}: seed {seed}", pipeline.database());
+    let mut random = StdRng::seed_from_u64(seed);
+    let client = stage.mongod.client().await?;
+    let environment = || pipeline.source_environment().set("DELIVERY", "at-least-once");
+    let mut source = pipeline.start(Binary::Source, environment())?;
+    source.wait_until_ready().await?;
+    let mut run = Run::start_with(pipeline, &client, Pace::PerSecond(300), source).await?;
+    let mut sinks = [pipeline.start_sink()?, pipeline.start_sink()?];
+    for kill in 0..KILLS {
+        run.workload.wait_for(random.random_range(20..300), LIMIT).await?;
+        let next = pipeline.start(Binary::Source, environment());
+        if kill % 6 == 5 {
+            // Nothing fences: for a while both publish the same.
+            let mut both = next?;
+            both.wait_until_ready().await?;
+            run.workload.wait_for(random.random_range(50..150), LIMIT).await?;
+            run.source.kill9()?;
+            run.source = both;
+            let victim = random.random_range(0..sinks.len());
+            sinks[victim].kill9()?;
+            sinks[victim] = pipeline.start_sink()?;
+        } else {
+            run.source.kill9()?;
+            run.source = next?;
+        }
+    }
+    let (expected, mut source) = run.finish().await?;
+    let [one, two] = &mut sinks;
+    pipeline.wait_for_kafka(&expected, &mut [&mut source, one, two]).await?;
+    source.stop(LIMIT).await?;
+    let mut in_kafka = pipeline.evidence_of_kafka().await?;
+    let repeats = without_repeats(&mut in_kafka);
+    eprintln!("{repeats} of {} records repeat an event", in_kafka.data_records() + repeats);
+    ensure!(repeats > 0, "nothing was published twice: the test shows nothing");
+    // A repeat at the very end is passed over without a file that says so at once.
+    wait::until("the lake has every event", LIMIT, || async {
+        let positions = pipeline.lake().positions().await?;
+        let is_there = |topic: &String, partition: i32, end: i64| {
+            positions.get(&(topic.clone(), partition)).is_some_and(|position| *position >= end)
+        };
+        let mut last = in_kafka.kafka.topics.iter().flat_map(|(topic, partitions)| {
+            let ends = partitions
+                .iter()
+                .filter_map(|(partition, part)| Some((*partition, part.records.last()?.offset + 1)));
+            ends.map(move |(partition, end)| (topic, partition, end))
+        });
+        let data = |topic: &String| in_kafka.topics.is_data(topic);
+        Ok(last.all(|(topic, partition, end)| !data(topic) || is_there(topic, partition, end)).then_some(()))
+    })
+    .await
+    .with_context(|| sinks.iter().map(Service::log_tail).collect::<String>())?;
+
+    let mut evidence = pipeline.evidence().await?;
+    without_repeats(&mut evidence);
+    expected.judge(&evidence).none()?;
+    ensure!(evidence.dead_letters() == 0, "dead letters although nothing was wrong with any event");
+    let environment = pipeline.sink_environment();
+    let arguments = ["verify", "--all"];
+    let mut verify =
+        Service::start_with(Binary::Sink, "verify-repeats", &arguments, environment, pipeline.folder())?;
+    let code = verify.exit_code(LIMIT).await?;
+    let text = verify.log_text()?;
+    ensure!(code == 0 && text.contains("repeat an event that is there already"), "{code}\n{text}");
+    Ok(())
+}
+
+/// A rebuild, also of files of which nothing is left, and `verify` pass over the same records as the live sink did.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn are_passed_over_by_a_rebuild() -> Result<()> {
+    let pipeline = &Stage::shared().await?.pipeline("repeatsreplay")?;
+    let topic = pipeline.data_topic("orders");
+    let writer = pipeline.kafka_writer();
+    writer.create_topic(&topic, 1, &[]).await?;
+    let positions = Positions::new(pipeline).await?;
+    let begin = LONG_AGO_S / HOUR_S * HOUR_S;
+    positions.commit(begin + 10).await?;
+    let of = |numbers: std::ops::Range<i64>| -> Vec<NewRecord> {
+        let named = |number: i64| {
+            let second = begin + if number < 20 { 0 } else { HOUR_S } + number;
+            event(pipeline, number, second)
+                .header("event-id", &format!("82{number:06X}"))
+                .header("source", "w/1")
+        };
+        numbers.map(named).collect()
+    };
+    let mut sink = pipeline.start(Binary::Sink, pipeline.sink_environment().set("ROLL_ROWS", "7"))?;
+    // Within an hour, across its end, and everything from the start.
+    for numbers in [0..20, 11..20, 15..30, 0..30, 25..40] {
+        writer.send(&topic, 0, of(numbers)).await?;
+    }
+    // Other sources and nameless records are nobody's repeats.
+    let strangers =
+        vec![event(pipeline, 50, begin + HOUR_S + 50).header("event-id", "82000001").header("source", "v/1")];
+    writer.send(&topic, 0, strangers).await?;
+    writer.send(&topic, 0, vec![event(pipeline, 51, begin + 2 * HOUR_S)]).await?;
+    pipeline.wait_for_lake(&mut [&mut sink]).await?;
+    closed(pipeline, begin - HOUR_S).await?;
+    positions.commit(begin + 2 * HOUR_S).await?;
+    for hour in 0..2 {
+        named_as_they_are(pipeline, begin + hour * HOUR_S, &mut [&mut sink]).await?;
+    }
+    let repeats = sink.metrics()?.sum("cdc_sink_repeats_total").unwrap_or_default();
+    ensure!((repeats - (9.0 + 5.0 + 30.0 + 5.0)).abs() < 0.5, "{repeats} repeats are counted");
+    let lines = async || -> Result<Vec<(String, Vec<u8>)>> {
+        let files = pipeline.lake().read().await?.files;
+        Ok(files.into_iter().map(|file| (file.path.clone(), file.bytes)).collect())
+    };
+    let before = lines().await?;
+    let rows: usize =
+        before.iter().map(|(_, bytes)| bytes.iter().filter(|byte| **byte == b'\n').count()).sum();
+    ensure!(rows == 40 + 2, "{rows} rows");
+
+    let run = async |name: &str, arguments: &[&str]| -> Result<String> {
+        let environment = pipeline.sink_environment();
+        let mut service = Service::start_with(Binary::Sink, name, arguments, environment, pipeline.folder())?;
+        let code = service.exit_code(LIMIT).await?;
+        let text = service.log_text()?;
+        ensure!(code == 0, "{name}: {code}\n{text}");
+        Ok(text)
+    };
+    let text = run("verify", &["verify", "--all", "--drained"]).await?;
+    ensure!(text.contains("49 records of Kafka repeat an event"), "{text}");
+    let sealed: Vec<&String> = before.iter().map(|(path, _)| path).collect();
+    for path in &sealed[1..4] {
+        pipeline.lake().delete(path).await?;
+    }
+    run("replay", &["replay", "--topic", &topic, "--all"]).await?;
+    ensure!(lines().await? == before, "a rebuild has made other lines");
+    run("verify-again", &["verify", "--all", "--drained"]).await?;
+    Ok(())
+}
