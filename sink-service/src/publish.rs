@@ -33,8 +33,7 @@ use shared::{
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-pub use self::halt::Halt;
-use self::halt::judge_topic;
+pub use self::halt::{Halt, judge_topic};
 use crate::{
     buffer::Batch,
     chain::{Chain, ChainHalt, FilePolicy, FileStep, LogBounds, Reading, Step, StepContext, Writer},

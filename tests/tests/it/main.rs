@@ -6,6 +6,7 @@
 mod avro;
 mod azure_identities;
 mod broker_restart;
+mod check;
 mod closing;
 mod compare;
 mod compose;
