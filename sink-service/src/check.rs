@@ -50,6 +50,7 @@ enum Step {
     Kafka,
     Registry,
     Lake,
+    Account,
     Group,
     DataTopics,
     DeadLetters,

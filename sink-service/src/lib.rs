@@ -35,6 +35,7 @@ pub mod jobs;
 pub mod kafka_log;
 pub mod known_partitions;
 pub mod lake;
+pub mod lake_account;
 pub mod lake_path;
 pub mod lake_start;
 pub mod look_again;

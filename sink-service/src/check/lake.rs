@@ -6,7 +6,9 @@ use shared::exit::{ExitCode, Stop};
 
 use super::{Report, Step};
 use crate::{
+    chain::Publishing,
     lake::{AccountFacts, Answer, Lake, LakeError, LakeTarget, Presence},
+    lake_account::{AccountUse, immutable, versioned},
     lake_path::CHAIN_FOLDER,
     settings::SinkSettings,
 };
@@ -57,12 +59,12 @@ async fn look_at(lake: &Lake, settings: &SinkSettings, report: &mut Report) {
         }
     }
     match lake.account().await {
-        Some(facts) => account(&facts, there, report),
+        Some(facts) => account(&facts, there, settings.account_use(), report),
         None => report.ok("clean-up", format!("jobs that delete old files have to spare {CHAIN_FOLDER}/")),
     }
 }
 
-fn account(facts: &AccountFacts, there: bool, report: &mut Report) {
+fn account(facts: &AccountFacts, there: bool, usage: AccountUse, report: &mut Report) {
     const ACCOUNT: &str = "account";
     let kind = facts.kind.known().map(|kind| format!("{kind}, ")).unwrap_or_default();
     match &facts.hierarchical {
@@ -76,18 +78,17 @@ fn account(facts: &AccountFacts, there: bool, report: &mut Report) {
             report.unknown(ACCOUNT, why.clone(), [to_do]);
         }
     }
-    replaced(facts, report);
+    replaced(facts, usage, report);
     if there {
-        match &facts.immutable {
-            Answer::Known(None) => report.ok("immutability", "the container has no policy and no legal hold"),
-            Answer::Known(Some(what)) => {
-                let found =
-                    format!("the container has {what}: heads, and files that grow, cannot be written there");
-                report.warning("immutability", found, []);
+        const IMMUTABILITY: &str = "immutability";
+        match (&facts.immutable, immutable(facts)) {
+            (_, Some(stop)) => report.stop(Step::Account, IMMUTABILITY, &stop),
+            (Answer::Known(_), None) => {
+                report.ok(IMMUTABILITY, "the container has no policy and no legal hold")
             }
-            Answer::Unknown(why) => {
+            (Answer::Unknown(why), None) => {
                 let to_do = "the container must have no immutability policy and no legal hold".to_owned();
-                report.unknown("immutability", why.clone(), [to_do]);
+                report.unknown(IMMUTABILITY, why.clone(), [to_do]);
             }
         }
     }
@@ -101,11 +102,22 @@ fn account(facts: &AccountFacts, there: bool, report: &mut Report) {
 }
 
 /// What becomes of a blob's content when it is written over, which each flush does.
-fn replaced(facts: &AccountFacts, report: &mut Report) {
+fn replaced(facts: &AccountFacts, usage: AccountUse, report: &mut Report) {
     const VERSIONS: &str = "versions";
+    if let Some(stop) = versioned(facts, usage) {
+        return report.stop(Step::Account, VERSIONS, &stop);
+    }
     if let Some(what) = facts.keeps_what_is_replaced() {
-        let found = format!("{what} is on: each flush leaves a copy of the whole file");
-        return report.warning(VERSIONS, found, []);
+        let found = match usage.publishing {
+            Publishing::Rolling => {
+                format!("{what} is on: each flush leaves a copy of the whole file, as ALLOW_VERSIONED allows")
+            }
+            Publishing::Sealed => {
+                format!("{what} is on: files are written once, but heads leave a copy with each file")
+            }
+        };
+        let to_do = "a lifecycle rule may delete what is left after some days".to_owned();
+        return report.warning(VERSIONS, found, [to_do]);
     }
     if facts.hierarchical.known() == Some(&true) {
         return report.ok(VERSIONS, "none: an account with hierarchical namespace has none");
