@@ -22,6 +22,7 @@ mod harness;
 mod hours;
 mod idle;
 mod kill_nine;
+mod lake_outage;
 mod large_records;
 mod memory;
 mod mongod_restart;
