@@ -1,5 +1,5 @@
 //! `check`: everything that a start rests on, looked at from outside. It writes nothing: no topic, container or folder is made,
-//! no group is joined, and the one write that is sent to a storage account has a condition that cannot hold.
+//! no group is joined, and the one change that is sent to a storage account is to a blob that is not there.
 //!
 //! ```text
 //!  kafka: brokers ─▶ schema registry ─▶ lake: place ▸ rights ▸ account ─▶ kafka: group ▸ data topics ▸ dead letters

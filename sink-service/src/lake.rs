@@ -198,7 +198,7 @@ impl Lake {
         }
     }
 
-    /// Whether we may write to what is there. Changes nothing: on Azure it is asked with a write whose condition cannot hold.
+    /// Whether we may write to what is there. Changes nothing: on Azure it is asked with a change to a blob that is not there.
     pub async fn probe_write(&self) -> Result<(), LakeError> {
         match self {
             Self::Directory(lake) => lake.probe_write().await,

@@ -1,7 +1,10 @@
 //! Kafka: the brokers, the group, the topics that the group would read, and the one for what cannot be written.
 
+use std::time::Instant;
+
 use rdkafka::error::KafkaError;
 use shared::{
+    backoff::Backoff,
     check::{CONTACT_LIMIT, TopicRights, topic_rights},
     exit::{ExitCode, Stop},
     kafka_client,
@@ -56,7 +59,7 @@ impl Kafka {
     /// Nobody joins it.
     async fn group(&self, group: &str, report: &mut Report) {
         let what = "right on the group";
-        match self.admin.group_rights(group).await {
+        match self.group_rights(group).await {
             Ok(Some(allowed)) if allowed.contains(&KafkaRight::Read) => {
                 report.ok(what, format!("READ on consumer group {group}"));
             }
@@ -66,6 +69,20 @@ impl Kafka {
             }
             Ok(None) => report.unknown(what, "the broker does not say", []),
             Err(error) => failed(report, Step::Group, what.to_owned(), &error),
+        }
+    }
+
+    /// The first question of its kind makes a new cluster set up its group coordinators, which takes some seconds.
+    async fn group_rights(&self, group: &str) -> Result<Option<Vec<KafkaRight>>, AdminError> {
+        let deadline = Instant::now() + CONTACT_LIMIT;
+        let mut backoff = Backoff::default();
+        loop {
+            let answer = self.admin.group_rights(group).await;
+            let pause = backoff.next_delay();
+            if !matches!(answer, Err(AdminError::Unavailable { .. })) || Instant::now() + pause >= deadline {
+                return answer;
+            }
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -142,11 +159,14 @@ impl Kafka {
             all.iter().map(|(topic, _)| topic.clone()).filter(|topic| topic.starts_with(&prefix)).collect();
         if names.is_empty() {
             let found = format!("no topic {prefix}*: without it hours close by HOUR_GRACE alone");
-            let to_do = format!(
-                "with a source of ours, grant READ on it; without one, CREATE and WRITE on {}",
-                settings.names.clock()
-            );
-            return report.warning("sources", found, [to_do]);
+            let clock = settings.names.clock();
+            let to_do =
+                format!("with a source of ours, grant READ on it; without one, CREATE and WRITE on {clock}");
+            report.warning("sources", found, [to_do]);
+            if all.iter().any(|(topic, _)| *topic == clock) {
+                self.rights(&[clock], &[KafkaRight::Write], Step::DataTopics, report).await;
+            }
+            return;
         }
         let sources: Vec<&str> = names.iter().filter_map(|topic| topic.strip_prefix(&prefix)).collect();
         report.ok("sources", format!("{} say how far they are: {}", sources.len(), sources.join(", ")));

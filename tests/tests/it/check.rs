@@ -133,7 +133,11 @@ async fn what_a_start_needs_is_looked_at_and_nothing_is_made() -> Result<()> {
 async fn a_storage_account_is_asked_what_it_is() -> Result<()> {
     let stage = Stage::shared().await?;
     let pipeline = stage.pipeline_into_azurite("checkazure").await?;
-    let environment = || pipeline.sink_environment();
+    // A group that the broker shares out answers in another way.
+    let environment = || {
+        let options = "topic.metadata.refresh.interval.ms=2000";
+        pipeline.sink_environment().set("KAFKA_GROUP_PROTOCOL", "consumer").set("KAFKA_OPTIONS", options)
+    };
     for name in ["first", "second"] {
         let missing = Checked::with(&pipeline, name, environment()).await?;
         missing.ends_with(0, &[])?;
@@ -145,12 +149,13 @@ async fn a_storage_account_is_asked_what_it_is() -> Result<()> {
     let topic = pipeline.data_topic("orders");
     writer.create_topic(&topic, 1, &[]).await?;
     writer.send(&topic, 0, vec![event(&pipeline, 0, LONG_AGO_S)]).await?;
-    let mut sink = pipeline.ready_sink().await?;
+    let mut sink = pipeline.start(Binary::Sink, environment())?;
+    sink.wait_until_ready().await?;
     pipeline.wait_for_lake(&mut [&mut sink]).await?;
-    sink.stop(LIMIT).await?;
     let there = Checked::with(&pipeline, "there", environment()).await?;
     there.ends_with(0, &[])?;
-    for what in ["lake", "right to write", "immutability", "versions"] {
+    sink.stop(LIMIT).await?;
+    for what in ["right on the group", "lake", "right to write", "immutability", "versions"] {
         there.says(what, "ok", "")?;
     }
     for what in ["account", "soft delete", "lifecycle rules"] {

@@ -1,26 +1,29 @@
 //! What the account and the container say of themselves. Nothing here is needed to write: what may not be asked stays unknown.
 
+use std::collections::HashMap;
+
 use azure_core::http::headers::HeaderName;
 use azure_storage_blob::models::{
-    BlobContainerClientGetAccountInfoResultHeaders, BlobContainerClientGetPropertiesResultHeaders,
+    BlobClientSetMetadataOptions, BlobContainerClientGetAccountInfoResultHeaders,
+    BlobContainerClientGetPropertiesResultHeaders,
 };
 
 use super::{
-    AzureContainer, Condition,
+    AzureContainer,
     classify::{Request, classify},
 };
 use crate::{
-    lake::{AccountFacts, Answer, ETag, LakeError},
+    lake::{AccountFacts, Answer, LakeError},
     lake_path::{CHAIN_FOLDER, LakePath},
 };
-
-/// No object has it, so a write on this condition is allowed or not, and never happens.
-const NO_ETAG: &str = "\"0x0\"";
 
 /// Of an account with versioning each blob that was written since has one.
 const VERSION: HeaderName = HeaderName::from_static("x-ms-version-id");
 /// Only accounts with hierarchical namespace say it.
 const RESOURCE_TYPE: HeaderName = HeaderName::from_static("x-ms-resource-type");
+
+/// No blob has it.
+const NO_ETAG: &str = "\"0x0\"";
 
 struct Info {
     kind: Option<String>,
@@ -40,11 +43,20 @@ struct Sample {
 }
 
 impl AzureContainer {
+    /// Asks for other metadata of a blob that is not there: nothing can come of it but a yes or a no. The right is the one that writing needs.
     pub(in crate::lake) async fn probe_write(&self) -> Result<(), LakeError> {
         let path = LakePath::new(format!("{CHAIN_FOLDER}/check.json")).expect("a path of our own");
-        match self.put_document(&path, Vec::new(), Condition::Still(&ETag::new(NO_ETAG))).await {
-            Ok(_) | Err(LakeError::Conflict) => Ok(()),
-            Err(LakeError::Unknown { cause }) => Err(LakeError::Unavailable { cause, retry_after: None }),
+        let what = format!("write {path}");
+        let blob = self.blob(&path);
+        let options = BlobClientSetMetadataOptions { if_match: Some(NO_ETAG.into()), ..Default::default() };
+        let asked = self
+            .request(Request::Read, &what, async {
+                blob.set_metadata(&HashMap::new(), Some(options)).await.map(|_| ())
+            })
+            .await;
+        match asked {
+            // Allowed, and there is no such blob.
+            Ok(()) | Err(LakeError::Conflict) => Ok(()),
             Err(error) => Err(error),
         }
     }
