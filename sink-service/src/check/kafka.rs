@@ -1,6 +1,6 @@
 //! Kafka: the brokers, the group, the topics that the group would read, and the one for what cannot be written.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rdkafka::error::KafkaError;
 use shared::{
@@ -19,6 +19,9 @@ use crate::{
 
 /// Topics that are described one by one in the report; there may be thousands.
 const NAMED_MAX: usize = 20;
+
+/// The first question about a group makes a new cluster set its group coordinators up; one question was seen to take ten seconds then.
+const COORDINATOR_LIMIT: Duration = Duration::from_secs(30);
 
 const ACLS: &str = "kafka/acls-sink.conf";
 
@@ -72,9 +75,9 @@ impl Kafka {
         }
     }
 
-    /// The first question of its kind makes a new cluster set up its group coordinators, which takes some seconds.
+    /// Asks again for as long as a new cluster may set its coordinators up.
     async fn group_rights(&self, group: &str) -> Result<Option<Vec<KafkaRight>>, AdminError> {
-        let deadline = Instant::now() + CONTACT_LIMIT;
+        let deadline = Instant::now() + COORDINATOR_LIMIT;
         let mut backoff = Backoff::default();
         loop {
             let answer = self.admin.group_rights(group).await;
