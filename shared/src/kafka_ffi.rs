@@ -1,14 +1,19 @@
-//! Two calls of librdkafka that the rdkafka crate does not wrap. The only `unsafe` code of the project.
+//! Three calls of librdkafka that the rdkafka crate does not wrap. The only `unsafe` code of the project.
 //!
 //! - [`flush`]: rdkafka's own flush polls in slices of 100 ms, and its `commit_transaction` calls that flush, so
 //!   each commit would take 100 ms. Flushing here first makes it 2 ms. Needs a producer whose delivery reports
 //!   are served by a thread of its own (`ThreadedProducer`).
 //! - [`describe_topics`]: the topic's id (KIP-516), by which a topic that was deleted and made again can be told, and what a client may
 //!   do with it (KIP-430).
+//! - [`group_rights`]: what a client may do with a consumer group.
 //!
-//! Both block: never call them on a runtime worker.
-#![expect(unsafe_code, reason = "rd_kafka_flush and rd_kafka_DescribeTopics have no safe wrapper")]
+//! All block: never call them on a runtime worker.
+#![expect(
+    unsafe_code,
+    reason = "rd_kafka_flush, rd_kafka_DescribeTopics and rd_kafka_DescribeConsumerGroups have no safe wrapper"
+)]
 
+mod group;
 mod topic_id;
 
 use std::collections::HashSet;
@@ -21,6 +26,7 @@ use rdkafka::client::Client;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka_sys as sys;
 
+pub use group::{GroupError, group_rights};
 pub use topic_id::TopicId;
 
 /// What a broker says of one topic.
@@ -31,19 +37,19 @@ pub struct DescribedTopic {
     pub id: Option<TopicId>,
     pub partitions: usize,
     /// What this client may do with the topic; `None` if it was not asked for, or the broker does not say (before 2.3, KIP-430).
-    pub allowed: Option<Vec<TopicRight>>,
+    pub allowed: Option<Vec<KafkaRight>>,
 }
 
-/// An operation of Kafka's access lists on a topic, as far as a client of ours uses it.
+/// An operation of Kafka's access lists on a topic or a group, as far as a client of ours uses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TopicRight {
+pub enum KafkaRight {
     Read,
     Write,
     Describe,
     DescribeConfigs,
 }
 
-impl TopicRight {
+impl KafkaRight {
     fn from_operation(operation: sys::rd_kafka_AclOperation_t) -> Option<Self> {
         use sys::rd_kafka_AclOperation_t as Operation;
         match operation {
@@ -54,6 +60,31 @@ impl TopicRight {
             _ => None,
         }
     }
+
+    /// As access lists name it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "READ",
+            Self::Write => "WRITE",
+            Self::Describe => "DESCRIBE",
+            Self::DescribeConfigs => "DESCRIBE_CONFIGS",
+        }
+    }
+}
+
+/// # Safety
+/// `operations` is null, or points to `count` operations.
+unsafe fn rights_of(
+    operations: *const sys::rd_kafka_AclOperation_t,
+    count: usize,
+) -> Option<Vec<KafkaRight>> {
+    if operations.is_null() {
+        return None;
+    }
+    // SAFETY: by this function's contract.
+    let operations = unsafe { std::slice::from_raw_parts(operations, count) };
+    Some(operations.iter().filter_map(|one| KafkaRight::from_operation(*one)).collect())
 }
 
 /// Why one topic of several was not described.
@@ -163,43 +194,15 @@ struct Request {
 struct Options(NonNull<sys::rd_kafka_AdminOptions_t>);
 
 impl Options {
-    fn as_ptr(&self) -> *const sys::rd_kafka_AdminOptions_t {
-        self.0.as_ptr()
-    }
-}
-
-impl Drop for Options {
-    fn drop(&mut self) {
-        // SAFETY: made by `rd_kafka_AdminOptions_new`, owned by this value alone, freed once.
-        unsafe { sys::rd_kafka_AdminOptions_destroy(self.0.as_ptr()) }
-    }
-}
-
-impl Request {
     fn new<C: ClientContext>(
         client: &Client<C>,
-        names: &[&str],
+        operation: sys::rd_kafka_admin_op_t,
         rights: Rights,
         timeout: Duration,
     ) -> KafkaResult<Self> {
-        // A name given twice is refused by librdkafka as an invalid argument.
-        let mut seen = HashSet::new();
-        let names: Vec<CString> = names
-            .iter()
-            .filter(|name| seen.insert(**name))
-            .map(|name| CString::new(*name))
-            .collect::<Result<_, _>>()
-            .map_err(KafkaError::Nul)?;
-        let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
-
         // SAFETY: the handle is live for as long as `client` is borrowed.
-        let options = unsafe {
-            sys::rd_kafka_AdminOptions_new(
-                client.native_ptr(),
-                sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
-            )
-        };
-        let options = Options(NonNull::new(options).ok_or_else(out_of_memory)?);
+        let options = unsafe { sys::rd_kafka_AdminOptions_new(client.native_ptr(), operation) };
+        let options = Self(NonNull::new(options).ok_or_else(out_of_memory)?);
         let mut reason: [c_char; 256] = [0; 256];
         // SAFETY: `reason` is writable for the length that is passed with it.
         let code = unsafe {
@@ -229,6 +232,44 @@ impl Request {
                 return Err(KafkaError::AdminOp(code));
             }
         }
+        Ok(options)
+    }
+
+    fn as_ptr(&self) -> *const sys::rd_kafka_AdminOptions_t {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for Options {
+    fn drop(&mut self) {
+        // SAFETY: made by `rd_kafka_AdminOptions_new`, owned by this value alone, freed once.
+        unsafe { sys::rd_kafka_AdminOptions_destroy(self.0.as_ptr()) }
+    }
+}
+
+impl Request {
+    fn new<C: ClientContext>(
+        client: &Client<C>,
+        names: &[&str],
+        rights: Rights,
+        timeout: Duration,
+    ) -> KafkaResult<Self> {
+        // A name given twice is refused by librdkafka as an invalid argument.
+        let mut seen = HashSet::new();
+        let names: Vec<CString> = names
+            .iter()
+            .filter(|name| seen.insert(**name))
+            .map(|name| CString::new(*name))
+            .collect::<Result<_, _>>()
+            .map_err(KafkaError::Nul)?;
+        let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+
+        let options = Options::new(
+            client,
+            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
+            rights,
+            timeout,
+        )?;
         // SAFETY: `pointers` holds that many zero-terminated strings, which `names` keeps alive; they are copied.
         let topics =
             unsafe { sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len()) };
@@ -339,11 +380,8 @@ unsafe fn described(topic: *const sys::rd_kafka_TopicDescription_t) -> Result<De
         sys::rd_kafka_TopicDescription_partitions(topic, &raw mut partitions);
         let mut count = 0;
         let operations = sys::rd_kafka_TopicDescription_authorized_operations(topic, &raw mut count);
-        // An array of `count` operations that lives as long as the description; null if it was not asked for.
-        let operations: Option<&[sys::rd_kafka_AclOperation_t]> =
-            (!operations.is_null()).then(|| std::slice::from_raw_parts(operations, count));
-        let allowed =
-            operations.map(|all| all.iter().filter_map(|one| TopicRight::from_operation(*one)).collect());
+        // An array that lives as long as the description; null if it was not asked for.
+        let allowed = rights_of(operations, count);
         (id, partitions, allowed)
     };
     Ok(DescribedTopic { name, id, partitions, allowed })

@@ -14,7 +14,9 @@ use rdkafka::admin::{
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
 use crate::kafka_client::{ForwardLogs, error_code};
-use crate::kafka_ffi::{DescribeError, TopicRight, describe_topics, describe_topics_and_rights};
+use crate::kafka_ffi::{
+    DescribeError, GroupError, KafkaRight, describe_topics, describe_topics_and_rights, group_rights,
+};
 
 /// Configuration by name. Values that the broker keeps to itself (passwords) are left out.
 pub type Configs = BTreeMap<String, String>;
@@ -138,7 +140,7 @@ impl TopicAdmin {
     pub async fn topic_rights(
         &self,
         names: &[String],
-    ) -> Result<BTreeMap<String, Result<Option<Vec<TopicRight>>, AdminError>>, AdminError> {
+    ) -> Result<BTreeMap<String, Result<Option<Vec<KafkaRight>>, AdminError>>, AdminError> {
         let (client, timeout, names) = (Arc::clone(&self.client), self.timeout, names.to_vec());
         let described = tokio::task::spawn_blocking(move || {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -158,6 +160,24 @@ impl TopicAdmin {
             answers.insert(name, Err(classify(what, code)));
         }
         Ok(answers)
+    }
+
+    /// What this client may do with a consumer group, which need not exist. `None` where the broker does not say.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn group_rights(&self, group: &str) -> Result<Option<Vec<KafkaRight>>, AdminError> {
+        let (client, timeout, name) = (Arc::clone(&self.client), self.timeout, group.to_owned());
+        let described = tokio::task::spawn_blocking(move || group_rights(client.inner(), &name, timeout));
+        let what = || format!("describe consumer group {group}");
+        let described = described.await.expect("the closure neither panics nor is aborted");
+        match described.map_err(|error| failed(what(), &error))? {
+            Ok(allowed) => Ok(allowed),
+            Err(GroupError::NotAllowed { .. }) => {
+                Err(AdminError::NotAllowed { what: what(), code: Code::GroupAuthorizationFailed })
+            }
+            Err(GroupError::Failed { code, .. }) => Err(classify(what(), code)),
+        }
     }
 
     /// rdkafka 0.39 drops the error of a single resource, and shows it without entries. No topic has none; why
@@ -292,6 +312,7 @@ fn failed(what: String, error: &KafkaError) -> AdminError {
 fn classify(what: String, code: Code) -> AdminError {
     match code {
         Code::TopicAuthorizationFailed
+        | Code::GroupAuthorizationFailed
         | Code::ClusterAuthorizationFailed
         | Code::SaslAuthenticationFailed
         | Code::Authentication => AdminError::NotAllowed { what, code },

@@ -28,6 +28,7 @@
 pub mod admin;
 pub mod avro;
 pub mod backoff;
+pub mod check;
 pub mod cluster_time;
 pub mod command_line;
 pub mod dead_letter;

@@ -89,6 +89,16 @@ pub enum Step {
     Append(FileStep),
 }
 
+impl Step {
+    /// How many bytes of lines it sends, packed.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Done | Self::WriteHead(_) => 0,
+            Self::Stage(step) | Self::Create(step) | Self::Append(step) => step.piece.len(),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct FileStep {
     pub path: LakePath,

@@ -9,6 +9,7 @@ use shared::{
 };
 
 use crate::{
+    check::{check_command, check_request},
     compare::{CompareRequest, compare_command, compare_request},
     dlq::{DlqRequest, dlq_command, dlq_request},
     expire::{ExpireRequest, expire_command, expire_request},
@@ -25,6 +26,10 @@ const TABLE: Table = CATALOGUE.table;
 #[derive(Debug)]
 pub enum Request {
     Run(Sources),
+    Check {
+        sources: Sources,
+        json: bool,
+    },
     /// `compare`: after it, if `--source` is given.
     Verify {
         sources: Sources,
@@ -145,6 +150,7 @@ pub fn command() -> Command {
             with_settings(Command::new("run").about("Write records until a signal ends it"), TABLE)
                 .after_help(format!("{RUN_EXAMPLES}\n\n{EXIT_CODES}")),
         )
+        .subcommand(check_command(TABLE))
         .subcommand(verify)
         .subcommand(compare_command(TABLE))
         .subcommand(replay_command())
@@ -160,6 +166,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, c
     let matches = command().try_get_matches_from(arguments)?;
     match matches.subcommand() {
         Some(("run", matches)) => Ok(Request::Run(sources(TABLE, matches))),
+        Some(("check", matches)) => {
+            let (sources, json) = check_request(TABLE, matches);
+            Ok(Request::Check { sources, json })
+        }
         Some(("verify", matches)) => {
             let sources = sources(TABLE, matches);
             Ok(Request::Verify { sources, verify: verify(matches), compare: comparison_after(matches) })

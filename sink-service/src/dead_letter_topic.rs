@@ -96,8 +96,8 @@ impl DeadLetterTopic {
     }
 }
 
-/// What the topic has to take, given the limit of the largest data topic and the source's.
-fn letter_bytes(largest_topic: Option<u64>, record_bytes: u64) -> u64 {
+/// What the topic has to take, in bytes, given the limit of the largest data topic and the source's.
+pub fn letter_bytes(largest_topic: Option<u64>, record_bytes: u64) -> u64 {
     largest_topic.unwrap_or_default().max(record_bytes) + HEADROOM_BYTES
 }
 

@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
+    time::Instant,
 };
 
 use shared::{
@@ -27,7 +28,7 @@ use crate::{
     hours::HourEnd,
     kafka_log::LogError,
     partition::AssignmentEpoch,
-    publish::{Halt, Identity, Job, Published, Publisher, Waiting},
+    publish::{Dependency, Halt, Identity, Job, Published, Publisher, Wait, Waiting},
 };
 
 /// What a task reports. `epoch` says for which assignment it was started.
@@ -213,14 +214,15 @@ impl Jobs {
             if backoff.attempts() == 1 {
                 tracing::warn!(%partition, %cause, "waiting for the topic's id");
             }
-            self.tell(partition, Some(cause.to_string()));
+            let next = Instant::now().checked_add(delay);
+            self.tell(partition, Some(Wait { on: Dependency::Kafka, cause: cause.to_string(), next }));
             tokio::time::sleep(delay).await;
             ids = self.topic_ids(BTreeSet::from([Arc::clone(&partition.topic)])).await;
         }
     }
 
-    fn tell(&self, partition: &TopicPartition, cause: Option<String>) {
-        if self.publisher.waits.try_send(Waiting { partition: partition.clone(), cause }).is_err() {
+    fn tell(&self, partition: &TopicPartition, wait: Option<Wait>) {
+        if self.publisher.waits.try_send(Waiting { partition: partition.clone(), wait }).is_err() {
             tracing::debug!(%partition, "wait not told");
         }
     }

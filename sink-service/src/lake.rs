@@ -30,11 +30,13 @@ use crate::{
     lake_path::LakePath,
 };
 
+mod account;
 mod auth;
 pub mod azure;
 pub mod directory;
 mod target;
 
+pub use account::{AccountFacts, Answer};
 pub use auth::{Entra, EntraIdentity, LakeAuth};
 use azure::{AzureContainer, BlockId};
 use directory::Directory;
@@ -121,6 +123,14 @@ pub struct Object {
     pub size: u64,
 }
 
+/// Whether a lake is there, before anything is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    There,
+    /// [`Lake::prepare`] would make it.
+    Missing,
+}
+
 /// What went wrong, by what the caller does about it. Causes never hold keys, signatures or tokens.
 #[derive(Clone, Debug, Error)]
 pub enum LakeError {
@@ -178,6 +188,30 @@ impl Lake {
         match self {
             Self::Directory(lake) => lake.prepare().await,
             Self::Azure(lake) => lake.prepare().await,
+        }
+    }
+
+    /// Whether the container or directory is there and may be read, or for a missing directory: may be made. Changes nothing.
+    pub async fn probe(&self) -> Result<Presence, LakeError> {
+        match self {
+            Self::Directory(lake) => lake.probe().await,
+            Self::Azure(lake) => lake.probe().await,
+        }
+    }
+
+    /// Whether we may write to what is there. Changes nothing: on Azure it is asked with a change to a blob that is not there.
+    pub async fn probe_write(&self) -> Result<(), LakeError> {
+        match self {
+            Self::Directory(lake) => lake.probe_write().await,
+            Self::Azure(lake) => lake.probe_write().await,
+        }
+    }
+
+    /// What the storage account says of itself; `None` for a directory. What it does not say is in the answer.
+    pub async fn account(&self) -> Option<AccountFacts> {
+        match self {
+            Self::Directory(_) => None,
+            Self::Azure(lake) => Some(lake.account().await),
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     lake::{Lake, LakeAuth, LakeError, LakeTarget},
+    lake_account::refuse_unfit,
     settings::SinkSettings,
 };
 
@@ -22,7 +23,7 @@ const LAKE_PREPARE_LIMIT: Duration = Duration::from_secs(60);
 /// How often a wait for the lake is spoken of; no pause between two attempts is longer, unless the store asks for it.
 const LAKE_WAIT_TOLD_EVERY: Duration = Duration::from_secs(10);
 
-/// Opens the lake and makes it usable. A lake that cannot be reached is tried again until [`LAKE_PREPARE_LIMIT`];
+/// Opens the lake and makes it usable; a storage account that does not fit is refused. A lake that cannot be reached is tried again until [`LAKE_PREPARE_LIMIT`];
 /// `on_wait` gets a sentence for people about each attempt that fails or takes long, and the log gets it too.
 pub fn await_lake(
     settings: &SinkSettings,
@@ -38,10 +39,12 @@ pub fn await_lake(
         on_wait(format!("the lake does not answer yet: {cause}"));
     };
     let prepared = runtime.block_on(prepare(&lake, begun + LAKE_PREPARE_LIMIT, tell));
-    prepared.map(|()| lake).map_err(|error| {
+    prepared.map_err(|error| {
         let what = format!("cannot use the lake at {}: {error}", settings.lake);
         Stop::new(error.exit_code(ExitCode::Unreachable), what)
-    })
+    })?;
+    runtime.block_on(refuse_unfit(&lake, settings.account_use()))?;
+    Ok(lake)
 }
 
 /// Opens a lake that must be there already: one that is only read, or mended, is not made.

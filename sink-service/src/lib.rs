@@ -10,11 +10,13 @@
 //! One thread, the [`writer`], owns the consumer and the state of every partition. [`chain`] decides, without I/O, what the
 //! next compare-and-set is; [`publish`] does it against the [`lake`] and reads back when somebody else was first. [`verify`]
 //! holds the lake against Kafka, [`compare`] against MongoDB, [`replay`] makes closed hours again from it, and [`export`]
-//! makes Parquet of them; [`expire`] removes old ones; [`dlq`] shows dead letters and sends them back. [`settings`], [`cli`] and [`metrics`] are what the outside sees.
+//! makes Parquet of them; [`expire`] removes old ones; [`dlq`] shows dead letters and sends them back. [`check`] looks at all that a start needs.
+//! [`settings`], [`cli`] and [`metrics`] are what the outside sees.
 
 pub mod assignment;
 pub mod buffer;
 pub mod chain;
+pub mod check;
 pub mod cli;
 pub mod compare;
 pub mod compression;
@@ -34,6 +36,7 @@ pub mod jobs;
 pub mod kafka_log;
 pub mod known_partitions;
 pub mod lake;
+pub mod lake_account;
 pub mod lake_path;
 pub mod lake_start;
 pub mod look_again;

@@ -20,6 +20,7 @@ use shared::{
 };
 use sink_service::{
     chain::Writer,
+    check,
     cli::{self, Request},
     compare::{self, Agreement, CompareRequest},
     consumer::{GroupConsumer, GroupSettings},
@@ -56,6 +57,7 @@ const SERVICE: &str = "sink-service";
 fn main() -> ProcessExit {
     match cli::parse(std::env::args_os()) {
         Ok(Request::Run(sources)) => run(sources),
+        Ok(Request::Check { sources, json }) => check::run(SERVICE, sources, json),
         Ok(Request::Verify { sources, verify, compare }) => {
             run_command(sources, "verify", |runtime, settings| {
                 // What the second part lacks is said before the first one has run for an hour.

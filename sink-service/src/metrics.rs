@@ -5,13 +5,14 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use chrono::{DateTime, Utc};
 use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
     histogram,
 };
 use shared::{dead_letter::DeadLetterReason, kafka_position::TopicPartition};
 
-use crate::{chain::RollReason, lake::LakeError};
+use crate::{chain::RollReason, lake::LakeError, publish::Dependency};
 
 const RECORDS: &str = "cdc_sink_records_total";
 const REPEATS: &str = "cdc_sink_repeats_total";
@@ -31,6 +32,8 @@ const HOUR_REVISIONS: &str = "cdc_sink_manifest_revisions_total";
 const LATE_ROWS: &str = "cdc_sink_late_rows_total";
 const CONFLICTS: &str = "cdc_sink_publish_conflicts_total";
 const STORAGE_REQUESTS: &str = "cdc_sink_storage_requests_total";
+const LAKE_UP: &str = "cdc_sink_lake_up";
+const LAKE_FAILS_SINCE: &str = "cdc_sink_lake_fails_since_timestamp_seconds";
 const RETRIES: &str = "cdc_retries_total";
 const DEAD_LETTERS: &str = "cdc_dlq_records_total";
 const DEAD_LETTER_RATIO: &str = "cdc_sink_dead_letter_ratio";
@@ -63,6 +66,8 @@ pub struct SinkMetrics {
     assigned: Gauge,
     paused: Gauge,
     dead_letter_ratio: Gauge,
+    lake_up: Gauge,
+    lake_fails_since: Gauge,
 }
 
 impl SinkMetrics {
@@ -75,8 +80,8 @@ impl SinkMetrics {
         for reason in DeadLetterReason::ALL {
             counter!(DEAD_LETTERS, "reason" => reason.as_str()).absolute(0);
         }
-        for operation in ["lake", "kafka", "registry"] {
-            counter!(RETRIES, "op" => operation).absolute(0);
+        for dependency in Dependency::ALL {
+            counter!(RETRIES, "op" => dependency.as_str()).absolute(0);
         }
         for (stage, kind) in [("consume", "client"), ("consume", "pause"), ("publish", "halt")] {
             counter!(ERRORS, "stage" => stage, "type" => kind).absolute(0);
@@ -104,6 +109,8 @@ impl SinkMetrics {
             assigned: gauge!(ASSIGNED),
             paused: gauge!(PAUSED),
             dead_letter_ratio: gauge!(DEAD_LETTER_RATIO),
+            lake_up: gauge!(LAKE_UP),
+            lake_fails_since: gauge!(LAKE_FAILS_SINCE),
         };
         for counter in [
             &metrics.bytes_original,
@@ -160,8 +167,15 @@ impl SinkMetrics {
         counter!(STORAGE_REQUESTS, "op" => operation, "outcome" => outcome).increment(1);
     }
 
-    pub fn retry(&self, operation: &'static str) {
-        counter!(RETRIES, "op" => operation).increment(1);
+    pub fn retry(&self, on: Dependency) {
+        counter!(RETRIES, "op" => on.as_str()).increment(1);
+    }
+
+    /// Since when writes to the lake fail; `None` while none does.
+    pub fn lake(&self, fails_since: Option<DateTime<Utc>>) {
+        self.lake_up.set(if fails_since.is_none() { 1.0 } else { 0.0 });
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        self.lake_fails_since.set(fails_since.map_or(0.0, |since| since.timestamp() as f64));
     }
 
     pub fn dead_letter(&self, reason: DeadLetterReason) {
@@ -312,6 +326,8 @@ fn describe() {
         "Publishing steps that were refused or whose reply was lost, and were read back"
     );
     describe_counter!(STORAGE_REQUESTS, "Writing requests to the lake, by operation and outcome");
+    describe_gauge!(LAKE_UP, "Whether the lake takes what is written: 0 while any partition waits for it");
+    describe_gauge!(LAKE_FAILS_SINCE, Unit::Seconds, "Since when writes to the lake fail; 0 = they do not");
     describe_counter!(RETRIES, "Attempts repeated because a dependency was not available");
     describe_counter!(DEAD_LETTERS, "Records sent to the dead-letter topic, by reason");
     describe_gauge!(

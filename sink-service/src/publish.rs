@@ -12,19 +12,16 @@
 //! ([`Halt`]). A job that is dropped in mid-request harms nothing: every step is conditional.
 
 mod halt;
+mod patience;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use shared::{
     avro::SchemaId,
-    backoff::Backoff,
     exit::ExitCode,
     kafka_ffi::TopicId,
     kafka_position::{KafkaOffset, TopicPartition},
@@ -33,8 +30,11 @@ use shared::{
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-pub use self::halt::Halt;
-use self::halt::judge_topic;
+use self::patience::Patience;
+pub use self::{
+    halt::{Halt, judge_topic},
+    patience::{Dependency, Wait, Waiting, Waits},
+};
 use crate::{
     buffer::Batch,
     chain::{Chain, ChainHalt, FilePolicy, FileStep, LogBounds, Reading, Step, StepContext, Writer},
@@ -57,17 +57,6 @@ pub enum StartAt {
     /// The first record at or after it, else the end.
     Time(DateTime<Utc>),
 }
-
-/// A wait that the operator should see, and its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    pub partition: TopicPartition,
-    /// `None` when the wait is over.
-    pub cause: Option<String>,
-}
-
-/// Where waits are told.
-pub type Waits = tokio::sync::mpsc::Sender<Waiting>;
 
 /// One partition's identity, fixed at its assignment.
 #[derive(Clone, Debug)]
@@ -181,8 +170,9 @@ impl Publisher {
                     return Ok(means);
                 }
                 Err(RegistryError::Unavailable(cause)) => {
-                    self.metrics.retry("registry");
-                    patience.wait(format!("the schema registry does not answer: {cause}"), None).await;
+                    self.metrics.retry(Dependency::Registry);
+                    let cause = format!("the schema registry does not answer: {cause}");
+                    patience.wait(Dependency::Registry, cause, None).await;
                 }
                 Err(error) => return Err(Halt::Registry(registry.stop(&error))),
             }
@@ -222,7 +212,9 @@ impl Publisher {
                 let _upload = self.upload().await;
                 match self.check_first_folder(&identity, &chain, &step).await {
                     Ok(()) => {
-                        perform(&self.lake, &mut chain, step, &self.metrics).await.map_err(Trouble::Lake)
+                        let bytes = step.bytes();
+                        let done = perform(&self.lake, &mut chain, step, &self.metrics);
+                        patience.attend(bytes, done).await.map_err(Trouble::Lake)
                     }
                     Err(trouble) => Err(trouble),
                 }
@@ -239,8 +231,8 @@ impl Publisher {
                         if matches!(error, LakeError::Unknown { .. }) {
                             chain.go_on_staging(before);
                         }
-                        self.metrics.retry("lake");
-                        patience.wait(error.to_string(), None).await;
+                        self.metrics.retry(Dependency::Lake);
+                        patience.wait(Dependency::Lake, error.to_string(), None).await;
                     }
                     if batch.start() > chain.reached() {
                         patience.over();
@@ -341,8 +333,8 @@ impl Publisher {
             if error.exit_code() != ExitCode::Temporary {
                 return Err(Halt::DeadLetters(error));
             }
-            self.metrics.retry("kafka");
-            patience.wait(error.to_string(), None).await;
+            self.metrics.retry(Dependency::Kafka);
+            patience.wait(Dependency::Kafka, error.to_string(), None).await;
         }
         for letter in letters.iter().filter(|letter| letter.offset >= from) {
             self.metrics.dead_letter(letter.reason);
@@ -430,19 +422,21 @@ impl Publisher {
     }
 
     async fn endure(&self, trouble: Trouble, patience: &mut Patience<'_>) -> Result<(), Halt> {
-        let (operation, cause, retry_after) = match trouble {
+        let (on, cause, retry_after) = match trouble {
             Trouble::Changed | Trouble::Lake(LakeError::Conflict) => return Ok(()),
-            Trouble::Lake(LakeError::Unavailable { cause, retry_after }) => ("lake", cause, retry_after),
-            Trouble::Lake(LakeError::Unknown { cause }) => ("lake", cause, None),
+            Trouble::Lake(LakeError::Unavailable { cause, retry_after }) => {
+                (Dependency::Lake, cause, retry_after)
+            }
+            Trouble::Lake(LakeError::Unknown { cause }) => (Dependency::Lake, cause, None),
             Trouble::Log(error @ (LogError::Unavailable(_) | LogError::NoTopic(_))) => {
-                ("kafka", error.to_string(), None)
+                (Dependency::Kafka, error.to_string(), None)
             }
             Trouble::Log(error @ LogError::Denied(_)) => return Err(Halt::Kafka(error)),
             Trouble::Lake(error) => return Err(Halt::Lake(error)),
             Trouble::Chain(halt) => return Err(Halt::Chain(halt)),
         };
-        self.metrics.retry(operation);
-        patience.wait(cause, retry_after).await;
+        self.metrics.retry(on);
+        patience.wait(on, cause, retry_after).await;
         Ok(())
     }
 }
@@ -542,42 +536,4 @@ async fn create(lake: &Lake, chain: &Chain, step: &FileStep) -> Result<FileState
     }
     let staged = stage(lake, chain, path, piece, &metadata.topic_partition).await?;
     lake.publish_staged(staged, None, metadata).await
-}
-
-/// Back-off of one job, told to the operator from the first wait to the success.
-struct Patience<'a> {
-    partition: &'a TopicPartition,
-    waits: &'a Waits,
-    backoff: Backoff,
-}
-
-impl<'a> Patience<'a> {
-    fn new(partition: &'a TopicPartition, waits: &'a Waits) -> Self {
-        Self { partition, waits, backoff: Backoff::default() }
-    }
-
-    async fn wait(&mut self, cause: String, at_least: Option<Duration>) {
-        let delay = self.backoff.next_delay_at_least(at_least);
-        if self.backoff.attempts() == 1 {
-            tracing::warn!(partition = %self.partition, %cause, "waiting for a dependency");
-        }
-        self.tell(Some(cause));
-        tokio::time::sleep(delay).await;
-    }
-
-    fn over(&mut self) {
-        if self.backoff.attempts() > 0 {
-            tracing::info!(partition = %self.partition, attempts = self.backoff.attempts(), "dependency is back");
-            self.backoff.reset();
-            self.tell(None);
-        }
-    }
-
-    /// A report that finds the channel full is not missed: the next attempt reports again, and the end of a wait shows
-    /// in the job's result.
-    fn tell(&self, cause: Option<String>) {
-        if self.waits.try_send(Waiting { partition: self.partition.clone(), cause }).is_err() {
-            tracing::debug!(partition = %self.partition, "wait not told");
-        }
-    }
 }

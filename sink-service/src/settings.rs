@@ -19,10 +19,10 @@ use shared::{
 
 use self::credentials::read_auth;
 use self::table::{
-    ADMIN_ADDR, COMPRESSION, DLQ_MAX_RATIO, FLUSH_BYTES, FLUSH_INTERVAL, FLUSH_ROWS, GROUP_INSTANCE_ID,
-    HOUR_GRACE, KAFKA_GROUP_PROTOCOL, LAKE_ENDPOINT, LAKE_URL, MEMORY_LIMIT, MONGO_URI, OLD_NAMES, PUBLISH,
-    ROLL_AGE, ROLL_BYTES, ROLL_ROWS, SINK_EXCLUDE, SINK_GROUP, SINK_TOPICS, START_AT, TABLE,
-    TOPIC_MAX_MESSAGE_BYTES, UPLOAD_CONCURRENCY,
+    ADMIN_ADDR, ALLOW_VERSIONED, COMPRESSION, DLQ_MAX_RATIO, FLUSH_BYTES, FLUSH_INTERVAL, FLUSH_ROWS,
+    GROUP_INSTANCE_ID, HOUR_GRACE, KAFKA_GROUP_PROTOCOL, LAKE_ENDPOINT, LAKE_URL, MEMORY_LIMIT, MONGO_URI,
+    OLD_NAMES, PUBLISH, ROLL_AGE, ROLL_BYTES, ROLL_ROWS, SINK_EXCLUDE, SINK_GROUP, SINK_TOPICS, START_AT,
+    TABLE, TOPIC_MAX_MESSAGE_BYTES, UPLOAD_CONCURRENCY,
 };
 use crate::{
     chain::{FilePolicy, Publishing},
@@ -30,6 +30,7 @@ use crate::{
     consumer::GroupProtocol,
     dead_letter_breaker::MaxRatio,
     lake::{LakeAuth, LakeTarget, TargetError},
+    lake_account::AccountUse,
     publish::StartAt,
     topic_patterns::{TopicChoice, can_be_data, parse_topic_glob},
     writer::FlushPolicy,
@@ -61,6 +62,8 @@ pub struct SinkSettings {
     pub topic_message_bytes: u64,
     pub files: FilePolicy,
     pub compression: Compression,
+    /// Files may grow where each flush leaves a version.
+    pub allow_versioned: bool,
     pub hour_grace: Duration,
     /// `None`: the breaker never opens.
     pub dlq_max_ratio: Option<MaxRatio>,
@@ -77,6 +80,11 @@ impl SinkSettings {
     /// All mistakes.
     pub fn read(sources: Sources) -> Result<(Self, Effective), SettingsError> {
         CATALOGUE.read(sources, read)
+    }
+
+    /// What of them a storage account bears on.
+    pub fn account_use(&self) -> AccountUse {
+        AccountUse { publishing: self.files.publishing, versions_allowed: self.allow_versioned }
     }
 }
 
@@ -119,6 +127,7 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
     let topic_message_bytes = reader.bounded(&TOPIC_MAX_MESSAGE_BYTES, ByteSize::mib(1)..=ByteSize::mib(100));
     let files = read_files(reader);
     let compression = reader.choice(&COMPRESSION);
+    let allow_versioned = reader.required(&ALLOW_VERSIONED);
     let hour_grace = reader.bounded(&HOUR_GRACE, Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600));
     let dlq_max_ratio =
         reader.parsed(&DLQ_MAX_RATIO, |text| MaxRatio::parse(text).ok_or(Expected::AsDeclared));
@@ -141,6 +150,7 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
         topic_message_bytes: topic_message_bytes?.as_u64(),
         files: files?,
         compression: compression?,
+        allow_versioned: allow_versioned?,
         hour_grace: hour_grace?,
         dlq_max_ratio: dlq_max_ratio?,
         uploads: uploads?,

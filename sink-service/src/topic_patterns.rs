@@ -3,32 +3,68 @@
 //! librdkafka takes a subscription that begins with `^` for a regular expression, and never looks at topics that its
 //! `topic.blacklist` matches. The globs of the settings become such expressions.
 
-use shared::topic_name::TopicNames;
+use shared::{name_pattern::NamePattern, topic_name::TopicNames};
 
-/// Subscriptions and exceptions, as regular expressions.
+/// Subscriptions and exceptions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicChoice {
+    /// As regular expressions.
     pub patterns: Vec<String>,
+    /// As regular expressions.
     pub excludes: Vec<String>,
+    names: TopicNames,
+    /// The same as they were given; empty for all data topics.
+    included: Vec<NamePattern>,
+    excluded: Vec<NamePattern>,
 }
 
 impl TopicChoice {
-    /// All data topics under the prefix if nothing is included by name.
-    pub fn new(names: &TopicNames, included: Vec<String>, excludes: Vec<String>) -> Self {
-        let patterns = if included.is_empty() { vec![names.data_pattern()] } else { included };
-        Self { patterns, excludes }
+    /// All data topics under the prefix if nothing is included by name. Each is a glob that [`parse_topic_glob`] accepts.
+    pub fn new(names: &TopicNames, included: Vec<TopicGlob>, excluded: Vec<TopicGlob>) -> Self {
+        let split = |globs: Vec<TopicGlob>| -> (Vec<String>, Vec<NamePattern>) {
+            globs.into_iter().map(|glob| (glob.regex, glob.pattern)).unzip()
+        };
+        let (mut patterns, included) = split(included);
+        let (excludes, excluded) = split(excluded);
+        if patterns.is_empty() {
+            patterns.push(names.data_pattern());
+        }
+        Self { patterns, excludes, names: names.clone(), included, excluded }
+    }
+
+    /// Whether the group would read a topic of this name.
+    pub fn takes(&self, topic: &str) -> bool {
+        let one_of = |patterns: &[NamePattern]| patterns.iter().any(|pattern| pattern.matches(topic));
+        self.names.decode(topic).is_some()
+            && (self.included.is_empty() || one_of(&self.included))
+            && !one_of(&self.excluded)
+    }
+
+    /// What was included by name, and nothing of it is among `topics`.
+    pub fn without_topic<'a>(&'a self, topics: &'a [String]) -> impl Iterator<Item = &'a str> {
+        let missing =
+            self.included.iter().filter(|pattern| !topics.iter().any(|topic| pattern.matches(topic)));
+        missing.map(NamePattern::text)
     }
 }
 
-/// A topic name under the prefix, in which `*` stands for any characters, as a regular expression. `None` if it is not
-/// below the prefix or has characters that no topic has.
-pub fn parse_topic_glob(prefix: &str, glob: &str) -> Option<String> {
+/// A glob of topic names, and the regular expression that it becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicGlob {
+    pattern: NamePattern,
+    regex: String,
+}
+
+/// A topic name under the prefix, in which `*` stands for any characters. `None` if it is not below the prefix or has
+/// characters that no topic has.
+pub fn parse_topic_glob(prefix: &str, glob: &str) -> Option<TopicGlob> {
     let below = glob.strip_prefix(prefix)?.strip_prefix('.')?;
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'*');
     if below.is_empty() || !glob.bytes().all(legal) {
         return None;
     }
-    Some(format!("^{}$", glob.replace('.', "\\.").replace('*', ".*")))
+    let regex = format!("^{}$", glob.replace('.', "\\.").replace('*', ".*"));
+    Some(TopicGlob { pattern: NamePattern::new(glob), regex })
 }
 
 /// Whether a glob can name a data topic: control, dead letters and tokens have one part below the prefix, and are none.
@@ -57,14 +93,26 @@ mod tests {
 
     #[test]
     fn globs_become_anchored_expressions() {
-        assert_eq!(parse_topic_glob("atlas", "atlas.shop.*").as_deref(), Some("^atlas\\.shop\\..*$"));
-        assert_eq!(
-            parse_topic_glob("atlas", "atlas.shop.orders").as_deref(),
-            Some("^atlas\\.shop\\.orders$")
-        );
+        let regex = |glob| parse_topic_glob("atlas", glob).map(|glob| glob.regex);
+        assert_eq!(regex("atlas.shop.*").as_deref(), Some("^atlas\\.shop\\..*$"));
+        assert_eq!(regex("atlas.shop.orders").as_deref(), Some("^atlas\\.shop\\.orders$"));
         for glob in ["", "atlas", "atlas.", "other.shop.orders", "atlasshop", "atlas.shop.(a|b)", "atlas.a b"]
         {
             assert_eq!(parse_topic_glob("atlas", glob), None, "{glob}");
         }
+    }
+
+    #[test]
+    fn what_the_group_reads_can_be_told_by_name() {
+        let names = TopicNames::new("atlas").expect("a prefix");
+        let globs =
+            |texts: &[&str]| texts.iter().map(|text| parse_topic_glob("atlas", text).expect(text)).collect();
+        let all = TopicChoice::new(&names, Vec::new(), globs(&["atlas.shop.tmp*"]));
+        assert!(all.takes("atlas.shop.orders") && all.takes("atlas.crm.a.b"));
+        assert!(!all.takes("atlas.shop.tmp1") && !all.takes("atlas.control") && !all.takes("other.shop.a"));
+        let some = TopicChoice::new(&names, globs(&["atlas.shop.*", "atlas.crm.people"]), Vec::new());
+        assert!(some.takes("atlas.shop.orders") && !some.takes("atlas.hr.people"));
+        let there = ["atlas.shop.orders".to_owned()];
+        assert_eq!(some.without_topic(&there).collect::<Vec<_>>(), ["atlas.crm.people"]);
     }
 }

@@ -18,12 +18,11 @@ mod flush;
 mod rebalance;
 #[cfg(test)]
 mod tests;
+mod waits;
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode};
 use shared::{
     admin::HealthReporter,
@@ -34,6 +33,7 @@ use shared::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::waits::Waits;
 use crate::{
     assignment::Assignment,
     buffer::SpareBuffer,
@@ -133,7 +133,7 @@ struct Loop {
     io: SinkWriter,
     assignment: Assignment,
     /// Partitions that wait for a dependency, and why.
-    waiting: BTreeMap<TopicPartition, String>,
+    waiting: Waits,
     /// The group has answered, and has not gone on without us since.
     joined: bool,
     memory_paused: bool,
@@ -152,7 +152,7 @@ impl Loop {
         Self {
             io,
             assignment: Assignment::default(),
-            waiting: BTreeMap::new(),
+            waiting: Waits::default(),
             joined: false,
             memory_paused: false,
             spares: Vec::new(),
@@ -325,14 +325,12 @@ impl Loop {
                 state.set_hour_end(over);
             }
         }
-        while let Ok(Waiting { partition, cause }) = self.io.waits.try_recv() {
-            match cause {
-                Some(cause) if self.assignment.get(&partition).is_some() => {
-                    self.waiting.insert(partition, cause);
+        while let Ok(Waiting { partition, wait }) = self.io.waits.try_recv() {
+            match wait {
+                Some(wait) if self.assignment.get(&partition).is_some() => {
+                    self.waiting.failed(partition, wait, Utc::now());
                 }
-                _ => {
-                    self.waiting.remove(&partition);
-                }
+                _ => self.waiting.over(&partition),
             }
         }
         Ok(())
@@ -345,7 +343,7 @@ impl Loop {
         {
             return Err(self.halted(halt));
         }
-        self.waiting.remove(&partition);
+        self.waiting.over(&partition);
         let Some(state) = self.assignment.get_mut(&partition).filter(|state| state.epoch() == epoch) else {
             return Ok(());
         };
@@ -432,8 +430,9 @@ impl Loop {
         for state in self.assignment.iter_mut() {
             state.report(now);
         }
+        self.io.metrics.lake(self.waiting.lake_fails_since());
         let opening = self.assignment.iter().filter(|state| state.is_opening()).count();
-        match self.waiting.iter().next() {
+        match self.waiting.first() {
             Some((partition, cause)) => self.io.health.not_ready(format!("{partition} waits: {cause}")),
             None if !self.brokers_connected => self.io.health.not_ready("kafka: no broker is connected"),
             None if !self.joined => self.io.health.not_ready("joining the consumer group"),
@@ -447,6 +446,7 @@ impl Loop {
             "records": self.totals.records,
             "batches": self.totals.batches,
             "memoryPaused": self.memory_paused,
+            "lake": self.waiting.lake((now, Utc::now())),
             "partitions": partitions,
         }));
     }

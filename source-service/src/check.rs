@@ -10,12 +10,12 @@
 mod data_topics;
 mod kafka;
 mod mongodb;
-mod report;
 
 use std::process::ExitCode as ProcessExit;
 
 use clap::{ArgMatches, Command};
 use shared::{
+    check,
     command_line::{flag, sources, with_settings},
     exit::{ExitCode, Stop},
     process,
@@ -23,10 +23,7 @@ use shared::{
     telemetry,
 };
 
-use self::{
-    kafka::Kafka,
-    report::{Report, Step},
-};
+use self::kafka::Kafka;
 use crate::{
     cli::{SERVICE, TABLE},
     settings::SourceSettings,
@@ -48,6 +45,24 @@ Exit codes: 0 a start would go on; else the one that `run` would end with: 20 th
 77 not allowed, 78 a setting or a server has to be changed first.";
 
 const JSON: &str = "json";
+
+/// In the order in which `run` would meet them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Kafka,
+    MongoUri,
+    Pipeline,
+    Images,
+    Brokers,
+    OwnTopics,
+    Token,
+    Stream,
+    Counts,
+    Snapshot,
+    DataTopics,
+}
+
+type Report = check::Report<Step>;
 
 /// The sub-command.
 pub fn command() -> Command {
@@ -77,7 +92,8 @@ pub fn run(sources: Sources, json: bool) -> ProcessExit {
     });
     match looked {
         Ok((settings, report)) => {
-            let text = if json { report.to_json(&settings.source_id) } else { report.to_string() };
+            let text =
+                if json { report.to_json(("sourceId", &settings.source_id)) } else { report.to_string() };
             let printed = process::print(&text);
             match report.code() {
                 ExitCode::Drained => printed,

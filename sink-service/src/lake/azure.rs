@@ -18,7 +18,8 @@ use azure_core::http::{
     ClientOptions, HttpClientOptions, RequestContent, RetryOptions, Transport, Url, new_http_client,
 };
 use azure_storage_blob::{
-    BlobClient, BlobContainerClient, BlobContainerClientOptions, BlockBlobClient,
+    BlobClient, BlobContainerClient, BlobContainerClientOptions, BlobServiceClient, BlobServiceClientOptions,
+    BlockBlobClient,
     models::{
         BlobClientDeleteOptions, BlobClientDownloadOptions, BlockBlobClientCommitBlockListOptions,
         BlockBlobClientCommitBlockListResultHeaders, BlockBlobClientUploadOptions, BlockLookupList,
@@ -30,10 +31,11 @@ use shared::seeded_bug::{SeededBug, planted};
 
 use crate::{
     file_metadata::FileMetadata,
-    lake::{AzureTarget, Document, ETag, FileState, LakeAuth, LakeError, TargetError},
+    lake::{AzureTarget, Document, ETag, FileState, LakeAuth, LakeError, Presence, TargetError},
     lake_path::LakePath,
 };
 
+mod account;
 mod auth;
 mod block_id;
 mod blocks;
@@ -62,6 +64,8 @@ const DOCUMENT_CONTENT_TYPE: &str = "application/json";
 /// One container and the folder in it that is the lake's root.
 pub struct AzureContainer {
     client: BlobContainerClient,
+    /// For questions about the account.
+    service: BlobServiceClient,
     name: String,
     /// Without outer slashes; may be empty.
     base: String,
@@ -110,11 +114,15 @@ impl AzureContainer {
             transport: Some(Transport::new(transport)),
             ..Default::default()
         };
+        let failed = |error: azure_core::Error| TargetError::Client { cause: error.to_string() };
+        let options =
+            BlobServiceClientOptions { client_options: client_options.clone(), ..Default::default() };
+        let service = BlobServiceClient::new(target.endpoint.clone(), None, Some(options)).map_err(failed)?;
         let options = BlobContainerClientOptions { client_options, ..Default::default() };
-        let client = BlobContainerClient::new(url, None, Some(options))
-            .map_err(|error| TargetError::Client { cause: error.to_string() })?;
+        let client = BlobContainerClient::new(url, None, Some(options)).map_err(failed)?;
         Ok(Self {
             client,
+            service,
             name: target.container.clone(),
             base: target.base.clone(),
             block_ids: BlockIds::new(),
@@ -123,12 +131,19 @@ impl AzureContainer {
         })
     }
 
-    /// A listing is what the sink needs first (rule 2), so it is also the probe.
     pub(super) async fn prepare(&self) -> Result<(), LakeError> {
+        match self.probe().await? {
+            Presence::There => Ok(()),
+            Presence::Missing => self.create_container().await,
+        }
+    }
+
+    /// A listing is what the sink needs first (rule 2), so it is also the probe.
+    pub(super) async fn probe(&self) -> Result<Presence, LakeError> {
         let what = format!("list container {}", self.name);
         match self.list_page(String::new(), None, Some(1), &what).await? {
-            Ok(_) => Ok(()),
-            Err(failure) if failure.is("ContainerNotFound") => self.create_container().await,
+            Ok(_) => Ok(Presence::There),
+            Err(failure) if failure.is("ContainerNotFound") => Ok(Presence::Missing),
             Err(failure) => Err(match classify(Request::Read, &failure, &what) {
                 LakeError::Denied { cause } => LakeError::Denied {
                     cause: format!(

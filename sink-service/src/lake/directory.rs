@@ -53,6 +53,7 @@ mod durable;
 mod mounts;
 mod object;
 mod partition_lock;
+mod probe;
 mod removal;
 mod sidecar;
 mod staged;
@@ -89,14 +90,7 @@ impl Directory {
             let chain = places.root.join(CHAIN_FOLDER);
             durable::make_folders(&chain).map_err(|error| before(&chain, &error))?;
             let root = fs::canonicalize(&places.root).map_err(|error| before(&places.root, &error))?;
-            let network = mounts::network_file_system(&root).map_err(|error| before(&root, &error))?;
-            if let Some(kind) = network {
-                let what = format!(
-                    "{} is on a network file system ({kind}); expected a local one, or LAKE_URL of a storage account",
-                    root.display()
-                );
-                return Err(LakeError::Refused { what });
-            }
+            mounts::refuse_network(&root)?;
             // Shows whether we may write, and whether this file system has locks at all.
             places.lock(&chain.join("prepare.lock")).map(drop)
         })

@@ -96,7 +96,10 @@ fn remedy(halt: &ChainHalt) -> &'static str {
 }
 
 /// Whether a topic with this configuration can be read whole.
-pub(super) fn judge_topic(topic: &str, configs: &Configs) -> Result<(), Halt> {
+///
+/// # Errors
+/// Why not.
+pub fn judge_topic(topic: &str, configs: &Configs) -> Result<(), Halt> {
     let topic = topic.to_owned();
     if let Some(policy) = configs.get("cleanup.policy")
         && policy.split(',').any(|part| part.trim() == "compact")

@@ -196,6 +196,13 @@ pub(super) const PUBLISH: Setting = Setting::public(
     "How files appear: at once, growing with every flush, or once, when they have ended, never to change again.",
     FILES,
 );
+pub(super) const ALLOW_VERSIONED: Setting = Setting::public(
+    "ALLOW_VERSIONED",
+    Some("false"),
+    "true or false",
+    "Lets files grow (PUBLISH=rolling) in an account without hierarchical namespace that keeps what is written over: each flush leaves a copy of the file.",
+    FILES,
+);
 pub(super) const ROLL_BYTES: Setting = Setting::public(
     "ROLL_BYTES",
     Some("128MiB"),
@@ -275,6 +282,7 @@ pub(super) const TABLE: Table = &[
     &FLUSH_BYTES,
     &FLUSH_ROWS,
     &PUBLISH,
+    &ALLOW_VERSIONED,
     &ROLL_BYTES,
     &ROLL_ROWS,
     &ROLL_AGE,
@@ -303,7 +311,7 @@ pub(super) const TABLE: Table = &[
     &MONGO_URI,
 ];
 
-/// Names that users of similar scripts know, and those of later versions.
+/// Names that users of similar scripts know.
 pub(super) const OLD_NAMES: &[OldName] = &[
     OldName { name: "MAX_FILE_BYTES", answer: Answer::Means(&ROLL_BYTES) },
     OldName {
@@ -337,5 +345,4 @@ pub(super) const OLD_NAMES: &[OldName] = &[
         name: "INCLUDE_BATCH_ID",
         answer: Answer::Replaced("nothing: a file's metadata names its writer"),
     },
-    OldName::not_yet("ALLOW_VERSIONED"),
 ];

@@ -1,7 +1,5 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use shared::settings::Answer;
-
 use super::*;
 
 fn settings(pairs: &[(&str, &str)]) -> Result<SinkSettings, SettingsError> {
@@ -137,14 +135,11 @@ fn a_mistake_stands_under_its_own_name_and_once() {
 }
 
 #[test]
-fn names_of_later_versions_are_refused() {
-    let refused: Vec<_> = OLD_NAMES.iter().filter(|old| matches!(old.answer, Answer::Refused(_))).collect();
-    assert_eq!(refused.len(), 1);
-    for old in refused {
-        let pairs = [("LAKE_URL", "file:///lake"), AZURE[1], (old.name, "x")];
-        let error = settings(&pairs).unwrap_err().to_string();
-        assert!(error.contains(&format!("\n{}=\"x\": expected nothing", old.name)), "{error}");
-    }
+fn versions_are_allowed_by_a_clear_word_only() {
+    let given = |value| settings(&[("LAKE_URL", "file:///lake"), AZURE[1], ("ALLOW_VERSIONED", value)]);
+    assert!(!given("").unwrap().account_use().versions_allowed);
+    assert!(given("true").unwrap().account_use().versions_allowed);
+    assert!(given("ture").unwrap_err().to_string().contains("ALLOW_VERSIONED"));
 }
 
 #[test]

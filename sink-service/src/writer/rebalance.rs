@@ -59,7 +59,7 @@ impl Loop {
             .cloned()
             .collect();
         for partition in partitions {
-            self.waiting.remove(partition);
+            self.waiting.over(partition);
         }
         self.io.consumer.unassign(&fetched).map_err(|error| cannot("answer a revocation", &error))?;
         self.io.metrics.rebalanced(if lost { "lost" } else { "revoke" }, self.assignment.len());

@@ -3,7 +3,7 @@
 use azure_core::{credentials, hmac::hmac_sha256};
 use pipeline_tests::servers::azurite::{ACCOUNT, ACCOUNT_KEY};
 use shared::settings::Secret;
-use sink_service::lake::{LakeAuth, LakeError};
+use sink_service::lake::{LakeAuth, LakeError, Presence};
 
 use crate::{
     facts::{append, content, create, path},
@@ -57,6 +57,17 @@ async fn missing_rights_are_named(target: &Target) {
     let reader = ground.with(LakeAuth::Sas(Secret::new(signature("rl")))).prepared().await;
     let denied = create(&reader, &path("shop/orders/a.jsonl"), &["1\n"]).await;
     assert!(matches!(denied, Err(LakeError::Denied { .. })), "{denied:?}");
+
+    // Asked without writing.
+    let writer = ground.open();
+    assert_eq!(reader.probe().await.unwrap(), Presence::There);
+    let creator = ground.with(LakeAuth::Sas(Secret::new(signature("rlc")))).open();
+    for lake in [&reader, &creator] {
+        let denied = lake.probe_write().await;
+        assert!(matches!(denied, Err(LakeError::Denied { .. })), "{denied:?}");
+    }
+    writer.probe_write().await.unwrap();
+    assert!(writer.list_names(&path("_chain")).await.unwrap().is_empty());
 
     let elsewhere = target.ground().with(LakeAuth::Sas(Secret::new(signature("rl")))).open().prepare().await;
     let Err(LakeError::Denied { cause }) = elsewhere else { panic!("{elsewhere:?}") };

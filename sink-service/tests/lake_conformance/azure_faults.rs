@@ -14,6 +14,8 @@ use crate::{
 
 const BUSY: &str = "HTTP/1.1 503 busy\r\nx-ms-error-code: ServerBusy\r\nretry-after: 7\r\n\
     content-length: 0\r\nconnection: close\r\n\r\n";
+const BUSY_UNTIL: &str = "HTTP/1.1 503 busy\r\nx-ms-error-code: ServerBusy\r\ndate: Fri, 27 Nov 2026 21:00:00 GMT\r\n\
+    retry-after: Fri, 27 Nov 2026 21:00:11 GMT\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 const TIMED_OUT: &str = "HTTP/1.1 500 slow\r\nx-ms-error-code: OperationTimedOut\r\n\
     content-length: 0\r\nconnection: close\r\n\r\n";
 
@@ -141,11 +143,14 @@ async fn refusals_and_doubts_are_told_apart(target: &Target) {
     let ground = target.ground();
     let direct = ground.prepared().await;
     let at = path("shop/orders/a.jsonl");
-    let faults = vec![Fault::Answer(BUSY), Fault::Answer(TIMED_OUT)];
+    let faults = vec![Fault::Answer(BUSY), Fault::Answer(BUSY_UNTIL), Fault::Answer(TIMED_OUT)];
     let lake = ground.through(proxy::start(target.azurite_port(), faults).await).open();
-    let busy = create(&lake, &at, &["1\n"]).await;
-    let Err(LakeError::Unavailable { retry_after, .. }) = busy else { panic!("{busy:?}") };
-    assert_eq!(retry_after, Some(Duration::from_secs(7)));
+    // In seconds, and as a date.
+    for seconds in [7, 11] {
+        let busy = create(&lake, &at, &["1\n"]).await;
+        let Err(LakeError::Unavailable { retry_after, .. }) = busy else { panic!("{busy:?}") };
+        assert_eq!(retry_after, Some(Duration::from_secs(seconds)));
+    }
     let slow = create(&lake, &at, &["1\n"]).await;
     assert!(matches!(slow, Err(LakeError::Unknown { .. })), "{slow:?}");
     assert!(direct.file(&at).await.unwrap().is_none(), "nothing was repeated behind our back");

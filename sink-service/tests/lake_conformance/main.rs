@@ -7,6 +7,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod azure_account;
 mod azure_credentials;
 mod azure_faults;
 mod chains;

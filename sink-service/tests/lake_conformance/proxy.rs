@@ -1,4 +1,5 @@
-//! A proxy in front of Azurite that makes real faults: it loses answers and delivers requests late.
+//! A proxy in front of Azurite that makes real faults: it loses answers and delivers requests late. It also stands in for what
+//! Azurite does not have: headers that a real account answers with are added to Azurite's answers.
 //!
 //! It takes one request per connection, one connection at a time: each lake behind it does one thing at a time. Faults
 //! befall the committing requests (Put Block List, Put Blob) in the order given; everything else passes.
@@ -57,27 +58,41 @@ impl Late {
     }
 }
 
+/// A header that Azurite does not send.
+#[derive(Clone, Copy)]
+pub(crate) struct Added {
+    /// What the first line of the requests has in it whose answers get it.
+    pub(crate) to: &'static str,
+    /// `name: value`; takes the place of one of this name.
+    pub(crate) header: &'static str,
+}
+
 /// Starts a proxy and returns its port. It ends with the test's runtime.
 pub(crate) async fn start(upstream: u16, faults: Vec<Fault>) -> u16 {
+    start_with(upstream, faults, Vec::new()).await
+}
+
+/// The same, with headers added to answers.
+pub(crate) async fn start_with(upstream: u16, faults: Vec<Fault>, added: Vec<Added>) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         let mut faults = VecDeque::from(faults);
         loop {
             let (client, _) = listener.accept().await.unwrap();
-            serve(client, upstream, &mut faults).await;
+            serve(client, upstream, &mut faults, &added).await;
         }
     });
     port
 }
 
-async fn serve(mut client: TcpStream, upstream: u16, faults: &mut VecDeque<Fault>) {
+async fn serve(mut client: TcpStream, upstream: u16, faults: &mut VecDeque<Fault>, added: &[Added]) {
     // A client that closes without a request, or in the middle of one, has changed its mind.
     let Some(request) = read_request(&mut client).await else { return };
     let fault = if is_commit(&request) { faults.pop_front() } else { None };
     match fault {
         None | Some(Fault::Pass) => {
-            let answer = forward(upstream, &request).await;
+            let answer = with_headers(forward(upstream, &request).await, &request, added);
             // The client may have gone; then nobody misses the answer.
             if client.write_all(&answer).await.is_ok() {
                 client.shutdown().await.unwrap_or_default();
@@ -128,6 +143,23 @@ async fn forward(upstream: u16, request: &[u8]) -> Vec<u8> {
     let mut answer = Vec::new();
     server.read_to_end(&mut answer).await.unwrap();
     answer
+}
+
+fn with_headers(answer: Vec<u8>, request: &[u8], added: &[Added]) -> Vec<u8> {
+    let first = String::from_utf8_lossy(&request[..find(request, b"\r\n").unwrap()]).into_owned();
+    let mut added = added.iter().filter(|added| first.contains(added.to)).peekable();
+    if added.peek().is_none() {
+        return answer;
+    }
+    let end = find(&answer, b"\r\n\r\n").unwrap();
+    let mut head: Vec<String> =
+        String::from_utf8_lossy(&answer[..end]).split("\r\n").map(str::to_owned).collect();
+    for Added { header, .. } in added {
+        let name = header.split(':').next().unwrap();
+        head.retain(|line| !line.to_ascii_lowercase().starts_with(&format!("{name}:")));
+        head.push((*header).to_owned());
+    }
+    [head.join("\r\n").as_bytes(), &answer[end..]].concat()
 }
 
 fn is_commit(request: &[u8]) -> bool {

@@ -98,6 +98,11 @@ impl Broker {
     }
 }
 
+/// The shared broker's address.
+pub(crate) async fn brokers() -> String {
+    Broker::shared().await.kafka.bootstrap()
+}
+
 fn config_of(kafka: &Kafka) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", kafka.bootstrap());

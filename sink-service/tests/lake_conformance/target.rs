@@ -92,6 +92,11 @@ impl Ground {
         Self { endpoint: Some(format!("http://127.0.0.1:{port}/{ACCOUNT}")), ..self.clone() }
     }
 
+    /// `LAKE_URL`.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// The address of a blob of this lake.
     pub(crate) fn blob_url(&self, at: &LakePath) -> String {
         let container = self.url.trim_start_matches("abfss://").split('@').next().unwrap();

@@ -10,8 +10,8 @@ use shared::{
 };
 
 use super::{
+    Report, Step,
     kafka::{Kafka, failed},
-    report::{Report, Step},
 };
 use crate::{
     recovery::Remembered,

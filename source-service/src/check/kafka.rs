@@ -1,16 +1,17 @@
 //! Kafka: the brokers, the source's own topics, and what its user may do with them.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::num::NonZeroU32;
 
 use shared::{
+    check::{CONTACT_LIMIT, TopicRights, topic_rights},
     exit::{ExitCode, Stop},
     kafka_client,
-    kafka_ffi::TopicRight,
-    kafka_topics::{AdminError, TopicAdmin},
+    kafka_ffi::KafkaRight,
+    kafka_topics::TopicAdmin,
 };
 use tokio::runtime::Runtime;
 
-use super::report::{Report, Step};
+use super::{Report, Step};
 use crate::{
     broker_check::{self, BrokerReport},
     publisher::Delivery,
@@ -20,11 +21,8 @@ use crate::{
     topics::{self, Kind, TopicError, TopicSettings},
 };
 
-/// A start waits longer; who looks wants to know now.
-pub(super) const CONTACT_LIMIT: Duration = Duration::from_secs(10);
-
 /// All that the source does with a topic. DESCRIBE comes with the others.
-const RIGHTS: [TopicRight; 3] = [TopicRight::Read, TopicRight::Write, TopicRight::DescribeConfigs];
+const RIGHTS: [KafkaRight; 3] = [KafkaRight::Read, KafkaRight::Write, KafkaRight::DescribeConfigs];
 
 /// The clients.
 pub(super) struct Kafka {
@@ -154,52 +152,13 @@ impl Kafka {
 
     /// What the user may do with topics that are there.
     pub(super) fn rights(&self, names: &[String], step: Step, report: &mut Report) {
-        const WHAT: &str = "rights on topics";
-        if names.is_empty() {
-            return;
+        let rights = TopicRights { wanted: &RIGHTS, acls: "kafka/acls-source.conf" };
+        let answer = topic_rights(&self.admin, names, &rights, step, report, |report, what, error| {
+            failed(report, step, what, error.into());
+        });
+        if let Err(error) = self.runtime.block_on(answer) {
+            failed(report, step, "rights on topics".to_owned(), error.into());
         }
-        let answers = match self.runtime.block_on(self.admin.topic_rights(names)) {
-            Ok(answers) => answers,
-            Err(error) => return failed(report, step, WHAT.to_owned(), error.into()),
-        };
-        let (mut fine, mut silent) = (0, 0);
-        for (name, answer) in answers {
-            match answer {
-                Ok(None) => silent += 1,
-                Ok(Some(allowed)) => {
-                    let lacking: Vec<String> = RIGHTS
-                        .iter()
-                        .filter(|right| !allowed.contains(right))
-                        .map(|right| operation(*right).to_owned())
-                        .collect();
-                    if lacking.is_empty() {
-                        fine += 1;
-                    } else {
-                        let found = format!("{} is not granted on topic {name}", lacking.join(" and "));
-                        let line = "kafka/acls-source.conf has what the source needs".to_owned();
-                        report.missing((step, ExitCode::NotAllowed), WHAT, found, [line]);
-                    }
-                }
-                // Deleted meanwhile.
-                Err(AdminError::UnknownTopic { .. }) => {}
-                Err(error) => failed(report, step, format!("topic {name}"), error.into()),
-            }
-        }
-        if fine > 0 {
-            report.ok(WHAT, format!("READ, WRITE and DESCRIBE_CONFIGS on {fine} topic(s)"));
-        }
-        if silent > 0 {
-            report.unknown(WHAT, format!("the broker does not say for {silent} topic(s)"), []);
-        }
-    }
-}
-
-const fn operation(right: TopicRight) -> &'static str {
-    match right {
-        TopicRight::Read => "READ",
-        TopicRight::Write => "WRITE",
-        TopicRight::Describe => "DESCRIBE",
-        TopicRight::DescribeConfigs => "DESCRIBE_CONFIGS",
     }
 }
 

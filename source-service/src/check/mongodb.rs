@@ -1,15 +1,13 @@
 //! MongoDB: the server, what its user may do, the position, and what the settings ask for beyond the stream itself.
 
 use shared::{
+    check::CONTACT_LIMIT,
     cluster_time::ClusterTime,
     exit::{ExitCode, Stop},
     namespace::Namespace,
 };
 
-use super::{
-    kafka::CONTACT_LIMIT,
-    report::{Report, Step},
-};
+use super::{Report, Step};
 use crate::{
     change_stream::{
         ChangeStream, FullDocument, FullDocumentBefore, OplogStart, ServerFacts, ServerKind, WIRE_OF_4_2,

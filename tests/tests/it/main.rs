@@ -6,6 +6,7 @@
 mod avro;
 mod azure_identities;
 mod broker_restart;
+mod check;
 mod closing;
 mod compare;
 mod compose;
@@ -21,6 +22,7 @@ mod harness;
 mod hours;
 mod idle;
 mod kill_nine;
+mod lake_outage;
 mod large_records;
 mod memory;
 mod mongod_restart;

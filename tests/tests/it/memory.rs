@@ -80,8 +80,18 @@ async fn an_azurite_that_hangs() -> Result<()> {
     let (topic, mut sink) = idle_sink(&pipeline).await?;
     azurite.sigstop()?;
     let members = hold_the_backlog(&pipeline, &topic, &sink).await?;
+    // Long before a request is given up.
+    wait::until("the silence is told", LIMIT, || async {
+        let status: serde_json::Value = serde_json::from_str(&sink.status()?)?;
+        let cause = status["lake"]["cause"].as_str().unwrap_or_default();
+        let told = status["lake"]["up"] == false && cause.contains("has not answered");
+        Ok((told && sink.metrics()?.sum("cdc_sink_lake_up") == Some(0.0)).then_some(()))
+    })
+    .await?;
     azurite.sigcont()?;
-    everything_arrives(&pipeline, &topic, &mut sink, &members).await
+    everything_arrives(&pipeline, &topic, &mut sink, &members).await?;
+    ensure!(sink.metrics()?.sum("cdc_sink_lake_up") == Some(1.0), "the lake is still told to be down");
+    Ok(())
 }
 
 /// A sink with an open file in each partition.

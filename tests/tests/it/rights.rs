@@ -13,7 +13,7 @@ use pipeline_tests::{
     service::{Binary, Environment, Service},
 };
 
-use crate::stage::LIMIT;
+use crate::{check::Checked, stage::LIMIT};
 
 const SOURCE: &str = "atlas-source";
 const SINK: &str = "atlas-sink";
@@ -58,10 +58,10 @@ impl Guarded {
     }
 
     /// One line of Kafka's own tool.
-    async fn acls(&self, action: &str, right: &[&str]) -> Result<()> {
+    async fn acls(&self, user: &str, action: &str, right: &[&str]) -> Result<()> {
         let bootstrap = self.kafka.bootstrap();
         let fixed = ["--bootstrap-server", &bootstrap, action, "--force", "--allow-principal"];
-        let principal = format!("User:{SOURCE}");
+        let principal = format!("User:{user}");
         let arguments: Vec<String> = fixed
             .into_iter()
             .chain([principal.as_str()])
@@ -168,9 +168,42 @@ async fn both_services_run_with_the_shipped_access_lists() -> Result<()> {
     ensure!(code == 0 && text.contains("1 sent back"), "retry: {code}\n{text}");
     stage.pipeline.wait_for_lake(&mut [&mut sink]).await?;
     sink.stop(LIMIT).await?;
+    a_missing_right_is_named_by_check(&stage).await?;
     for service in [&source, &sink] {
         let log = service.log_text()?;
         ensure!(!log.contains("uthorization"), "{}: {log}", service.name());
+    }
+    Ok(())
+}
+
+/// What a sink may is asked of the broker, one right after the other.
+async fn a_missing_right_is_named_by_check(stage: &Guarded) -> Result<()> {
+    let check = async |name: &str| {
+        let environment = stage.as_user(stage.pipeline.sink_environment(), SINK)?;
+        Checked::with(&stage.pipeline, name, environment).await
+    };
+    let granted = check("granted").await?;
+    granted.ends_with(0, &[])?;
+    granted.says("right on the group", "ok", "READ")?;
+    let prefix = stage.pipeline.topics().prefix();
+    let (group, letters) = (stage.pipeline.sink_group(), format!("{prefix}dlq"));
+    let under =
+        |operation| vec!["--topic", &prefix, "--resource-pattern-type", "prefixed", "--operation", operation];
+    for (name, right, missing, found) in [
+        ("group", vec!["--group", &group, "--operation", "Read"], "right on the group", "consumer group"),
+        ("configs", under("DescribeConfigs"), "rights on topics", "DESCRIBE_CONFIGS is not granted"),
+        (
+            "letters",
+            vec!["--topic", &letters, "--operation", "Write"],
+            "rights on topics",
+            "WRITE is not granted",
+        ),
+    ] {
+        stage.acls(SINK, "--remove", &right).await?;
+        let checked = check(name).await?;
+        ensure!(checked.code() == 77, "without {right:?}: {}", checked.code());
+        checked.says(missing, "missing", found)?;
+        stage.acls(SINK, "--add", &right).await?;
     }
     Ok(())
 }
@@ -207,7 +240,7 @@ async fn a_source_without_any_one_right_stops_and_names_it() -> Result<()> {
         (vec!["--cluster", "--operation", "DescribeConfigs"], "DESCRIBE_CONFIGS on the cluster"),
     ];
     for (number, (right, named)) in (0..).zip(cases) {
-        stage.acls("--remove", &right).await?;
+        stage.acls(SOURCE, "--remove", &right).await?;
         let mut source = stage.start_source()?;
         stage.insert("orders", 100 + number..101 + number).await?;
         stage.insert(&format!("new{number}"), 0..1).await?;
@@ -216,7 +249,7 @@ async fn a_source_without_any_one_right_stops_and_names_it() -> Result<()> {
         if code != 77 || !log.contains(named) {
             bail!("without {right:?} the source ended with {code}, and does not name {named:?}:\n{log}");
         }
-        stage.acls("--add", &right).await?;
+        stage.acls(SOURCE, "--add", &right).await?;
     }
     // Nothing else was missing, and nothing was lost on the way.
     let mut source = stage.start_source()?;

@@ -11,6 +11,7 @@ use azure_core::{
     error::ErrorKind,
     http::{RawResponse, headers::HeaderName},
 };
+use chrono::{DateTime, NaiveDateTime, Utc};
 
 use crate::lake::LakeError;
 
@@ -107,13 +108,28 @@ fn header(response: &RawResponse, name: &'static str) -> Option<String> {
     response.headers().get_optional_string(&HeaderName::from_static(name))
 }
 
-/// Seconds, or the millisecond forms; a date is not used by the Blob service and is ignored.
+/// The millisecond forms, seconds, or a date (RFC 9110). The service's own clock tells how far off a date is, if it is said.
 fn retry_after(header: impl Fn(&'static str) -> Option<String>) -> Option<Duration> {
     let millis = ["x-ms-retry-after-ms", "retry-after-ms"].into_iter().find_map(&header);
-    match millis {
-        Some(text) => text.trim().parse().ok().map(Duration::from_millis),
-        None => header("retry-after")?.trim().parse().ok().map(Duration::from_secs),
+    if let Some(text) = millis {
+        return text.trim().parse().ok().map(Duration::from_millis);
     }
+    let text = header("retry-after")?;
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = http_date(&text)?;
+    let now = header("date").and_then(|date| http_date(&date)).unwrap_or_else(Utc::now);
+    // A moment that has passed asks for no wait.
+    Some((at - now).to_std().unwrap_or_default())
+}
+
+/// The form that is written today, and the two that a recipient has to understand as well (RFC 9110, 5.6.7).
+fn http_date(text: &str) -> Option<DateTime<Utc>> {
+    const FORMS: [&str; 3] =
+        ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
+    let parsed = FORMS.iter().find_map(|form| NaiveDateTime::parse_from_str(text.trim(), form).ok());
+    parsed.map(|naive| naive.and_utc())
 }
 
 /// `what` names the request and its object, for people.
@@ -250,6 +266,34 @@ mod tests {
         let LakeError::Unavailable { cause, retry_after } = error else { panic!("{error}") };
         assert_eq!(retry_after, Some(Duration::from_secs(7)));
         assert_eq!(cause, "commit a: 503 ServerBusy (request r)");
+    }
+
+    #[test]
+    fn a_wait_may_be_named_in_seconds_or_by_its_end() {
+        let wait = |headers: &[(&str, &str)]| {
+            retry_after(|name| {
+                headers.iter().find(|(header, _)| *header == name).map(|(_, value)| (*value).to_owned())
+            })
+        };
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let now = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(wait(&[]), None);
+        assert_eq!(wait(&[("retry-after", "7")]), seconds(7));
+        assert_eq!(
+            wait(&[("retry-after", "7"), ("x-ms-retry-after-ms", "250")]),
+            Some(Duration::from_millis(250))
+        );
+        for date in
+            ["Sun, 06 Nov 1994 08:50:07 GMT", "Sunday, 06-Nov-94 08:50:07 GMT", "Sun Nov  6 08:50:07 1994"]
+        {
+            assert_eq!(wait(&[("retry-after", date), now]), seconds(30), "{date}");
+        }
+        // By our own clock if the answer has none; a moment that has passed, and what is no date.
+        assert_eq!(wait(&[("retry-after", now.1)]), seconds(0));
+        let soon = (Utc::now() + Duration::from_secs(3600)).format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        let waited = wait(&[("retry-after", &soon)]);
+        assert!(waited > seconds(3500) && waited <= seconds(3600), "{waited:?}");
+        assert_eq!(wait(&[("retry-after", "tomorrow"), now]), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::{
 
 /// A part of a listing.
 pub(super) struct Page {
-    blobs: Vec<(String, HashMap<String, String>)>,
+    pub(super) blobs: Vec<(String, HashMap<String, String>)>,
     next: Option<String>,
 }
 

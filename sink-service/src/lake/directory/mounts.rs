@@ -8,6 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::before;
+use crate::lake::LakeError;
+
 /// File systems that several machines can mount at once, as Linux names them. FUSE ones count by their second half.
 const SHARED: [&str; 33] = [
     "9p",
@@ -45,12 +48,24 @@ const SHARED: [&str; 33] = [
     "vmhgfs-fuse",
 ];
 
+/// An existing folder on a network file system is refused.
+pub(super) fn refuse_network(folder: &Path) -> Result<(), LakeError> {
+    let Some(kind) = network_file_system(folder).map_err(|error| before(folder, &error))? else {
+        return Ok(());
+    };
+    let what = format!(
+        "{} is on a network file system ({kind}); expected a local one, or LAKE_URL of a storage account",
+        folder.display()
+    );
+    Err(LakeError::Refused { what })
+}
+
 /// The type of the network file system that `folder`, an existing absolute path without links, lies on; `None` if it
 /// is local as far as can be told.
 ///
 /// # Errors
 /// If the mounts cannot be read.
-pub(super) fn network_file_system(folder: &Path) -> io::Result<Option<String>> {
+fn network_file_system(folder: &Path) -> io::Result<Option<String>> {
     let mounts = fs::read("/proc/self/mounts")?;
     Ok(file_system_of(folder, &mounts).filter(|kind| is_shared(kind)))
 }

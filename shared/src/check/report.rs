@@ -3,42 +3,27 @@
 use std::fmt;
 
 use console::Style;
-use serde_json::json;
-use shared::exit::{ExitCode, Stop};
+use serde_json::{Map, Value, json};
+
+use crate::exit::{ExitCode, Stop};
 
 /// A longer name breaks the column instead of widening it.
 const WIDTH_MAX: usize = 40;
 
-/// In the order in which `run` would meet them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Step {
-    Kafka,
-    MongoUri,
-    Pipeline,
-    Images,
-    Brokers,
-    OwnTopics,
-    Token,
-    Stream,
-    Counts,
-    Snapshot,
-    DataTopics,
-}
-
 /// How a precondition stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum State<S> {
     Ok,
     /// A start goes on.
     Warning,
     /// It cannot be asked.
     Unknown,
     /// A start would end so.
-    Missing(Step, ExitCode),
+    Missing(S, ExitCode),
 }
 
-impl State {
-    const fn word(self) -> &'static str {
+impl<S> State<S> {
+    const fn word(&self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Warning => "warning",
@@ -48,7 +33,7 @@ impl State {
     }
 
     /// Only on a terminal, and only if colours are wanted there.
-    fn style(self) -> Style {
+    fn style(&self) -> Style {
         let style = Style::new();
         match self {
             Self::Ok => style.green(),
@@ -59,24 +44,31 @@ impl State {
     }
 }
 
-struct Finding {
+struct Finding<S> {
     what: String,
-    state: State,
+    state: State<S>,
     found: String,
     /// Sentences, or lines to copy.
     to_do: Vec<String>,
 }
 
-/// All findings.
-#[derive(Default)]
-pub(super) struct Report(Vec<Finding>);
+/// All findings. `S` is the service's list of what a start meets, in that order.
+pub struct Report<S>(Vec<Finding<S>>);
 
-impl Report {
-    pub(super) fn ok(&mut self, what: impl Into<String>, found: impl Into<String>) {
+impl<S> Default for Report<S> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<S: Copy + Ord> Report<S> {
+    /// Nothing to do.
+    pub fn ok(&mut self, what: impl Into<String>, found: impl Into<String>) {
         self.add(what, State::Ok, found, []);
     }
 
-    pub(super) fn warning(
+    /// A start would go on; `to_do` are sentences, or lines to copy.
+    pub fn warning(
         &mut self,
         what: impl Into<String>,
         found: impl Into<String>,
@@ -85,7 +77,8 @@ impl Report {
         self.add(what, State::Warning, found, to_do);
     }
 
-    pub(super) fn unknown(
+    /// It cannot be asked.
+    pub fn unknown(
         &mut self,
         what: impl Into<String>,
         found: impl Into<String>,
@@ -94,9 +87,10 @@ impl Report {
         self.add(what, State::Unknown, found, to_do);
     }
 
-    pub(super) fn missing(
+    /// A start would end with this code.
+    pub fn missing(
         &mut self,
-        (step, code): (Step, ExitCode),
+        (step, code): (S, ExitCode),
         what: impl Into<String>,
         found: impl Into<String>,
         to_do: impl IntoIterator<Item = String>,
@@ -105,7 +99,7 @@ impl Report {
     }
 
     /// A start would end with exactly this.
-    pub(super) fn stop(&mut self, step: Step, what: impl Into<String>, stop: &Stop) {
+    pub fn stop(&mut self, step: S, what: impl Into<String>, stop: &Stop) {
         let mut lines = stop.message.lines().map(str::to_owned);
         let found = lines.next().unwrap_or_default();
         self.add(what, State::Missing(step, stop.code), found, lines);
@@ -114,7 +108,7 @@ impl Report {
     fn add(
         &mut self,
         what: impl Into<String>,
-        state: State,
+        state: State<S>,
         found: impl Into<String>,
         to_do: impl IntoIterator<Item = String>,
     ) {
@@ -123,11 +117,11 @@ impl Report {
     }
 
     /// What `run` would end with; of several reasons, the first that it would meet.
-    pub(super) fn code(&self) -> ExitCode {
+    pub fn code(&self) -> ExitCode {
         self.first_missing().map_or(ExitCode::Drained, |(_, code, _)| code)
     }
 
-    fn first_missing(&self) -> Option<(Step, ExitCode, &str)> {
+    fn first_missing(&self) -> Option<(S, ExitCode, &str)> {
         let missing = self.0.iter().filter_map(|finding| match finding.state {
             State::Missing(step, code) => Some((step, code, finding.what.as_str())),
             _ => None,
@@ -146,7 +140,8 @@ impl Report {
         }
     }
 
-    pub(super) fn to_json(&self, source_id: &str) -> String {
+    /// One line. `who` names the instance that would start, by its setting in camel case.
+    pub fn to_json(&self, who: (&str, &str)) -> String {
         let findings = self.0.iter().map(|finding| {
             let code = if let State::Missing(_, code) = finding.state { Some(code.number()) } else { None };
             json!({
@@ -159,18 +154,20 @@ impl Report {
         });
         let findings: Vec<_> = findings.collect();
         let code = self.code();
-        let json = json!({
-            "sourceId": source_id,
-            "ok": code == ExitCode::Drained,
-            "code": code.number(),
-            "verdict": self.verdict(),
-            "findings": findings,
-        });
-        format!("{json}\n")
+        let json = [
+            (who.0, json!(who.1)),
+            ("ok", json!(code == ExitCode::Drained)),
+            ("code", json!(code.number())),
+            ("verdict", json!(self.verdict())),
+            ("findings", Value::Array(findings)),
+        ];
+        let json: Map<String, Value> =
+            json.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        format!("{}\n", Value::Object(json))
     }
 }
 
-impl fmt::Display for Report {
+impl<S: Copy + Ord> fmt::Display for Report<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width =
             self.0.iter().map(|finding| finding.what.chars().count()).max().unwrap_or(0).min(WIDTH_MAX);
@@ -197,6 +194,12 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
 
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    enum Step {
+        Stream,
+        DataTopics,
+    }
+
     #[test]
     fn the_code_is_that_of_the_first_reason_a_start_would_meet() {
         let mut report = Report::default();
@@ -213,7 +216,10 @@ mod tests {
             text.ends_with("1 ok, 1 warning, 0 unknown, 2 missing: a start would end with 77 (not allowed): right to watch\n"),
             "{text}"
         );
-        let json = report.to_json("orders");
-        assert!(json.contains(r#""code":77"#) && json.ends_with("}\n"), "{json}");
+        let json = report.to_json(("sourceId", "orders"));
+        assert!(
+            json.contains(r#""code":77"#) && json.contains(r#""sourceId":"orders""#) && json.ends_with("}\n"),
+            "{json}"
+        );
     }
 }
