@@ -12,29 +12,25 @@
 //! ([`Halt`]). A job that is dropped in mid-request harms nothing: every step is conditional.
 
 mod halt;
+mod patience;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use shared::{
     avro::SchemaId,
-    backoff::Backoff,
     exit::ExitCode,
     kafka_ffi::TopicId,
     kafka_position::{KafkaOffset, TopicPartition},
     namespace::Namespace,
     schema_registry::{IdMeans, RegistryError, SchemaRegistry},
 };
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use self::halt::Halt;
-use self::halt::judge_topic;
+use self::{halt::judge_topic, patience::Patience};
 use crate::{
     buffer::Batch,
     chain::{Chain, ChainHalt, FilePolicy, FileStep, LogBounds, Reading, Step, StepContext, Writer},
@@ -48,6 +44,7 @@ use crate::{
     lake_path::{CollectionFolder, LakePath, is_data_file_of},
     metrics::SinkMetrics,
     record::LAYOUT,
+    uploads::{TopicUploads, Uploads},
 };
 
 /// Where a chain begins when there is no head yet.
@@ -76,6 +73,7 @@ pub struct Identity {
     /// From the topic's name; `None` if that was cut.
     pub namespace: Option<Namespace>,
     pub topic_id: Option<TopicId>,
+    pub uploads: TopicUploads,
 }
 
 /// What one job has to make durable.
@@ -117,7 +115,7 @@ pub struct Publisher {
     pub metrics: Arc<SinkMetrics>,
     pub waits: Waits,
     /// Bounds how many partitions talk to the lake at once.
-    pub uploads: Semaphore,
+    pub uploads: Uploads,
 }
 
 impl Publisher {
@@ -126,13 +124,10 @@ impl Publisher {
     /// # Errors
     /// If the chain cannot be continued.
     pub async fn open(&self, identity: &Identity, confirmed: KafkaOffset) -> Result<Chain, Halt> {
-        let mut patience = Patience::new(&identity.partition, &self.waits);
+        let mut patience = Patience::new(self, identity);
         loop {
-            let read = {
-                let _upload = self.upload().await;
-                self.read(identity).await
-            };
-            match read {
+            patience.upload().await;
+            match self.read(identity).await {
                 Ok(reading) => {
                     patience.over();
                     let id = identity.topic_id.map(|id| id.to_string());
@@ -154,7 +149,7 @@ impl Publisher {
     /// If not, or if we may not ask.
     pub async fn check_topic(&self, identity: &Identity) -> Result<(), Halt> {
         let topic = &identity.partition.topic;
-        let mut patience = Patience::new(&identity.partition, &self.waits);
+        let mut patience = Patience::new(self, identity);
         loop {
             match self.log.topic_configs(topic).await {
                 Ok(configs) => {
@@ -172,7 +167,7 @@ impl Publisher {
     /// If the registry does not let us, or is not the one that the source uses.
     pub async fn meaning_of(&self, identity: &Identity, id: SchemaId) -> Result<IdMeans, Halt> {
         let Some(registry) = &self.registry else { return Ok(IdMeans::Nothing) };
-        let mut patience = Patience::new(&identity.partition, &self.waits);
+        let mut patience = Patience::new(self, identity);
         loop {
             match registry.meaning(id).await {
                 Ok(means) => {
@@ -199,10 +194,12 @@ impl Publisher {
         let from = chain.reached();
         batch.go_on_from(from);
         self.ask_breaker(&batch, from)?;
-        let mut patience = Patience::new(&identity.partition, &self.waits);
+        let mut patience = Patience::new(self, &identity);
         self.deliver_dead_letters(&identity.partition, &batch, from, &mut patience).await?;
         loop {
             self.account(&mut chain, &mut patience).await?;
+            // Before the next step packs what it sends: that takes memory.
+            patience.upload().await;
             let context = StepContext {
                 policy: self.policy,
                 compression: self.compression,
@@ -218,14 +215,9 @@ impl Publisher {
                 patience.over();
                 return Ok(Published::Whole { chain, batch });
             }
-            let done = {
-                let _upload = self.upload().await;
-                match self.check_first_folder(&identity, &chain, &step).await {
-                    Ok(()) => {
-                        perform(&self.lake, &mut chain, step, &self.metrics).await.map_err(Trouble::Lake)
-                    }
-                    Err(trouble) => Err(trouble),
-                }
+            let done = match self.check_first_folder(&identity, &chain, &step).await {
+                Ok(()) => perform(&self.lake, &mut chain, step, &self.metrics).await.map_err(Trouble::Lake),
+                Err(trouble) => Err(trouble),
             };
             match done {
                 Ok(()) => patience.over(),
@@ -233,6 +225,7 @@ impl Publisher {
                     self.metrics.publish_conflict(&error);
                     tracing::info!(partition = %identity.partition, cause = %error, "chain read back");
                     let before = chain;
+                    patience.give_way();
                     chain = self.open(&identity, before.next()).await?;
                     if chain.version() == before.version() {
                         // Nobody was first and nothing happened: the store is in trouble, or the reply is still to come.
@@ -258,11 +251,8 @@ impl Publisher {
             let (lake, metrics) = (&self.lake, &self.metrics);
             let topic = chain.head().topic.as_str();
             let folder = HourFolder { lake, metrics, topic, namespace: &namespace, hour };
-            let accounted = {
-                let _upload = self.upload().await;
-                folder.account_for_sealed().await
-            };
-            match accounted {
+            patience.upload().await;
+            match folder.account_for_sealed().await {
                 Ok(()) => {
                     patience.over();
                     chain.accounted_for();
@@ -311,12 +301,6 @@ impl Publisher {
             return Ok(());
         }
         Err(Trouble::Chain(ChainHalt::HeadLost { partition: partition.clone(), path: file }))
-    }
-
-    /// Permission to talk to the lake, for one attempt: whoever waits for a dependency holds none, so that a partition
-    /// that cannot go on does not stop the others.
-    async fn upload(&self) -> SemaphorePermit<'_> {
-        self.uploads.acquire().await.expect("the semaphore is never closed")
     }
 
     /// Before anything of the batch is written.
@@ -541,42 +525,4 @@ async fn create(lake: &Lake, chain: &Chain, step: &FileStep) -> Result<FileState
     }
     let staged = stage(lake, chain, path, piece, &metadata.topic_partition).await?;
     lake.publish_staged(staged, None, metadata).await
-}
-
-/// Back-off of one job, told to the operator from the first wait to the success.
-struct Patience<'a> {
-    partition: &'a TopicPartition,
-    waits: &'a Waits,
-    backoff: Backoff,
-}
-
-impl<'a> Patience<'a> {
-    fn new(partition: &'a TopicPartition, waits: &'a Waits) -> Self {
-        Self { partition, waits, backoff: Backoff::default() }
-    }
-
-    async fn wait(&mut self, cause: String, at_least: Option<Duration>) {
-        let delay = self.backoff.next_delay_at_least(at_least);
-        if self.backoff.attempts() == 1 {
-            tracing::warn!(partition = %self.partition, %cause, "waiting for a dependency");
-        }
-        self.tell(Some(cause));
-        tokio::time::sleep(delay).await;
-    }
-
-    fn over(&mut self) {
-        if self.backoff.attempts() > 0 {
-            tracing::info!(partition = %self.partition, attempts = self.backoff.attempts(), "dependency is back");
-            self.backoff.reset();
-            self.tell(None);
-        }
-    }
-
-    /// A report that finds the channel full is not missed: the next attempt reports again, and the end of a wait shows
-    /// in the job's result.
-    fn tell(&self, cause: Option<String>) {
-        if self.waits.try_send(Waiting { partition: self.partition.clone(), cause }).is_err() {
-            tracing::debug!(partition = %self.partition, "wait not told");
-        }
-    }
 }
