@@ -5,15 +5,24 @@ use std::{collections::HashMap, sync::Arc};
 use rdkafka::{Message, message::BorrowedMessage};
 use shared::{kafka_position::TopicPartition, namespace::Namespace};
 
-use crate::partition::{AssignmentEpoch, PartitionState};
+use crate::{
+    partition::{AssignmentEpoch, PartitionState},
+    uploads::{TopicUploads, Uploads},
+};
 
 /// State by partition. Records come in runs of one partition, so the last one found is looked at first.
 #[derive(Default)]
 pub struct Assignment {
     states: Vec<PartitionState>,
-    places: HashMap<Arc<str>, HashMap<i32, usize>>,
+    topics: HashMap<Arc<str>, Topic>,
     last: usize,
     epoch: u64,
+}
+
+struct Topic {
+    /// Where the states of its partitions are.
+    places: HashMap<i32, usize>,
+    uploads: TopicUploads,
 }
 
 impl Assignment {
@@ -29,6 +38,20 @@ impl Assignment {
         self.states.iter().map(|state| state.partition().clone()).collect()
     }
 
+    /// Memory by topic, in bytes.
+    pub fn memory_by_topic(&self) -> HashMap<Arc<str>, usize> {
+        let mut memory: HashMap<Arc<str>, usize> = HashMap::new();
+        for state in &self.states {
+            match memory.get_mut(&state.partition().topic) {
+                Some(of_topic) => *of_topic += state.memory(),
+                None => {
+                    memory.insert(Arc::clone(&state.partition().topic), state.memory());
+                }
+            }
+        }
+        memory
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &PartitionState> {
         self.states.iter()
     }
@@ -38,24 +61,35 @@ impl Assignment {
     }
 
     /// Begins a new assignment of a partition; whatever was known of an earlier one is void.
-    pub fn insert(&mut self, partition: TopicPartition, namespace: Option<Namespace>) -> &PartitionState {
+    pub fn insert(
+        &mut self,
+        partition: TopicPartition,
+        namespace: Option<Namespace>,
+        uploads: &Uploads,
+    ) -> &PartitionState {
         self.remove(&partition);
         self.epoch += 1;
         let place = self.states.len();
-        self.places.entry(Arc::clone(&partition.topic)).or_default().insert(partition.partition, place);
-        self.states.push(PartitionState::opening(partition, namespace, AssignmentEpoch(self.epoch)));
+        let topic = self
+            .topics
+            .entry(Arc::clone(&partition.topic))
+            .or_insert_with(|| Topic { places: HashMap::new(), uploads: uploads.of_topic() });
+        topic.places.insert(partition.partition, place);
+        let (uploads, epoch) = (topic.uploads.clone(), AssignmentEpoch(self.epoch));
+        self.states.push(PartitionState::opening(partition, namespace, uploads, epoch));
         &self.states[place]
     }
 
     pub fn remove(&mut self, partition: &TopicPartition) -> Option<PartitionState> {
         let place = self.place(&partition.topic, partition.partition)?;
-        if let Some(of_topic) = self.places.get_mut(&partition.topic) {
-            of_topic.remove(&partition.partition);
+        if let Some(topic) = self.topics.get_mut(&partition.topic) {
+            topic.places.remove(&partition.partition);
         }
         let mut state = self.states.swap_remove(place);
         if let Some(moved) = self.states.get(place) {
             let TopicPartition { topic, partition } = moved.partition();
-            self.places.get_mut(topic).expect("every state has its place").insert(*partition, place);
+            let topic = self.topics.get_mut(topic).expect("every state has its place");
+            topic.places.insert(*partition, place);
         }
         state.retire();
         Some(state)
@@ -87,6 +121,6 @@ impl Assignment {
     }
 
     fn place(&self, topic: &str, partition: i32) -> Option<usize> {
-        self.places.get(topic)?.get(&partition).copied()
+        self.topics.get(topic)?.places.get(&partition).copied()
     }
 }

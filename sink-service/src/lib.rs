@@ -55,6 +55,7 @@ pub mod span;
 pub mod standing;
 pub mod topic_patterns;
 pub mod topic_reader;
+pub mod uploads;
 pub mod value_reader;
 pub mod verify;
 pub mod writer;

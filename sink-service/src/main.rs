@@ -38,13 +38,14 @@ use sink_service::{
     publish::Publisher,
     replay,
     settings::{self, CATALOGUE, SinkSettings},
+    uploads::Uploads,
     value_reader::ValueReader,
     verify,
     writer::{SinkWriter, Totals},
 };
 use tokio::{
     runtime::Runtime,
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -203,7 +204,7 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
         writer,
         metrics: Arc::clone(&metrics),
         waits: wait,
-        uploads: Semaphore::new(settings.uploads),
+        uploads: Uploads::new(settings.uploads),
     };
     let group = GroupSettings {
         group: settings.group,

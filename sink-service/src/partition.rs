@@ -35,6 +35,7 @@ use crate::{
     publish::Identity,
     record::{Inspected, RecordView, VALUE_BYTES_MAX, Verdict, inspect, refused},
     repeats::RepeatFilter,
+    uploads::TopicUploads,
     value_reader::{Value, ValueReader, no_registry},
 };
 
@@ -114,11 +115,16 @@ pub struct PartitionState {
 }
 
 impl PartitionState {
-    pub fn opening(partition: TopicPartition, namespace: Option<Namespace>, epoch: AssignmentEpoch) -> Self {
+    pub fn opening(
+        partition: TopicPartition,
+        namespace: Option<Namespace>,
+        uploads: TopicUploads,
+        epoch: AssignmentEpoch,
+    ) -> Self {
         Self {
             buffer: Buffer::new(&partition),
             metrics: PartitionMetrics::of(&partition),
-            identity: Identity { partition, namespace: namespace.clone(), topic_id: None },
+            identity: Identity { partition, namespace: namespace.clone(), topic_id: None, uploads },
             epoch,
             namespace,
             phase: Phase::Opening,
@@ -406,9 +412,14 @@ impl PartitionState {
 
     /// Memory that buffer and batch take, in bytes.
     pub fn memory(&self) -> usize {
+        self.buffer.memory() + self.on_its_way()
+    }
+
+    /// Memory of the batch that is on its way, in bytes.
+    pub fn on_its_way(&self) -> usize {
         match self.phase {
-            Phase::Publishing { memory, .. } => self.buffer.memory() + memory,
-            _ => self.buffer.memory(),
+            Phase::Publishing { memory, .. } => memory,
+            _ => 0,
         }
     }
 

@@ -28,7 +28,6 @@ use shared::{
     namespace::Namespace,
     schema_registry::{IdMeans, RegistryError, SchemaRegistry},
 };
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::patience::Patience;
 pub use self::{
@@ -48,6 +47,7 @@ use crate::{
     lake_path::{CollectionFolder, LakePath, is_data_file_of},
     metrics::SinkMetrics,
     record::LAYOUT,
+    uploads::{TopicUploads, Uploads},
 };
 
 /// Where a chain begins when there is no head yet.
@@ -65,6 +65,7 @@ pub struct Identity {
     /// From the topic's name; `None` if that was cut.
     pub namespace: Option<Namespace>,
     pub topic_id: Option<TopicId>,
+    pub uploads: TopicUploads,
 }
 
 /// What one job has to make durable.
@@ -106,7 +107,7 @@ pub struct Publisher {
     pub metrics: Arc<SinkMetrics>,
     pub waits: Waits,
     /// Bounds how many partitions talk to the lake at once.
-    pub uploads: Semaphore,
+    pub uploads: Uploads,
 }
 
 impl Publisher {
@@ -115,13 +116,10 @@ impl Publisher {
     /// # Errors
     /// If the chain cannot be continued.
     pub async fn open(&self, identity: &Identity, confirmed: KafkaOffset) -> Result<Chain, Halt> {
-        let mut patience = Patience::new(&identity.partition, &self.waits);
+        let mut patience = Patience::new(self, identity);
         loop {
-            let read = {
-                let _upload = self.upload().await;
-                self.read(identity).await
-            };
-            match read {
+            patience.upload().await;
+            match self.read(identity).await {
                 Ok(reading) => {
                     patience.over();
                     let id = identity.topic_id.map(|id| id.to_string());
@@ -143,7 +141,7 @@ impl Publisher {
     /// If not, or if we may not ask.
     pub async fn check_topic(&self, identity: &Identity) -> Result<(), Halt> {
         let topic = &identity.partition.topic;
-        let mut patience = Patience::new(&identity.partition, &self.waits);
+        let mut patience = Patience::new(self, identity);
         loop {
             match self.log.topic_configs(topic).await {
                 Ok(configs) => {
@@ -161,7 +159,7 @@ impl Publisher {
     /// If the registry does not let us, or is not the one that the source uses.
     pub async fn meaning_of(&self, identity: &Identity, id: SchemaId) -> Result<IdMeans, Halt> {
         let Some(registry) = &self.registry else { return Ok(IdMeans::Nothing) };
-        let mut patience = Patience::new(&identity.partition, &self.waits);
+        let mut patience = Patience::new(self, identity);
         loop {
             match registry.meaning(id).await {
                 Ok(means) => {
@@ -189,10 +187,12 @@ impl Publisher {
         let from = chain.reached();
         batch.go_on_from(from);
         self.ask_breaker(&batch, from)?;
-        let mut patience = Patience::new(&identity.partition, &self.waits);
+        let mut patience = Patience::new(self, &identity);
         self.deliver_dead_letters(&identity.partition, &batch, from, &mut patience).await?;
         loop {
             self.account(&mut chain, &mut patience).await?;
+            // Before the next step packs what it sends: that takes memory.
+            patience.upload().await;
             let context = StepContext {
                 policy: self.policy,
                 compression: self.compression,
@@ -208,16 +208,13 @@ impl Publisher {
                 patience.over();
                 return Ok(Published::Whole { chain, batch });
             }
-            let done = {
-                let _upload = self.upload().await;
-                match self.check_first_folder(&identity, &chain, &step).await {
-                    Ok(()) => {
-                        let bytes = step.bytes();
-                        let done = perform(&self.lake, &mut chain, step, &self.metrics);
-                        patience.attend(bytes, done).await.map_err(Trouble::Lake)
-                    }
-                    Err(trouble) => Err(trouble),
+            let done = match self.check_first_folder(&identity, &chain, &step).await {
+                Ok(()) => {
+                    let bytes = step.bytes();
+                    let done = perform(&self.lake, &mut chain, step, &self.metrics);
+                    patience.attend(bytes, done).await.map_err(Trouble::Lake)
                 }
+                Err(trouble) => Err(trouble),
             };
             match done {
                 Ok(()) => patience.over(),
@@ -225,6 +222,7 @@ impl Publisher {
                     self.metrics.publish_conflict(&error);
                     tracing::info!(partition = %identity.partition, cause = %error, "chain read back");
                     let before = chain;
+                    patience.give_way();
                     chain = self.open(&identity, before.next()).await?;
                     if chain.version() == before.version() {
                         // Nobody was first and nothing happened: the store is in trouble, or the reply is still to come.
@@ -250,11 +248,8 @@ impl Publisher {
             let (lake, metrics) = (&self.lake, &self.metrics);
             let topic = chain.head().topic.as_str();
             let folder = HourFolder { lake, metrics, topic, namespace: &namespace, hour };
-            let accounted = {
-                let _upload = self.upload().await;
-                folder.account_for_sealed().await
-            };
-            match accounted {
+            patience.upload().await;
+            match folder.account_for_sealed().await {
                 Ok(()) => {
                     patience.over();
                     chain.accounted_for();
@@ -303,12 +298,6 @@ impl Publisher {
             return Ok(());
         }
         Err(Trouble::Chain(ChainHalt::HeadLost { partition: partition.clone(), path: file }))
-    }
-
-    /// Permission to talk to the lake, for one attempt: whoever waits for a dependency holds none, so that a partition
-    /// that cannot go on does not stop the others.
-    async fn upload(&self) -> SemaphorePermit<'_> {
-        self.uploads.acquire().await.expect("the semaphore is never closed")
     }
 
     /// Before anything of the batch is written.

@@ -12,7 +12,8 @@
 //! - Polling never stops, so the group's protocol is always served; back-pressure is `pause`.
 //! - One batch per partition is on its way; what is read meanwhile is the next batch.
 //! - A Kafka offset is committed only behind durable data, and is for people and lag tools only: the head is the truth.
-//! - Memory over all partitions is bounded: early flushes from 90 % of the limit on, `pause` at the limit.
+//! - Memory over all partitions is bounded: early flushes from 90 % of the limit on, `pause` at the limit. One topic of several
+//!   takes half of it at most.
 
 mod flush;
 mod rebalance;
@@ -20,7 +21,11 @@ mod rebalance;
 mod tests;
 mod waits;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chrono::Utc;
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode};
@@ -112,7 +117,7 @@ pub struct SinkWriter {
     /// Bounds a flush at revocation and at the end.
     pub drain_limit: Duration,
     pub health: HealthReporter,
-    pub metrics: std::sync::Arc<SinkMetrics>,
+    pub metrics: Arc<SinkMetrics>,
     pub shutdown: CancellationToken,
 }
 
@@ -137,6 +142,8 @@ struct Loop {
     /// The group has answered, and has not gone on without us since.
     joined: bool,
     memory_paused: bool,
+    /// Topics whose share of the memory is taken.
+    paused_topics: HashSet<Arc<str>>,
     /// Memory of batches that are done with, for the next buffers.
     spares: Vec<SpareBuffer>,
     totals: Totals,
@@ -155,6 +162,7 @@ impl Loop {
             waiting: Waits::default(),
             joined: false,
             memory_paused: false,
+            paused_topics: HashSet::new(),
             spares: Vec::new(),
             totals: Totals::default(),
             brokers_connected: true,

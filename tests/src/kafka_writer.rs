@@ -134,16 +134,42 @@ impl KafkaWriter {
         partition: i32,
         records: Vec<NewRecord>,
     ) -> Result<()> {
+        let records = records.into_iter().map(|record| (partition, record)).collect();
+        self.commit(codec, format!("tests-{topic}-{partition}"), topic, records).await
+    }
+
+    /// Appends records to many partitions in one transaction: each of them gets a marker. In order within a partition.
+    ///
+    /// # Errors
+    /// If the broker refuses.
+    pub async fn send_to_partitions(&self, topic: &str, records: Vec<(i32, NewRecord)>) -> Result<()> {
+        self.commit("none", format!("tests-{topic}"), topic, records).await
+    }
+
+    async fn commit(
+        &self,
+        codec: &'static str,
+        transactional_id: String,
+        topic: &str,
+        records: Vec<(i32, NewRecord)>,
+    ) -> Result<()> {
         let (writer, topic) = (self.clone(), topic.to_owned());
-        let sent =
-            tokio::task::spawn_blocking(move || writer.send_blocking(codec, &topic, partition, &records));
+        let sent = tokio::task::spawn_blocking(move || {
+            writer.commit_blocking(codec, &transactional_id, &topic, &records)
+        });
         sent.await.context("a Kafka writer's thread")?
     }
 
-    fn send_blocking(&self, codec: &str, topic: &str, partition: i32, records: &[NewRecord]) -> Result<()> {
+    fn commit_blocking(
+        &self,
+        codec: &str,
+        transactional_id: &str,
+        topic: &str,
+        records: &[(i32, NewRecord)],
+    ) -> Result<()> {
         let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
             .set("bootstrap.servers", &self.bootstrap)
-            .set("transactional.id", format!("tests-{topic}-{partition}"))
+            .set("transactional.id", transactional_id)
             .set("compression.type", codec)
             // Of a record before compression; what it may have after it is the topic's to say.
             .set("message.max.bytes", "134217728")
@@ -151,12 +177,12 @@ impl KafkaWriter {
             .context("make a Kafka producer")?;
         producer.init_transactions(LIMIT).context("init_transactions")?;
         producer.begin_transaction().context("begin_transaction")?;
-        for record in records {
+        for (partition, record) in records {
             let mut headers = OwnedHeaders::new();
             for (key, value) in &record.headers {
                 headers = headers.insert(Header { key, value: Some(value) });
             }
-            let mut new = BaseRecord::<[u8], [u8]>::to(topic).partition(partition).headers(headers);
+            let mut new = BaseRecord::<[u8], [u8]>::to(topic).partition(*partition).headers(headers);
             new.key = record.key.as_deref();
             new.payload = record.value.as_deref();
             new.timestamp = record.timestamp_ms;

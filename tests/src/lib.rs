@@ -25,5 +25,6 @@ pub mod ports;
 pub mod process;
 pub mod servers;
 pub mod service;
+pub mod slow_lake;
 pub mod wait;
 pub mod workload;

@@ -1,4 +1,4 @@
-//! Waiting for a dependency, told to the operator from the first failure to the success.
+//! One job's turn at the lake, and its waiting for a dependency, told to the operator from the first failure to the success.
 
 use std::{
     pin::pin,
@@ -6,6 +6,9 @@ use std::{
 };
 
 use shared::{backoff::Backoff, kafka_position::TopicPartition};
+
+use super::{Identity, Publisher};
+use crate::uploads::{TopicUploads, Upload, Uploads};
 
 /// A step that got no answer for so long is told as a failure, before its request is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
@@ -54,10 +57,13 @@ pub struct Waiting {
 /// Where waits are told.
 pub type Waits = tokio::sync::mpsc::Sender<Waiting>;
 
-/// Back-off of one job.
+/// See the module.
 pub(super) struct Patience<'a> {
     partition: &'a TopicPartition,
+    of_topic: &'a TopicUploads,
+    uploads: &'a Uploads,
     waits: &'a Waits,
+    upload: Option<Upload<'a>>,
     backoff: Backoff,
     /// [`SILENCE_MAX`].
     silence_max: Duration,
@@ -66,11 +72,44 @@ pub(super) struct Patience<'a> {
 }
 
 impl<'a> Patience<'a> {
-    pub(super) fn new(partition: &'a TopicPartition, waits: &'a Waits) -> Self {
-        Self { partition, waits, backoff: Backoff::default(), silence_max: SILENCE_MAX, silent: false }
+    pub(super) fn new(publisher: &'a Publisher, identity: &'a Identity) -> Self {
+        Self::of(&identity.partition, &identity.uploads, &publisher.uploads, &publisher.waits)
     }
 
+    fn of(
+        partition: &'a TopicPartition,
+        of_topic: &'a TopicUploads,
+        uploads: &'a Uploads,
+        waits: &'a Waits,
+    ) -> Self {
+        Self {
+            partition,
+            of_topic,
+            uploads,
+            waits,
+            upload: None,
+            backoff: Backoff::default(),
+            silence_max: SILENCE_MAX,
+            silent: false,
+        }
+    }
+
+    /// Permission to talk to the lake. It is kept from step to step: were it asked for before each of them, all batches of a
+    /// round would end with the last one, and the memory of none of them would be free before.
+    pub(super) async fn upload(&mut self) {
+        if self.upload.is_none() {
+            self.upload = Some(self.uploads.begin(self.of_topic).await);
+        }
+    }
+
+    /// The permission goes to somebody else.
+    pub(super) fn give_way(&mut self) {
+        self.upload = None;
+    }
+
+    /// Whoever waits for a dependency holds no permission, so that a partition that cannot go on does not stop the others.
     pub(super) async fn wait(&mut self, on: Dependency, cause: String, at_least: Option<Duration>) {
+        self.give_way();
         let delay = self.backoff.next_delay_at_least(at_least);
         if self.backoff.attempts() == 1 {
             tracing::warn!(partition = %self.partition, %cause, "waiting for a dependency");
@@ -121,7 +160,9 @@ mod tests {
     async fn a_step_without_an_answer_is_told_before_it_is_given_up() {
         let partition = TopicPartition::new("atlas.shop.orders", 0);
         let (waits, mut told) = tokio::sync::mpsc::channel(8);
-        let mut patience = Patience::new(&partition, &waits);
+        let uploads = Uploads::new(1);
+        let of_topic = uploads.of_topic();
+        let mut patience = Patience::of(&partition, &of_topic, &uploads, &waits);
         patience.attend(0, std::future::ready(())).await;
         patience.over();
         assert!(told.try_recv().is_err());

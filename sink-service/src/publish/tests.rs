@@ -35,7 +35,7 @@ pub(crate) fn offline_publisher(kafka: &ClientConfig, folder: &Path) -> (Publish
         writer: Writer { id: WriterId::random(), version: "test" },
         metrics: Arc::new(SinkMetrics::register()),
         waits,
-        uploads: Semaphore::new(1),
+        uploads: Uploads::new(1),
     };
     (publisher, told)
 }
@@ -77,7 +77,12 @@ fn first_job(partition: &TopicPartition, start: KafkaOffset, head_etag: ETag) ->
     let inspected = inspect(&record, &namespace, 1024);
     buffer.push(start, &record, &inspected, Instant::now());
     Job {
-        identity: Identity { partition: partition.clone(), namespace: None, topic_id: None },
+        identity: Identity {
+            partition: partition.clone(),
+            namespace: None,
+            topic_id: None,
+            uploads: Uploads::new(1).of_topic(),
+        },
         namespace,
         chain,
         batch: buffer.freeze(start, start.after()),

@@ -151,14 +151,14 @@ pub(super) const MEMORY_LIMIT: Setting = Setting::public(
     "MEMORY_LIMIT",
     Some("256MiB"),
     "a size between 16MiB and 64GiB",
-    "What all partitions together may hold of records that are not durable yet.",
+    "What all partitions together may hold of records that are not durable yet; the process takes more (docs/architecture.md).",
     SINK,
 );
 pub(super) const UPLOAD_CONCURRENCY: Setting = Setting::public(
     "UPLOAD_CONCURRENCY",
     Some("8"),
     "a number between 1 and 256",
-    "Partitions that are written to the lake at the same time.",
+    "Partitions that are written to the lake at the same time; of one topic three quarters of them at most.",
     SINK,
 );
 pub(super) const FLUSH_INTERVAL: Setting = Setting::public(

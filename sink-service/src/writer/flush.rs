@@ -46,7 +46,8 @@ impl Loop {
     }
 
     /// At 90 % of the limit the largest buffers are flushed early, at the limit everything is paused, below 80 % it goes
-    /// on. A partition that gathers too much behind its own batch is paused by itself.
+    /// on. A topic that has half of the limit is treated so by itself, unless it is the only one: whatever holds it up, the
+    /// others have the other half. A partition that gathers too much behind its own batch is paused by itself, too.
     pub(super) fn apply_memory_limit(&mut self, now: Instant) {
         let limit = self.io.flush.buffer_bytes();
         let mut used = self.memory();
@@ -56,16 +57,24 @@ impl Loop {
             self.spares.clear();
             used = self.memory();
         }
-        if used >= limit / 10 * 9 {
-            self.flush_largest(used - limit / 10 * 8, now);
+        self.memory_paused = self.relieve(None, used, limit, self.memory_paused, now);
+        let before = std::mem::take(&mut self.paused_topics);
+        let by_topic = self.assignment.memory_by_topic();
+        if by_topic.len() > 1 {
+            for (topic, used) in by_topic {
+                let paused = before.contains(&topic);
+                if self.relieve(Some(&topic), used, limit / 2, paused, now) {
+                    self.paused_topics.insert(topic);
+                }
+            }
         }
-        self.memory_paused = used >= limit || (self.memory_paused && used >= limit / 10 * 8);
         let behind_max = self.io.flush.bytes.saturating_mul(FLUSHES_BEHIND_MAX);
         let mut pause = Vec::new();
         let mut resume = Vec::new();
         for state in self.assignment.iter_mut().filter(|state| !state.is_opening()) {
-            let wanted =
-                self.memory_paused || (state.is_publishing() && state.buffered_bytes() >= behind_max);
+            let wanted = self.memory_paused
+                || self.paused_topics.contains(&state.partition().topic)
+                || (state.is_publishing() && state.buffered_bytes() >= behind_max);
             if wanted != state.paused() {
                 state.set_paused(wanted);
                 if wanted { &mut pause } else { &mut resume }.push(state.partition().clone());
@@ -84,26 +93,49 @@ impl Loop {
         }
     }
 
-    fn memory(&self) -> usize {
+    pub(super) fn memory(&self) -> usize {
         let partitions: usize = self.assignment.iter().map(PartitionState::memory).sum();
         partitions + self.spares.iter().map(SpareBuffer::memory).sum::<usize>()
     }
 
-    fn flush_largest(&mut self, bytes: usize, now: Instant) {
-        let mut sizes: Vec<(usize, TopicPartition)> = self
-            .assignment
-            .iter()
-            .filter(|state| state.idle_chain().is_some() && state.buffered_bytes() > 0)
-            .map(|state| (state.buffered_bytes(), state.partition().clone()))
+    /// Flushes early what fills a topic's share, or the whole limit; whether it is to be paused.
+    fn relieve(
+        &mut self,
+        topic: Option<&str>,
+        used: usize,
+        limit: usize,
+        paused: bool,
+        now: Instant,
+    ) -> bool {
+        let (full, low) = (used >= limit, limit / 10 * 8);
+        if used >= limit / 10 * 9 {
+            // What is on its way counts as freed: this is looked at many times before it is, and each time would send smaller
+            // batches after it. Unless it stands still, while others could be sent.
+            let partitions = self.assignment.iter().filter(|state| is_of(state, topic));
+            let on_its_way: usize = partitions.map(PartitionState::on_its_way).sum();
+            let stands_still = full && self.io.jobs.publisher().uploads.are_idle();
+            let surplus = (used - low).saturating_sub(if stands_still { 0 } else { on_its_way });
+            self.flush_largest(topic, surplus, now);
+        }
+        full || (paused && used >= low)
+    }
+
+    /// As many of the largest buffers as hold so many bytes; of two that are alike, the one with the older record.
+    fn flush_largest(&mut self, topic: Option<&str>, bytes: usize, now: Instant) {
+        let idle = self.assignment.iter().filter(|state| {
+            is_of(state, topic) && state.idle_chain().is_some() && state.buffered_bytes() > 0
+        });
+        let mut sizes: Vec<(usize, Option<Instant>, TopicPartition)> = idle
+            .map(|state| (state.buffered_bytes(), state.buffered_since(), state.partition().clone()))
             .collect();
-        if sizes.is_empty() {
+        if bytes == 0 || sizes.is_empty() {
             return;
         }
-        sizes.sort_unstable_by(|a, b| b.cmp(a));
+        sizes.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
         self.observe_positions(now);
         let mut freed = 0;
         let mut round = Vec::new();
-        for (size, partition) in sizes {
+        for (size, _, partition) in sizes {
             if freed >= bytes {
                 break;
             }
@@ -114,6 +146,10 @@ impl Loop {
         }
         self.start(round);
     }
+}
+
+fn is_of(state: &PartitionState, topic: Option<&str>) -> bool {
+    topic.is_none_or(|topic| *state.partition().topic == *topic)
 }
 
 /// Takes what is buffered out of a partition; `None` while a batch is on its way.

@@ -30,7 +30,8 @@ impl Loop {
                     continue;
                 }
             };
-            let state = self.assignment.insert(partition, namespace);
+            let uploads = &self.io.jobs.publisher().uploads;
+            let state = self.assignment.insert(partition, namespace, uploads);
             round.push(opening_of(state, KafkaOffset::ZERO));
         }
         self.io.jobs.open(round);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use rdkafka::ClientConfig;
+use rdkafka::{ClientConfig, Timestamp, message::OwnedMessage};
 use shared::kafka_position::KafkaOffset;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -16,6 +16,7 @@ use crate::{
     lake::ETag,
     partition::AssignmentEpoch,
     publish::tests::{first_head, offline_publisher},
+    uploads::Uploads,
 };
 
 /// A loop, and what has to live as long.
@@ -84,6 +85,78 @@ fn chain(partition: &TopicPartition) -> Chain {
     Chain::adopt(partition.clone(), writer, reading, None, KafkaOffset::ZERO, Instant::now()).unwrap()
 }
 
+/// A line of so many bytes of padding comes from Kafka.
+fn take(state: &mut Loop, partition: &TopicPartition, offset: i64, bytes: usize) {
+    let value = format!("{{\"padding\":\"{}\"}}", "x".repeat(bytes)).into_bytes();
+    let time = Timestamp::CreateTime(1_755_900_000_000);
+    let topic = partition.topic.to_string();
+    let message = OwnedMessage::new(Some(value), None, topic, time, partition.partition, offset, None);
+    let (values, spares) = (&mut state.io.values, &mut state.spares);
+    let of_partition = state.assignment.get_mut(partition).unwrap();
+    of_partition.take(&message, Instant::now(), values, spares).unwrap();
+}
+
+fn own(state: &mut Loop, partitions: &[TopicPartition]) {
+    for partition in partitions {
+        state.assignment.insert(partition.clone(), None, &Uploads::new(8));
+        state.assignment.get_mut(partition).unwrap().opened(None, chain(partition));
+    }
+}
+
+/// Those whose batch is on its way.
+fn on_their_way(state: &Loop) -> Vec<i32> {
+    let publishing = state.assignment.iter().filter(|state| state.is_publishing());
+    publishing.map(|state| state.partition().partition).collect()
+}
+
+/// A regression: until the first batch had landed, each turn sent what had gathered meanwhile, down to the smallest buffer.
+#[test]
+fn near_the_limit_the_largest_are_sent_and_no_more_than_needed() {
+    let mut bench = Bench::new();
+    let state = &mut bench.state;
+    let limit = state.io.flush.buffer_bytes();
+    let all: Vec<TopicPartition> = (0..4).map(partition).collect();
+    own(state, &all);
+    // A buffer doubles its room when it grows, and the limit counts the room.
+    for (partition, parts) in all.iter().zip([1, 3, 2, 3]) {
+        take(state, partition, 0, limit / 20 * parts);
+    }
+    let now = Instant::now();
+    let used = state.memory();
+    assert!((limit / 10 * 9..limit).contains(&used), "{used} of {limit}");
+    state.apply_memory_limit(now);
+    // Of two that are alike the older one.
+    assert_eq!(on_their_way(state), [1]);
+    state.apply_memory_limit(now);
+    assert_eq!(on_their_way(state), [1], "what is on its way is as good as freed");
+    assert!(!state.memory_paused);
+    take(state, &all[0], 1, limit / 20);
+    state.apply_memory_limit(now);
+    assert!(state.memory_paused && state.assignment.iter().all(PartitionState::paused));
+    assert!(on_their_way(state).len() > 1, "nothing is sent although no upload is at work");
+    bench.close();
+}
+
+#[test]
+fn one_topic_of_several_takes_half_of_the_memory() {
+    let mut bench = Bench::new();
+    let state = &mut bench.state;
+    let half = state.io.flush.buffer_bytes() / 2;
+    let (slow, other) = (partition(0), TopicPartition::new("atlas.shop.customers", 0));
+    own(state, &[slow.clone(), other.clone()]);
+    take(state, &slow, 0, half / 2);
+    state.apply_memory_limit(Instant::now());
+    assert!(!state.memory_paused);
+    let is_paused = |state: &Loop, partition| state.assignment.get(partition).unwrap().paused();
+    assert!(is_paused(state, &slow) && !is_paused(state, &other));
+    assert!(state.assignment.get(&slow).unwrap().is_publishing());
+    // Alone it has all of it.
+    state.assignment.remove(&other);
+    state.apply_memory_limit(Instant::now());
+    assert!(!is_paused(state, &slow));
+    bench.close();
+}
+
 /// A regression: each late one sent all the others back to their chains, those with a batch on its way late again.
 #[test]
 fn a_partition_that_is_read_again_late_leaves_the_others_alone() {
@@ -91,7 +164,7 @@ fn a_partition_that_is_read_again_late_leaves_the_others_alone() {
     let state = &mut bench.state;
     let (late, other) = (partition(0), partition(1));
     for partition in [&late, &other] {
-        state.assignment.insert(partition.clone(), None);
+        state.assignment.insert(partition.clone(), None, &Uploads::new(1));
         state.assignment.get_mut(partition).unwrap().opened(None, chain(partition));
     }
     let (_, batch, _) = state.assignment.get_mut(&late).unwrap().freeze().unwrap();

@@ -35,8 +35,9 @@ use sink_service::{
     metrics::SinkMetrics,
     publish::{Identity, Job, Published, Publisher, StartAt, perform},
     record::{RecordView, inspect},
+    uploads::Uploads,
 };
-use tokio::sync::{OnceCell, Semaphore, mpsc};
+use tokio::sync::{OnceCell, mpsc};
 
 use crate::facts::{TOPIC, content};
 
@@ -134,13 +135,18 @@ impl Sink {
             writer: Writer { id: WriterId::random(), version: VERSION },
             metrics: Arc::new(SinkMetrics::register()),
             waits,
-            uploads: Semaphore::new(1),
+            uploads: Uploads::new(1),
         };
         Self { publisher, _waits: waits_end }
     }
 
     fn identity() -> Identity {
-        Identity { partition: partition(), namespace: Some(namespace()), topic_id: None }
+        Identity {
+            partition: partition(),
+            namespace: Some(namespace()),
+            topic_id: None,
+            uploads: Uploads::new(1).of_topic(),
+        }
     }
 
     /// Reads the chain, which is begun if there is none.

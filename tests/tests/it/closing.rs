@@ -48,8 +48,13 @@ pub(crate) fn instant(seconds: i64) -> String {
 }
 
 pub(crate) fn folder(pipeline: &Pipeline, seconds: i64) -> String {
+    format!("{}/orders/{}", pipeline.database(), folder_of(seconds))
+}
+
+/// An hour's folder below its collection's.
+pub(crate) fn folder_of(seconds: i64) -> String {
     let at = chrono::DateTime::from_timestamp(seconds, 0).expect("a date");
-    format!("{}/orders/{}", pipeline.database(), at.format("year=%Y/month=%m/day=%d/hour=%H"))
+    at.format("year=%Y/month=%m/day=%d/hour=%H").to_string()
 }
 
 pub(crate) async fn manifest(pipeline: &Pipeline, hour: i64) -> Result<Option<Value>> {

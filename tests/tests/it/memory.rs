@@ -21,11 +21,11 @@ use pipeline_tests::{
 };
 
 use crate::{
-    records::{LONG_AGO_S, event, judge},
+    records::{LONG_AGO_S, event, judge, padded},
     stage::{LIMIT, Stage},
 };
 
-const MIB: u64 = 1024 * 1024;
+pub(crate) const MIB: u64 = 1024 * 1024;
 
 /// The smallest that `MEMORY_LIMIT` may be.
 const MEMORY_LIMIT: u64 = 16 * MIB;
@@ -178,14 +178,9 @@ fn backlog(pipeline: &Pipeline) -> Vec<NewRecord> {
         if bytes >= share {
             break;
         }
-        let record = event(pipeline, number, LONG_AGO_S);
-        let mut value = record.value.clone().unwrap_or_default();
-        value.truncate(value.len() - 1);
-        value.extend_from_slice(br#","padding":""#);
-        value.extend(std::iter::repeat_n(b'x', size));
-        value.extend_from_slice(b"\"}");
-        bytes += value.len() as u64;
-        records.push(NewRecord { value: Some(value), ..record });
+        let record = padded(event(pipeline, number, LONG_AGO_S), size);
+        bytes += record.value.as_ref().map_or(0, Vec::len) as u64;
+        records.push(record);
     }
     records
 }
@@ -203,7 +198,7 @@ fn bounded(sink: &Service) -> Result<()> {
 }
 
 /// `VmRSS` or `VmHWM` (the highest so far) of a process, in bytes.
-fn resident(sink: &Service, name: &str) -> Result<u64> {
+pub(crate) fn resident(sink: &Service, name: &str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", sink.process_id()))?;
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let kibibytes: u64 = line.context("a line of its memory")?.trim().trim_end_matches(" kB").parse()?;

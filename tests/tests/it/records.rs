@@ -13,15 +13,30 @@ pub(crate) const LONG_AGO_S: i64 = 1_755_900_000;
 
 /// A plausible event of a foreign producer, `seconds` after 1970, in a collection of the pipeline's database.
 pub(crate) fn event(pipeline: &Pipeline, number: i64, seconds: i64) -> NewRecord {
+    event_of(pipeline, "orders", number, seconds)
+}
+
+/// The same in another collection.
+pub(crate) fn event_of(pipeline: &Pipeline, collection: &str, number: i64, seconds: i64) -> NewRecord {
     let database = pipeline.database();
     let value = format!(
-        r#"{{"_meta":{{"operationType":"insert","ns":{{"db":"{database}","coll":"orders"}}}},"documentKey":{{"_id":{number}}},"fullDocument":{{"_id":{number}}}}}"#
+        r#"{{"_meta":{{"operationType":"insert","ns":{{"db":"{database}","coll":"{collection}"}}}},"documentKey":{{"_id":{number}}},"fullDocument":{{"_id":{number}}}}}"#
     );
     NewRecord { key: Some(number.to_string().into_bytes()), ..NewRecord::new(value) }
         .header("operation-type", "insert")
         .header("database", database)
-        .header("collection", "orders")
+        .header("collection", collection)
         .header("cluster-time", &format!("{seconds}.1"))
+}
+
+/// The event with so many bytes more.
+pub(crate) fn padded(event: NewRecord, bytes: usize) -> NewRecord {
+    let mut value = event.value.unwrap_or_default();
+    value.truncate(value.len() - 1);
+    value.extend_from_slice(br#","padding":""#);
+    value.extend(std::iter::repeat_n(b'x', bytes));
+    value.extend_from_slice(b"\"}");
+    NewRecord { value: Some(value), ..event }
 }
 
 pub(crate) fn events(pipeline: &Pipeline, numbers: std::ops::Range<i64>, seconds: i64) -> Vec<NewRecord> {

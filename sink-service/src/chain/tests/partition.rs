@@ -5,8 +5,13 @@ use rdkafka::{Timestamp, message::OwnedMessage};
 use super::*;
 use crate::{
     partition::{AssignmentEpoch, PartitionState},
+    uploads::{TopicUploads, Uploads},
     value_reader::ValueReader,
 };
+
+fn uploads() -> TopicUploads {
+    Uploads::new(1).of_topic()
+}
 
 /// A regression: the client's old position became the end of the next batch, and records before it were never read.
 #[test]
@@ -14,7 +19,8 @@ fn a_position_seen_while_the_chain_is_read_again_says_nothing() {
     run(async {
         let world = World::new(rows(&[HOUR_A; 3]), FilePolicy::default()).await;
         let chain = world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
-        let mut state = PartitionState::opening(partition(), Some(namespace()), AssignmentEpoch(1));
+        let mut state =
+            PartitionState::opening(partition(), Some(namespace()), uploads(), AssignmentEpoch(1));
         state.opened(None, chain.clone());
         assert!(state.reopen().is_some());
         state.consumer_is_at(KafkaOffset::new(3), Instant::now());
@@ -41,7 +47,8 @@ fn a_batch_follows_what_was_adopted_even_if_that_ends_earlier() {
             }
             perform(&world.lake, &mut theirs, step, &world.metrics).await.unwrap();
         }
-        let mut state = PartitionState::opening(partition(), Some(namespace.clone()), AssignmentEpoch(1));
+        let mut state =
+            PartitionState::opening(partition(), Some(namespace.clone()), uploads(), AssignmentEpoch(1));
         state.opened(None, first);
         state.consumer_is_at(KafkaOffset::new(3), Instant::now());
         let (_, ours, _) = state.freeze().unwrap();
@@ -59,7 +66,8 @@ fn a_record_that_comes_twice_is_taken_once() {
     run(async {
         let world = World::new(rows(&[HOUR_A; 8]), FilePolicy::default()).await;
         let chain = world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
-        let mut state = PartitionState::opening(partition(), Some(namespace()), AssignmentEpoch(1));
+        let mut state =
+            PartitionState::opening(partition(), Some(namespace()), uploads(), AssignmentEpoch(1));
         state.opened(None, chain);
         let mut spares = Vec::new();
         let mut values = ValueReader::new(false);
