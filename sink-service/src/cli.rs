@@ -1,8 +1,8 @@
 //! The command line. The flags come from the table of settings.
 
-use std::ffi::OsString;
+use std::{collections::BTreeSet, ffi::OsString};
 
-use clap::{Arg, ArgGroup, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 use shared::{
     command_line::{ConfigRequest, config_command, config_request, flag, sources, with_settings},
     settings::{Sources, Table},
@@ -25,7 +25,11 @@ const TABLE: Table = CATALOGUE.table;
 /// What was asked for.
 #[derive(Debug)]
 pub enum Request {
-    Run(Sources),
+    Run {
+        sources: Sources,
+        /// Topics of which records that Kafka no longer has are given up.
+        accepted_gaps: BTreeSet<String>,
+    },
     Check {
         sources: Sources,
         json: bool,
@@ -66,6 +70,8 @@ pub struct VerifyRequest {
     pub topics: Vec<String>,
     pub span: Span,
     pub drained: bool,
+    /// Heads that are missing are made again first.
+    pub restore_heads: bool,
     pub output: Output,
 }
 
@@ -78,7 +84,10 @@ Examples:
     LAKE_URL=abfss://lake@account.dfs.core.windows.net/raw LAKE_AUTH=shared-key \\
       ADLS_SHARED_KEY_FILE=/run/secrets/key sink-service run --config sink.toml
 
-  Start as many as there are partitions: they share them.";
+  Start as many as there are partitions: they share them.
+
+  Go on after exit code 21, without what is lost; it is written down in the lake, and `verify` names it:
+    sink-service run --accept-gap atlas.shop.orders";
 
 const VERIFY_EXAMPLES: &str = "\
 Examples:
@@ -91,7 +100,10 @@ Examples:
   Yesterday, from a schedule; the chain is checked as a whole, records and lines of that day:
     sink-service verify --day 2026-11-20 --json
 
-Reads Kafka and the lake, writes nothing, and leaves the live sinks' offsets alone.
+  `_chain/` lost a head, and the sink ends with 25:
+    sink-service verify --topic atlas.shop.orders --restore-head
+
+Reads Kafka and the lake, writes nothing but the heads that --restore-head asks for, and leaves the live sinks' offsets alone.
 Exit code 0 if everything agrees, 25 if it does not.";
 
 /// Paragraphs have no line breaks of their own: clap wraps them. Commands have, so that they can be pasted.
@@ -134,6 +146,13 @@ pub fn command() -> Command {
     let verify = with_hours(verify)
         .group(ArgGroup::new("what").args(["all", "topic", "day", "from"]).multiple(true).required(true))
         .arg(flag("drained", "A record in Kafka that is not in the lake yet is a difference"))
+        .arg(
+            flag(
+                "restore-head",
+                "First make heads again that were lost, from the files (after exit code 25)",
+            )
+            .requires("topic"),
+        )
         .arg(flag(
             "source",
             "Then compare the lake with MongoDB, as `compare` does: whole topics, whatever the hours",
@@ -148,6 +167,13 @@ pub fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(
             with_settings(Command::new("run").about("Write records until a signal ends it"), TABLE)
+                .arg(
+                    Arg::new("accept-gap")
+                        .long("accept-gap")
+                        .value_name("TOPIC")
+                        .action(ArgAction::Append)
+                        .help("Give up records of this topic that Kafka no longer has; may be given several times"),
+                )
                 .after_help(format!("{RUN_EXAMPLES}\n\n{EXIT_CODES}")),
         )
         .subcommand(check_command(TABLE))
@@ -165,7 +191,10 @@ pub fn command() -> Command {
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, clap::Error> {
     let matches = command().try_get_matches_from(arguments)?;
     match matches.subcommand() {
-        Some(("run", matches)) => Ok(Request::Run(sources(TABLE, matches))),
+        Some(("run", matches)) => {
+            let accepted = matches.get_many::<String>("accept-gap").into_iter().flatten().cloned();
+            Ok(Request::Run { sources: sources(TABLE, matches), accepted_gaps: accepted.collect() })
+        }
         Some(("check", matches)) => {
             let (sources, json) = check_request(TABLE, matches);
             Ok(Request::Check { sources, json })
@@ -231,6 +260,7 @@ fn verify(matches: &ArgMatches) -> VerifyRequest {
         topics: topics_of(matches),
         span: span_of(matches),
         drained: matches.get_flag("drained"),
+        restore_heads: matches.get_flag("restore-head"),
         output: Output::asked_for(matches),
     }
 }

@@ -19,7 +19,7 @@ use shared::{
     schema_registry::IdMeans,
     seeded_bug::{self, SeededBug},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -105,10 +105,13 @@ impl Jobs {
     pub fn open(&self, round: Vec<Opening>) {
         let jobs = self.clone();
         self.runtime.spawn(async move {
-            let topics = round.iter().map(|opening| Arc::clone(&opening.identity.partition.topic)).collect();
+            let topics: BTreeSet<Arc<str>> =
+                round.iter().map(|opening| Arc::clone(&opening.identity.partition.topic)).collect();
+            let checks: TopicChecks =
+                Arc::new(topics.iter().map(|topic| (Arc::clone(topic), OnceCell::new())).collect());
             let ids = jobs.topic_ids(topics).await;
             for opening in round {
-                jobs.runtime.spawn(jobs.clone().open_one(opening, ids.clone()));
+                jobs.runtime.spawn(jobs.clone().open_one(opening, ids.clone(), Arc::clone(&checks)));
             }
         });
     }
@@ -126,7 +129,7 @@ impl Jobs {
         });
     }
 
-    async fn open_one(self, opening: Opening, ids: Ids) {
+    async fn open_one(self, opening: Opening, ids: Ids, checks: TopicChecks) {
         let Opening { mut identity, epoch, confirmed, wanted_schema, given_up } = opening;
         let partition = identity.partition.clone();
         let jobs = self.clone();
@@ -137,7 +140,8 @@ impl Jobs {
                 Some(id) => Some((id, jobs.publisher.meaning_of(&identity, id).await?)),
                 None => None,
             };
-            jobs.publisher.check_topic(&identity).await?;
+            let check = &checks[&identity.partition.topic];
+            check.get_or_try_init(|| jobs.publisher.check_topic(&identity)).await?;
             let chain = jobs.publisher.open(&identity, confirmed).await?;
             Ok(Outcome::Opened { topic_id, chain: Box::new(chain), schema })
         };
@@ -231,5 +235,8 @@ impl Jobs {
         Arc::new(self.publisher.log.topic_ids(topics.into_iter().collect()).await)
     }
 }
+
+/// Each topic is looked at once for all its partitions of a round.
+type TopicChecks = Arc<HashMap<Arc<str>, OnceCell<()>>>;
 
 type Ids = Arc<Result<HashMap<Arc<str>, Option<TopicId>>, LogError>>;

@@ -6,6 +6,7 @@
 //! <root>/_chain/<topic>/p<partition>.json        the head of a partition's chain
 //! <root>/_chain/<topic>/hours.json               which hours of the topic have closed
 //! <root>/_chain/<topic>/expired.json             what was removed on purpose
+//! <root>/_chain/<topic>/gaps.json                what was lost in Kafka and given up
 //! <root>/_chain/files/<path of a file>.json      a file's sidecar, on a local directory only
 //! ```
 //!
@@ -74,6 +75,11 @@ impl LakePath {
     /// What was removed of the topic on purpose.
     pub fn expired(topic: &str) -> Self {
         Self(format!("{CHAIN_FOLDER}/{topic}/expired.json"))
+    }
+
+    /// Records of the topic that are lost and were given up.
+    pub fn gaps(topic: &str) -> Self {
+        Self(format!("{CHAIN_FOLDER}/{topic}/gaps.json"))
     }
 
     /// The last segment.

@@ -30,6 +30,7 @@ pub mod expire;
 pub mod export;
 pub mod file_lines;
 pub mod file_metadata;
+pub mod gaps;
 pub mod head;
 pub mod hours;
 pub mod jobs;

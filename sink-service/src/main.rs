@@ -1,6 +1,7 @@
 //! The process: settings, log, admin port, signals; then the writer's loop, until it ends with a code.
 
 use std::{
+    collections::BTreeSet,
     process::ExitCode as ProcessExit,
     sync::Arc,
     time::{Duration, Instant},
@@ -57,7 +58,7 @@ const SERVICE: &str = "sink-service";
 
 fn main() -> ProcessExit {
     match cli::parse(std::env::args_os()) {
-        Ok(Request::Run(sources)) => run(sources),
+        Ok(Request::Run { sources, accepted_gaps }) => run(sources, accepted_gaps),
         Ok(Request::Check { sources, json }) => check::run(SERVICE, sources, json),
         Ok(Request::Verify { sources, verify, compare }) => {
             run_command(sources, "verify", |runtime, settings| {
@@ -109,7 +110,7 @@ fn compare_with_mongodb(
     })
 }
 
-fn run(sources: Sources) -> ProcessExit {
+fn run(sources: Sources, accepted_gaps: BTreeSet<String>) -> ProcessExit {
     let (settings, effective) = match SinkSettings::read(sources) {
         Ok(read) => read,
         Err(error) => return process::complain(SERVICE, &error.into()),
@@ -120,7 +121,7 @@ fn run(sources: Sources) -> ProcessExit {
         return process::complain(SERVICE, &stop);
     }
     let begun = Instant::now();
-    match serve(settings, &effective, writer) {
+    match serve(settings, &effective, accepted_gaps, writer) {
         Ok(totals) => {
             tracing::info!(
                 records = totals.records,
@@ -136,7 +137,19 @@ fn run(sources: Sources) -> ProcessExit {
     }
 }
 
-fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Result<Totals, Stop> {
+fn serve(
+    settings: SinkSettings,
+    effective: &Effective,
+    accepted_gaps: BTreeSet<String>,
+    writer: Writer,
+) -> Result<Totals, Stop> {
+    if let Some(strange) = accepted_gaps.iter().find(|topic| settings.names.decode(topic).is_none()) {
+        let what = format!(
+            "--accept-gap {strange}: expected a data topic under the prefix {}",
+            settings.names.prefix()
+        );
+        return Err(Stop::new(ExitCode::Usage, what));
+    }
     seeded_bug::warn_if_planted();
     for warning in &effective.warnings {
         tracing::warn!(warning, "settings");
@@ -201,6 +214,7 @@ fn serve(settings: SinkSettings, effective: &Effective, writer: Writer) -> Resul
         policy: settings.files,
         compression: settings.compression,
         start_at: settings.start_at,
+        accepted_gaps,
         writer,
         metrics: Arc::clone(&metrics),
         waits: wait,

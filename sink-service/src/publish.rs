@@ -11,12 +11,13 @@
 //! after 1 s doubling to 30 s, for as long as it takes. Only what cannot be healed by waiting stops the service
 //! ([`Halt`]). A job that is dropped in mid-request harms nothing: every step is conditional.
 
+mod accepted_gap;
 mod halt;
 mod patience;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -103,6 +104,8 @@ pub struct Publisher {
     pub policy: FilePolicy,
     pub compression: Compression,
     pub start_at: StartAt,
+    /// Topics of which records that Kafka no longer has are given up.
+    pub accepted_gaps: BTreeSet<String>,
     pub writer: Writer,
     pub metrics: Arc<SinkMetrics>,
     pub waits: Waits,
@@ -126,7 +129,20 @@ impl Publisher {
                     let partition = identity.partition.clone();
                     let writer = self.writer.clone();
                     let now = Instant::now();
-                    let mut chain = Chain::adopt(partition, writer, reading, id.as_deref(), confirmed, now)?;
+                    let before = reading.clone();
+                    let adopted = Chain::adopt(partition, writer, reading, id.as_deref(), confirmed, now);
+                    let mut chain = match adopted {
+                        Err(ChainHalt::Gap { partition, position, log_start })
+                            if self.accepted_gaps.contains(&*partition.topic) =>
+                        {
+                            let passed = self.pass_gap(&partition, before, position, log_start).await;
+                            if let Err(trouble) = passed {
+                                self.endure(trouble, &mut patience).await?;
+                            }
+                            continue;
+                        }
+                        adopted => adopted?,
+                    };
                     self.account(&mut chain, &mut patience).await?;
                     return Ok(chain);
                 }

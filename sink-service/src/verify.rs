@@ -21,9 +21,10 @@ mod command;
 mod comparison;
 mod expected_line;
 mod report;
+mod restore;
 mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shared::{
     kafka_position::{KafkaOffset, TopicPartition},
@@ -38,10 +39,11 @@ use self::{
 };
 use crate::{
     file_metadata::{FileMetadata, LastEvent},
+    gaps::{Gaps, gaps},
     head::Head,
-    hours::expired::{expired, may_be_missing},
+    hours::expired::{Expired, expired, may_be_missing},
     kafka_log::{KafkaLog, LogError},
-    lake::{Lake, LakeError, ListedFile},
+    lake::{Lake, LakeError, ListedFile, Listing},
     lake_path::{CollectionFolder, LakePath, is_data_file_of},
     look_again::look_again,
     look_error::LookError,
@@ -62,57 +64,132 @@ pub struct Verification<'a> {
     pub drained: bool,
 }
 
+/// What one topic's partitions are compared with.
+#[derive(Default)]
+struct Look {
+    partitions: Vec<Seen>,
+    /// All partitions of a topic lie in one folder, as a rule.
+    folders: BTreeMap<LakePath, Folder>,
+    expired: Option<Expired>,
+    gaps: Option<Gaps>,
+}
+
+/// One partition, before the folder was listed.
+struct Seen {
+    partition: TopicPartition,
+    /// Where its log begins and ends; `None` if the topic is not in Kafka.
+    log: Option<(KafkaOffset, KafkaOffset)>,
+    /// The text says why it cannot be read.
+    head: Option<Result<Head, String>>,
+}
+
+struct Folder {
+    files: Listing,
+    /// Ours or not.
+    names: Vec<LakePath>,
+}
+
 impl Verification<'_> {
+    /// Reads what one topic's partitions are compared with: first the log and the heads of all of them, then, once, the folder.
+    ///
+    /// # Errors
+    /// If it could not be read.
+    async fn look(&self, partitions: &[TopicPartition]) -> Result<Look, LookError> {
+        let mut look = Look::default();
+        for partition in partitions {
+            let log = match (self.log.start(partition).await, self.log.end(partition).await) {
+                (Ok(start), Ok(end)) => Some((start, end)),
+                (Err(LogError::NoTopic(_)), _) | (_, Err(LogError::NoTopic(_))) => None,
+                (Err(error), _) | (_, Err(error)) => return Err(error.into()),
+            };
+            let path = LakePath::head(partition);
+            let head = look_again(async || self.lake.read_document(&path).await).await?.map(|document| {
+                Head::parse(&document.bytes).map_err(|what| LakeError::Damaged { path, what }.to_string())
+            });
+            look.partitions.push(Seen { partition: partition.clone(), log, head });
+        }
+        for seen in &look.partitions {
+            if let Some(namespace) = self.namespace(seen)
+                && let folder = CollectionFolder::of(&namespace)
+                && !look.folders.contains_key(folder.path())
+            {
+                let files = look_again(async || self.lake.list(folder.path()).await).await?;
+                let names = look_again(async || self.lake.list_names(folder.path()).await).await?;
+                look.folders.insert(folder.path().clone(), Folder { files, names });
+            }
+        }
+        // After the listing: what is not there because of `expire` is written down by now.
+        if let Some(partition) = partitions.first() {
+            let expired = look_again(async || expired(self.lake, &partition.topic).await).await?;
+            look.expired = expired.map(|(record, _)| record);
+            let gaps = look_again(async || gaps(self.lake, &partition.topic).await).await?;
+            look.gaps = gaps.map(|(record, _)| record);
+        }
+        Ok(look)
+    }
+
+    /// Where a partition's files lie; `None` if its topic's name was cut and it has no rows yet.
+    fn namespace(&self, seen: &Seen) -> Option<Namespace> {
+        let of_head = seen.head.as_ref().and_then(|head| head.as_ref().ok()).and_then(Head::namespace);
+        of_head.or(match self.names.decode(&seen.partition.topic) {
+            Some(DataTopic::Named(namespace)) => Some(namespace),
+            _ => None,
+        })
+    }
+
     /// Compares one partition; tells `progress` how many records have been compared.
     ///
     /// # Errors
     /// If it could not be compared. Differences are no error.
-    pub async fn partition(
+    async fn compare(
         &self,
-        partition: &TopicPartition,
+        seen: &Seen,
+        look: &Look,
         events: &mut EventIds,
         records: &mut RecordReader,
         mut progress: impl FnMut(u64),
     ) -> Result<PartitionResult, LookError> {
+        let Seen { partition, log, head } = seen;
+        let log = *log;
         let mut walk = Walk::new(partition);
-        let log = match (self.log.start(partition).await, self.log.end(partition).await) {
-            (Ok(start), Ok(end)) => Some((start, end)),
-            (Err(LogError::NoTopic(_)), _) | (_, Err(LogError::NoTopic(_))) => {
-                walk.differs("the topic is no longer in Kafka: only the files were checked".to_owned());
-                None
+        walk.result.lost = look.gaps.as_ref().map_or(0, |gaps| gaps.lost_of(partition.partition));
+        if log.is_none() {
+            walk.differs("the topic is no longer in Kafka: only the files were checked".to_owned());
+        }
+        let namespace = self.namespace(seen);
+        let place = namespace.as_ref().map(CollectionFolder::of);
+        let place = place.as_ref().and_then(|folder| Some((folder, look.folders.get(folder.path())?)));
+        let head = match head {
+            Some(Ok(head)) => head,
+            Some(Err(what)) => return Ok(PartitionResult::unreadable(partition, what.clone())),
+            None => {
+                if let Some((_, listed)) = place {
+                    self.check_strays(listed, partition, &[], &mut walk).await?;
+                }
+                if let Some((start, end)) = log.filter(|(start, end)| start < end) {
+                    walk.pending(end.get() - start.get(), self.drained, "there is no chain yet");
+                }
+                return Ok(walk.result);
             }
-            (Err(error), _) | (_, Err(error)) => return Err(error.into()),
         };
-        let path = LakePath::head(partition);
-        let Some(document) = look_again(async || self.lake.read_document(&path).await).await? else {
-            if let Some(DataTopic::Named(namespace)) = self.names.decode(&partition.topic) {
-                self.check_strays(&CollectionFolder::of(&namespace), partition, &[], &mut walk).await?;
+        let mut files = Vec::new();
+        if let Some((folder, listed)) = place {
+            if let Some((path, what)) = listed.files.damaged.first() {
+                let error = LakeError::Damaged { path: path.clone(), what: what.clone() };
+                return Ok(PartitionResult::unreadable(partition, error.to_string()));
             }
-            if let Some((start, end)) = log.filter(|(start, end)| start < end) {
-                walk.pending(end.get() - start.get(), self.drained, "there is no chain yet");
-            }
-            return Ok(walk.result);
-        };
-        let head = Head::parse(&document.bytes).map_err(|what| LakeError::Damaged { path, what })?;
-        let files = self.files(&head, partition, &mut walk).await?;
-        // After the listing: what is not there because of `expire` is written down by now.
-        let expired = look_again(async || expired(self.lake, &partition.topic).await).await?;
-        let expired = expired.map(|(record, _)| record);
-        let (files, removed): (Vec<ListedFile>, _) = files.into_iter().partition(|file| {
+            files = self.files(folder, listed, partition, &mut walk).await?;
+        }
+        let expired = look.expired.as_ref();
+        files.retain(|file| {
             let FileMetadata { first, next, .. } = file.metadata;
-            !may_be_missing(expired.as_ref(), partition, first, next)
+            !may_be_missing(expired, partition, first, next)
         });
-        drop(removed);
+        let namespace = namespace.unwrap_or_else(|| Namespace::new("", ""));
         walk.result.start = Some(head.start.get());
-        let end = walk.check_chain(&head, &files, expired.as_ref());
+        let end = walk.check_chain(head, &files, expired);
         walk.result.end = Some(end.get());
-
-        let namespace = match (head.namespace(), self.names.decode(&partition.topic)) {
-            (Some(namespace), _) | (None, Some(DataTopic::Named(namespace))) => namespace,
-            _ => Namespace::new("", ""),
-        };
         if partition.partition == 0 {
-            let expired = expired.as_ref();
             closed_hours::check(self.lake, &partition.topic, &namespace, &self.span, expired, &mut walk)
                 .await?;
         }
@@ -155,17 +232,15 @@ impl Verification<'_> {
 
     async fn files(
         &self,
-        head: &Head,
+        folder: &CollectionFolder,
+        listed: &Folder,
         partition: &TopicPartition,
         walk: &mut Walk,
     ) -> Result<Vec<ListedFile>, LookError> {
-        let Some(namespace) = head.namespace() else { return Ok(Vec::new()) };
-        let folder = CollectionFolder::of(&namespace);
-        let listed = look_again(async || self.lake.list_files(folder.path()).await).await?;
-        let mut files: Vec<ListedFile> =
-            listed.into_iter().filter(|file| file.metadata.topic_partition == *partition).collect();
+        let of_partition = |file: &&ListedFile| file.metadata.topic_partition == *partition;
+        let mut files: Vec<ListedFile> = listed.files.files.iter().filter(of_partition).cloned().collect();
         files.sort_by_key(|file| (file.metadata.first, file.metadata.next));
-        self.check_strays(&folder, partition, &files, walk).await?;
+        self.check_strays(listed, partition, &files, walk).await?;
         for file in &files {
             let metadata = &file.metadata;
             let expected = file
@@ -182,16 +257,17 @@ impl Verification<'_> {
     /// Whoever reads the folder reads every data file in it, also those that no chain knows.
     async fn check_strays(
         &self,
-        folder: &CollectionFolder,
+        listed: &Folder,
         partition: &TopicPartition,
         known: &[ListedFile],
         walk: &mut Walk,
     ) -> Result<(), LookError> {
-        for path in look_again(async || self.lake.list_names(folder.path()).await).await? {
-            if !is_data_file_of(&path, partition.partition) || known.iter().any(|file| file.path == path) {
+        let known: BTreeSet<&LakePath> = known.iter().map(|file| &file.path).collect();
+        for path in &listed.names {
+            if !is_data_file_of(path, partition.partition) || known.contains(path) {
                 continue;
             }
-            let owner = look_again(async || self.lake.file(&path).await)
+            let owner = look_again(async || self.lake.file(path).await)
                 .await?
                 .map(|file| file.metadata.topic_partition);
             if owner.is_none_or(|owner| owner == *partition) {

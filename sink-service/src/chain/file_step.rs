@@ -30,8 +30,30 @@ impl Chain {
     ) -> Result<Step, ChainHalt> {
         let Some(entry) = batch.pending().first() else { return Ok(self.scan_step(batch, context)) };
         let hour = self.hour_of(path)?;
+        if let Some(step) = self.step_over_lost(entry, path, hour, context) {
+            return Ok(step);
+        }
         self.check_first(entry, path, hour)?;
         Ok(Step::Create(self.file_step(path, hour, &self.empty_file(path, context), 0, batch, context)))
+    }
+
+    /// The record that the head's file was named for is lost, and was given up: only then does `scanned` lie behind the begin of a file that was never
+    /// made. It is made without rows, up to the first record that is there.
+    pub(super) fn step_over_lost(
+        &self,
+        entry: &Entry,
+        path: &LakePath,
+        hour: EventHour,
+        context: &StepContext<'_>,
+    ) -> Option<Step> {
+        let lost = entry.hour != hour && self.head.scanned > self.next() && entry.offset >= self.head.scanned;
+        lost.then(|| {
+            let empty = self.empty_file(path, context);
+            let mut step = self.recommit(path, &empty, entry.offset, Some(RollReason::Hour), context);
+            step.piece = empty.compressed.pack_nothing();
+            step.metadata.stored_size = step.piece.len() as u64;
+            Step::Create(step)
+        })
     }
 
     /// # Errors

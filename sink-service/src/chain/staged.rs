@@ -45,6 +45,9 @@ impl Chain {
         let first = batch.pending().first();
         let Some(staged) = &self.staged else {
             let Some(entry) = first else { return Ok(self.scan_step(batch, context)) };
+            if let Some(step) = self.step_over_lost(entry, path, hour, context) {
+                return Ok(step);
+            }
             self.check_first(entry, path, hour)?;
             let nothing = self.empty_file(path, context);
             return Ok(stage_or_create(self.file_step(path, hour, &nothing, 0, batch, context)));

@@ -372,3 +372,51 @@ fn a_batch_with_records_missing_before_it_is_never_published() {
         drop(step);
     });
 }
+
+/// Rule 3: the record that the head's file was named for expired before it was written, and was given up.
+#[test]
+fn a_file_named_for_a_lost_record_is_made_without_rows() {
+    run(async {
+        let hour =
+            |hour: u32| EventHour::from_cluster_time(shared::cluster_time::ClusterTime::new(hour * 3600, 1));
+        let path = CollectionFolder::of(&namespace()).data_file(
+            hour(HOUR_A),
+            0,
+            KafkaOffset::new(1),
+            Compression::None,
+        );
+        let log = rows(&[HOUR_A, HOUR_A, HOUR_A, HOUR_B]);
+        for policy in [FilePolicy::default(), sealed()] {
+            let world = World::new(log.clone(), policy).await;
+            let etag = world.lake.read_document(&LakePath::head(&partition())).await.unwrap().unwrap().etag;
+            let named = Head {
+                db: Some("shop".to_owned()),
+                coll: Some("orders".to_owned()),
+                path: Some(path.clone()),
+                first: Some(KafkaOffset::new(1)),
+                scanned: KafkaOffset::new(3),
+                ..first_head()
+            };
+            world
+                .lake
+                .replace_document(&LakePath::head(&partition()), named.to_bytes(), &etag)
+                .await
+                .unwrap();
+            let chain = world.drain().await;
+            assert_eq!(chain.position(), world.log.end());
+            let files = world.lake.list_files(CollectionFolder::of(&namespace()).path()).await.unwrap();
+            let facts: Vec<_> = files
+                .iter()
+                .map(|file| {
+                    (
+                        file.metadata.first.get(),
+                        file.metadata.next.get(),
+                        file.metadata.rows,
+                        file.path.hour(),
+                    )
+                })
+                .collect();
+            assert_eq!(facts, [(1, 3, 0, Some(hour(HOUR_A))), (3, 4, 1, Some(hour(HOUR_B)))], "{policy:?}");
+        }
+    });
+}

@@ -44,18 +44,29 @@ pub fn verify(runtime: &Runtime, settings: &SinkSettings, request: &VerifyReques
         let progress = progress_over(partitions.len());
         let mut events = EventIds::default();
         let mut results = Vec::with_capacity(partitions.len());
-        for partition in &partitions {
-            progress.set_message(partition.to_string());
-            let tell = |count| progress.set_message(format!("{partition}: {count} records"));
-            let result = match verification.partition(partition, &mut events, &mut records, tell).await {
-                // One damaged file is a finding; the others are compared all the same.
-                Err(LookError::Lake(error @ LakeError::Damaged { .. })) => {
-                    PartitionResult::unreadable(partition, error.to_string())
+        for of_topic in partitions.chunk_by(|a, b| a.topic == b.topic) {
+            progress.set_message(of_topic[0].topic.to_string());
+            if request.restore_heads {
+                for partition in of_topic {
+                    if let Some(path) = verification.restore_head(partition).await? {
+                        eprintln!("verify: the head of {partition} was missing and is there again; its file is {path}");
+                    }
                 }
-                result => result?,
-            };
-            results.push(result);
-            progress.inc(1);
+            }
+            let look = verification.look(of_topic).await?;
+            for seen in &look.partitions {
+                let partition = &seen.partition;
+                let tell = |count| progress.set_message(format!("{partition}: {count} records"));
+                let compared = verification.compare(seen, &look, &mut events, &mut records, tell).await;
+                results.push(match compared {
+                    // One damaged file is a finding; the others are compared all the same.
+                    Err(LookError::Lake(error @ LakeError::Damaged { .. })) => {
+                        PartitionResult::unreadable(partition, error.to_string())
+                    }
+                    result => result?,
+                });
+                progress.inc(1);
+            }
         }
         progress.finish_and_clear();
         Ok::<_, LookError>(results)

@@ -45,6 +45,7 @@ pub(super) fn print(
                 "bytes": sum(|result| result.bytes),
                 "deadLetters": sum(|result| result.dead_letters),
                 "repeats": sum(|result| result.repeats),
+                "lost": sum(|result| result.lost),
                 "pending": sum(|result| result.pending),
                 "differences": differences,
                 "partitions": results,
@@ -110,6 +111,13 @@ fn print_table(
         writeln!(
             to,
             "{unconfirmed} rows are older than what Kafka still has; only their files were checked."
+        )?;
+    }
+    for result in results.iter().filter(|result| result.lost > 0) {
+        let (topic, partition, lost) = (&result.topic, result.partition, result.lost);
+        writeln!(
+            to,
+            "{topic}/{partition}: {lost} offsets were lost in Kafka and given up (_chain/{topic}/gaps.json)."
         )?;
     }
     let repeats: u64 = results.iter().map(|result| result.repeats).sum();

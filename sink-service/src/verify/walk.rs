@@ -29,6 +29,8 @@ pub struct PartitionResult {
     pub tombstones: u64,
     /// Records of events that the partition has already: no rows.
     pub repeats: u64,
+    /// Offsets that were lost in Kafka and given up.
+    pub lost: u64,
     /// Records in Kafka behind the chain's end.
     pub pending: u64,
     /// Rows whose records Kafka no longer has: checked by their file alone.
@@ -49,7 +51,7 @@ impl PartitionResult {
 
 /// Event ids seen so far, by topic and source: each may come once. Kept as 64-bit hashes.
 #[derive(Default)]
-pub struct EventIds {
+pub(super) struct EventIds {
     hasher: RandomState,
     seen: HashMap<String, HashSet<u64>>,
 }
@@ -88,6 +90,7 @@ impl Walk {
                 dead_letters: 0,
                 tombstones: 0,
                 repeats: 0,
+                lost: 0,
                 pending: 0,
                 unconfirmed: 0,
                 differences: 0,

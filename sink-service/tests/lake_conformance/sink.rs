@@ -131,6 +131,7 @@ impl Sink {
             registry: None,
             policy: FilePolicy::default(),
             compression: Compression::None,
+            accepted_gaps: std::collections::BTreeSet::new(),
             start_at: StartAt::Earliest,
             writer: Writer { id: WriterId::random(), version: VERSION },
             metrics: Arc::new(SinkMetrics::register()),

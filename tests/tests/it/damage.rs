@@ -15,7 +15,7 @@ use crate::{
 
 const VERIFY_LIMIT: Duration = Duration::from_secs(60);
 
-async fn verify(environment: &Environment, folder: &Path, name: &str) -> Result<(i32, String)> {
+async fn verify_all(environment: &Environment, folder: &Path, name: &str) -> Result<(i32, String)> {
     let arguments = ["verify", "--all", "--drained"];
     let mut verify = Service::start_with(Binary::Sink, name, &arguments, environment.clone(), folder)?;
     let code = verify.exit_code(VERIFY_LIMIT).await?;
@@ -53,7 +53,7 @@ async fn verify_finds_it_and_no_chain_begins_twice() -> Result<()> {
         pipeline.sink_environment().set("LAKE_URL", url)
     };
 
-    let (code, text) = verify(&at(&healthy), pipeline.folder(), "verify-healthy").await?;
+    let (code, text) = verify_all(&at(&healthy), pipeline.folder(), "verify-healthy").await?;
     ensure!(code == 0, "a healthy lake: {code}\n{text}");
     type Damage<'a> = (&'a str, Box<dyn Fn(&Path) -> Result<()> + 'a>);
     let damages: [Damage<'_>; 6] = [
@@ -91,7 +91,7 @@ async fn verify_finds_it_and_no_chain_begins_twice() -> Result<()> {
         let root = pipeline.folder().join(name);
         copy(&healthy, &root)?;
         damage(&root)?;
-        let (code, text) = verify(&at(&root), pipeline.folder(), &format!("verify-{name}")).await?;
+        let (code, text) = verify_all(&at(&root), pipeline.folder(), &format!("verify-{name}")).await?;
         ensure!(code == 25, "{name}: {code}\n{text}");
     }
 
@@ -102,10 +102,35 @@ async fn verify_finds_it_and_no_chain_begins_twice() -> Result<()> {
         ensure!(code == 25, "a sink over {name}: {code}\n{}", sink.log_tail());
     }
 
+    // The head that is lost can be made again; without the rest of `_chain/` there is nothing to make it of.
+    for (name, expected) in [("head-lost", 0), ("chain-lost", 25)] {
+        let environment = at(&pipeline.folder().join(name)).set("SINK_GROUP", format!("restored-{name}"));
+        let arguments = ["verify", "--topic", &topic, "--restore-head"];
+        let verify_name = format!("restore-{name}");
+        let mut verify = Service::start_with(
+            Binary::Sink,
+            &verify_name,
+            &arguments,
+            environment.clone(),
+            pipeline.folder(),
+        )?;
+        let code = verify.exit_code(VERIFY_LIMIT).await?;
+        ensure!(code == expected, "{name}: {code}\n{}", verify.log_text()?);
+        if expected == 0 {
+            ensure!(verify.log_text()?.contains("is there again"), "{}", verify.log_text()?);
+            let mut sink = pipeline.start(Binary::Sink, environment)?;
+            sink.wait_until_ready().await?;
+            sink.stop(LIMIT).await?;
+            let root = pipeline.folder().join(name);
+            let (code, text) = verify_all(&at(&root), pipeline.folder(), "verify-restored").await?;
+            ensure!(code == 0, "a lake whose head was made again: {code}\n{text}");
+        }
+    }
+
     let nothing = pipeline.folder().join("nothing");
     fs::create_dir(&nothing)?;
     let environment = at(&nothing).set("TOPIC_PREFIX", "no-such-prefix");
-    let (code, text) = verify(&environment, pipeline.folder(), "verify-nothing").await?;
+    let (code, text) = verify_all(&environment, pipeline.folder(), "verify-nothing").await?;
     ensure!(code == 78, "nothing to compare: {code}\n{text}");
     ensure!(fs::read_dir(&nothing)?.next().is_none(), "verify wrote into the lake");
     Ok(())

@@ -17,6 +17,7 @@ mod dead_letters;
 mod dlq;
 mod export;
 mod fenced;
+mod gap;
 mod gate;
 mod harness;
 mod hours;
