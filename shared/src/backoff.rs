@@ -45,9 +45,11 @@ impl Backoff {
         jitter_with_bounds(0.0, 1.0)(step)
     }
 
-    /// As [`Self::next_delay`], but never shorter than what the server asked for (`Retry-After`).
+    /// As [`Self::next_delay`], but not shorter than what the server asked for (`Retry-After`), up to five minutes: a server whose clock or
+    /// configuration is wrong must not stop anybody for a day.
     pub fn next_delay_at_least(&mut self, asked: Option<Duration>) -> Duration {
-        self.next_delay().max(asked.unwrap_or_default())
+        const ASKED_MAX: Duration = Duration::from_secs(300);
+        self.next_delay().max(asked.unwrap_or_default().min(ASKED_MAX))
     }
 
     /// Failed attempts since the last success.

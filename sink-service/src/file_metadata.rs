@@ -101,6 +101,11 @@ impl LastEvent {
         short(event_id, EVENT_ID_CHARS_MAX) && short(source, SOURCE_CHARS_MAX)
     }
 
+    /// Whether it is the same event as the other one, or one of the same source before it. `false` where the cut leaves it open.
+    pub fn is_known_before(&self, event_id: &str, source: &str) -> bool {
+        Self::is_short(event_id, source) && self.source == source && self.is_known_not_to_follow(event_id)
+    }
+
     /// Whether this event has the same id as the other one, or a lower one. `false` where the cut leaves it open.
     pub fn is_known_not_to_follow(&self, other_event_id: &str) -> bool {
         let kept = |id: &str| id.len().checked_sub(CUT_SUFFIX_LEN).filter(|_| id.len() > EVENT_ID_CHARS_MAX);

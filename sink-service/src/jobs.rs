@@ -28,7 +28,7 @@ use crate::{
     hours::HourEnd,
     kafka_log::LogError,
     partition::AssignmentEpoch,
-    publish::{Dependency, Halt, Identity, Job, Published, Publisher, Wait, Waiting},
+    publish::{Dependency, Halt, Identity, Job, LostRecords, Published, Publisher, Wait, Waiting},
 };
 
 /// What a task reports. `epoch` says for which assignment it was started.
@@ -63,6 +63,7 @@ pub struct Opening {
     pub epoch: AssignmentEpoch,
     /// The highest `next` that this process saw confirmed.
     pub confirmed: KafkaOffset,
+    pub lost: LostRecords,
     /// What the registry is asked before, because the partition holds a record of it.
     pub wanted_schema: Option<SchemaId>,
     /// Ends the job when the assignment is given up.
@@ -130,7 +131,7 @@ impl Jobs {
     }
 
     async fn open_one(self, opening: Opening, ids: Ids, checks: TopicChecks) {
-        let Opening { mut identity, epoch, confirmed, wanted_schema, given_up } = opening;
+        let Opening { mut identity, epoch, confirmed, lost, wanted_schema, given_up } = opening;
         let partition = identity.partition.clone();
         let jobs = self.clone();
         let work = async move {
@@ -142,7 +143,7 @@ impl Jobs {
             };
             let check = &checks[&identity.partition.topic];
             check.get_or_try_init(|| jobs.publisher.check_topic(&identity)).await?;
-            let chain = jobs.publisher.open(&identity, confirmed).await?;
+            let chain = jobs.publisher.open(&identity, confirmed, lost).await?;
             Ok(Outcome::Opened { topic_id, chain: Box::new(chain), schema })
         };
         self.run(partition, epoch, given_up, work).await;

@@ -17,7 +17,7 @@ mod patience;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -57,6 +57,14 @@ pub enum StartAt {
     Earliest,
     /// The first record at or after it, else the end.
     Time(DateTime<Utc>),
+}
+
+/// What to do about records that Kafka no longer has and the lake has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LostRecords {
+    Stop,
+    /// As an operator has said: only when a partition is read for the first time, so that nothing that this process holds is given up.
+    GiveUp,
 }
 
 /// One partition's identity, fixed at its assignment.
@@ -104,8 +112,6 @@ pub struct Publisher {
     pub policy: FilePolicy,
     pub compression: Compression,
     pub start_at: StartAt,
-    /// Topics of which records that Kafka no longer has are given up.
-    pub accepted_gaps: BTreeSet<String>,
     pub writer: Writer,
     pub metrics: Arc<SinkMetrics>,
     pub waits: Waits,
@@ -118,7 +124,12 @@ impl Publisher {
     ///
     /// # Errors
     /// If the chain cannot be continued.
-    pub async fn open(&self, identity: &Identity, confirmed: KafkaOffset) -> Result<Chain, Halt> {
+    pub async fn open(
+        &self,
+        identity: &Identity,
+        confirmed: KafkaOffset,
+        lost: LostRecords,
+    ) -> Result<Chain, Halt> {
         let mut patience = Patience::new(self, identity);
         loop {
             patience.upload().await;
@@ -133,7 +144,7 @@ impl Publisher {
                     let adopted = Chain::adopt(partition, writer, reading, id.as_deref(), confirmed, now);
                     let mut chain = match adopted {
                         Err(ChainHalt::Gap { partition, position, log_start })
-                            if self.accepted_gaps.contains(&*partition.topic) =>
+                            if lost == LostRecords::GiveUp =>
                         {
                             let passed = self.pass_gap(&partition, before, position, log_start).await;
                             if let Err(trouble) = passed {
@@ -239,7 +250,7 @@ impl Publisher {
                     tracing::info!(partition = %identity.partition, cause = %error, "chain read back");
                     let before = chain;
                     patience.give_way();
-                    chain = self.open(&identity, before.next()).await?;
+                    chain = self.open(&identity, before.next(), LostRecords::Stop).await?;
                     if chain.version() == before.version() {
                         // Nobody was first and nothing happened: the store is in trouble, or the reply is still to come.
                         if matches!(error, LakeError::Unknown { .. }) {

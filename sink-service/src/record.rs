@@ -52,10 +52,17 @@ pub struct RecordView<'a> {
 }
 
 impl<'a> RecordView<'a> {
-    /// Id and source of a change, if the record is of one that its source publishes in the order of the ids.
+    /// Id and source of a change, if the record is of one that a source of ours publishes in the order of the ids: the source is named with its run,
+    /// and the id is a resume token of the record's own time. Others may use the same names for other things.
     pub fn event(&self) -> Option<(&'a str, &'a str)> {
         let (id, source) = (self.event_id?, self.source?);
-        (!self.snapshot && !self.retried && !id.is_empty() && !source.is_empty()).then_some((id, source))
+        if self.snapshot || self.retried {
+            return None;
+        }
+        let (_, run) = source.rsplit_once('/')?;
+        let has_run = !run.is_empty() && run.bytes().all(|byte| byte.is_ascii_digit());
+        let time = ClusterTime::from_token_data(id)?;
+        (has_run && self.cluster_time.and_then(ClusterTime::parse) == Some(time)).then_some((id, source))
     }
 
     /// Takes notice of one header. A header that comes twice counts by its last value, as Kafka's clients do.

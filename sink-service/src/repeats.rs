@@ -7,8 +7,8 @@
 //! The rule is a function of the partition's records alone, or `verify` and `replay` could not say which of them are lines. What it needs of the
 //! records before a file stands in the lake: each file's metadata, and the head, carry the last event on.
 //!
-//! Never repeats: rows of a snapshot, records that were sent back from the dead-letter topic, and records without an event id or a source. They
-//! do not count as the last event either.
+//! Never repeats: rows of a snapshot, records that were sent back from the dead-letter topic, and records that are no event of a source of ours
+//! ([`RecordView::event`]). They do not count as the last event either. A tombstone is an event of its own, just behind its deletion.
 
 use crate::{
     file_metadata::LastEvent,
@@ -32,9 +32,10 @@ impl RepeatFilter {
         }
     }
 
-    /// Whether the record, which would be a line otherwise, is a repeat. One that is none is the last event from here on.
+    /// Whether the record, which would be a line or a tombstone otherwise, is a repeat. One that is none is the last event from here on.
     pub fn passes_over(&mut self, record: &RecordView<'_>, verdict: &Verdict<'_>) -> bool {
-        let (Verdict::Line { .. }, Some((event_id, source))) = (verdict, record.event()) else {
+        let (Verdict::Line { .. } | Verdict::Tombstone, Some((event_id, source))) = (verdict, record.event())
+        else {
             return false;
         };
         if LastEvent::is_short(event_id, source) {
@@ -70,50 +71,83 @@ mod tests {
 
     const LINE: Verdict<'static> = Verdict::Line { body: b"{", empty_object: true, has_line_breaks: false };
 
+    /// Of one cluster time.
+    fn id(tail: &str) -> String {
+        format!("820000000500000001{tail}")
+    }
+
     fn event<'a>(id: &'a str, source: &'a str) -> RecordView<'a> {
-        RecordView { event_id: Some(id), source: Some(source), ..RecordView::default() }
+        let cluster_time = Some("5.1");
+        RecordView { event_id: Some(id), source: Some(source), cluster_time, ..RecordView::default() }
     }
 
     #[test]
     fn what_a_source_sends_again_is_passed_over() {
         let mut filter = RepeatFilter::default();
         let mut lines = Vec::new();
-        for id in ["03", "05", "03", "05", "06", "05", "06", "0600", "07"] {
-            if !filter.passes_over(&event(id, "a/1"), &LINE) {
-                lines.push(id);
+        for tail in ["03", "05", "03", "05", "06", "05", "06", "0600", "07"] {
+            if !filter.passes_over(&event(&id(tail), "a/1"), &LINE) {
+                lines.push(tail);
             }
         }
         assert_eq!(lines, ["03", "05", "06", "0600", "07"]);
-        assert_eq!(filter.last(), Some(LastEvent::new("07", "a/1")));
+        assert_eq!(filter.last(), Some(LastEvent::new(&id("07"), "a/1")));
         // Another run, or another source, begins anew.
-        assert!(!filter.passes_over(&event("05", "a/2"), &LINE));
-        assert!(filter.passes_over(&event("04", "a/2"), &LINE));
+        assert!(!filter.passes_over(&event(&id("05"), "a/2"), &LINE));
+        assert!(filter.passes_over(&event(&id("04"), "a/2"), &LINE));
+    }
+
+    #[test]
+    fn a_tombstone_goes_with_its_deletion() {
+        let mut filter = RepeatFilter::default();
+        let mut taken = Vec::new();
+        for (tail, verdict) in [
+            ("03", &LINE),
+            ("03~", &Verdict::Tombstone),
+            ("03", &LINE),
+            ("03~", &Verdict::Tombstone),
+            ("04", &LINE),
+        ] {
+            if !filter.passes_over(&event(&id(tail), "a/1"), verdict) {
+                taken.push(tail);
+            }
+        }
+        // Resume tokens end with a mark of their own, so none begins with another one: nothing lies between a deletion and its tombstone.
+        assert_eq!(taken, ["03", "03~", "04"]);
     }
 
     #[test]
     fn rows_of_snapshots_retries_and_strangers_are_never_repeats() {
-        let mut filter = RepeatFilter::after(Some(&LastEvent::new("09", "a/1")));
-        let row = RecordView { snapshot: true, ..event("03", "a/1") };
-        let retry = RecordView { retried: true, ..event("04", "a/1") };
-        let nameless = RecordView { source: None, ..event("05", "a/1") };
-        for record in [row, retry, nameless, RecordView::default()] {
-            assert!(!filter.passes_over(&record, &LINE));
+        let nine = LastEvent::new(&id("09"), "a/1");
+        let mut filter = RepeatFilter::after(Some(&nine));
+        let three = id("03");
+        let ours = event(&three, "a/1");
+        for record in [
+            RecordView { snapshot: true, ..ours },
+            RecordView { retried: true, ..ours },
+            RecordView { source: None, ..ours },
+            RecordView { source: Some("billing"), ..ours },
+            RecordView { source: Some("billing/eu"), ..ours },
+            RecordView { cluster_time: Some("5.2"), ..ours },
+            RecordView { event_id: Some("0b54"), ..ours },
+            RecordView::default(),
+        ] {
+            assert!(!filter.passes_over(&record, &LINE), "{record:?}");
         }
-        assert!(!filter.passes_over(&event("03", "a/1"), &Verdict::Tombstone));
-        assert_eq!(filter.last(), Some(LastEvent::new("09", "a/1")));
-        assert!(filter.passes_over(&event("09", "a/1"), &LINE));
+        assert_eq!(filter.last(), Some(nine));
+        assert!(filter.passes_over(&ours, &LINE));
     }
 
     #[test]
     fn ids_that_had_to_be_cut_are_compared_as_far_as_they_are_known() {
-        let long = |tail: &str| format!("{}{tail}", "8".repeat(1024));
+        let long = |tail: &str| format!("{}{tail}", id(&"8".repeat(1024 - 18)));
         let (a, b) = (long("a"), long("b"));
         let mut filter = RepeatFilter::default();
         assert!(!filter.passes_over(&event(&b, "a/1"), &LINE));
         assert!(filter.passes_over(&event(&b, "a/1"), &LINE), "the same one");
         assert!(!filter.passes_over(&event(&a, "a/1"), &LINE), "nobody knows which of them is higher");
-        assert!(filter.passes_over(&event("7", "a/1"), &LINE));
-        assert!(!filter.passes_over(&event("9", "a/1"), &LINE));
+        assert!(filter.passes_over(&event(&id("7"), "a/1"), &LINE));
+        assert!(!filter.passes_over(&event(&id("9"), "a/1"), &LINE));
         assert!(filter.passes_over(&event(&a, "a/1"), &LINE));
         // What was read back from a file's metadata says the same.
         let mut filter = RepeatFilter::after(Some(&LastEvent::new(&b, "a/1")));

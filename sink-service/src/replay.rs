@@ -81,8 +81,21 @@ struct PlannedFile {
     first: shared::kafka_position::KafkaOffset,
     next: shared::kafka_position::KafkaOffset,
     known: Known,
-    /// The last event before it, as far as the file before it says that.
-    after: Option<LastEvent>,
+    after: EventBefore,
+}
+
+/// The last event before a file: what the file begins with may repeat it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum EventBefore {
+    Is(Option<LastEvent>),
+    /// The file before it does not say.
+    Unknown,
+}
+
+impl From<Option<Option<LastEvent>>> for EventBefore {
+    fn from(known: Option<Option<LastEvent>>) -> Self {
+        known.map_or(Self::Unknown, Self::Is)
+    }
 }
 
 /// What is known of a file before it is made again.

@@ -203,10 +203,14 @@ impl Verification<'_> {
             let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
             let (run_start, run_end) = (first.metadata.first, last.metadata.next);
             let compared_from = log.map_or(run_end, |(start, _)| start.max(run_start).min(run_end));
-            let before = ends.get(&run_start).and_then(Option::as_ref);
+            // Of a file that was removed on purpose its record says it, of one that is being made the head.
+            let removed =
+                || expired.and_then(|record| record.event_before(partition.partition, run_start)).flatten();
+            let of_head = || head.lastevent.clone().filter(|_| head.first == Some(run_start));
+            let before = ends.get(&run_start).cloned().unwrap_or_else(|| removed().or_else(of_head));
             let whole = run_start == head.start;
             let mut comparison =
-                Comparison::new(self.lake, &namespace, run, before, whole, &mut walk, events);
+                Comparison::new(self.lake, &namespace, run, before.as_ref(), whole, &mut walk, events);
             // Files that Kafka can no longer confirm, whole or in part, are read up to where the log begins.
             comparison.read_alone_until(compared_from).await?;
             let mut messages = self.reader.read(partition, compared_from, run_end)?;

@@ -22,7 +22,7 @@ mod tests;
 mod waits;
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -112,6 +112,8 @@ pub struct SinkWriter {
     pub standings: watch::Sender<Vec<Standing>>,
     pub hour_ends: mpsc::Receiver<(TopicPartition, HourEnd)>,
     pub names: TopicNames,
+    /// Topics of which records that Kafka no longer has are given up.
+    pub accepted_gaps: BTreeSet<String>,
     pub values: ValueReader,
     pub flush: FlushPolicy,
     /// Bounds a flush at revocation and at the end.
@@ -144,6 +146,8 @@ struct Loop {
     memory_paused: bool,
     /// Topics whose share of the memory is taken.
     paused_topics: HashSet<Arc<str>>,
+    /// Partitions that were read at least once.
+    opened: HashSet<TopicPartition>,
     /// Memory of batches that are done with, for the next buffers.
     spares: Vec<SpareBuffer>,
     totals: Totals,
@@ -163,6 +167,7 @@ impl Loop {
             joined: false,
             memory_paused: false,
             paused_topics: HashSet::new(),
+            opened: HashSet::new(),
             spares: Vec::new(),
             totals: Totals::default(),
             brokers_connected: true,
@@ -362,6 +367,7 @@ impl Loop {
                 }
                 let lost_its_place = state.assigned();
                 let position = state.opened(topic_id, *chain);
+                self.opened.insert(partition.clone());
                 tracing::info!(%partition, %position, "reading");
                 // A partition whose offset was out of range is not fetched any more, and cannot be sought in either.
                 let freed = if lost_its_place {

@@ -10,11 +10,13 @@
 //!
 //! With [`Delivery::AtLeastOnce`] there are no transactions: what is to cover records is sent only once those are acknowledged
 //! ([`Publisher::send_behind`]), and after any doubt everything behind the last position is published again, in the same order. That the order within a partition
-//! holds rests on idempotence without gaps: nothing behind a record that failed is accepted.
+//! holds rests on idempotence: a broker refuses what is numbered behind a record that failed. But of a producer that a partition has never heard of, or not for long, it takes any
+//! number: so the first record there goes alone, and others only when it is acknowledged ([`Publisher::send`]; seen on Kafka 4.1).
 //!
 //! All calls block: they belong on the pump's thread.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
@@ -48,6 +50,9 @@ pub struct Outgoing<'a> {
     pub timestamp_ms: i64,
     pub headers: OwnedHeaders,
 }
+
+/// A broker forgets a producer after `producer.id.expiration.ms`, a day if nobody has set it otherwise.
+const WARM_FOR: Duration = Duration::from_secs(600);
 
 /// `DELIVERY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -161,7 +166,7 @@ impl Reports {
 
 #[derive(Deserialize)]
 struct Statistics {
-    brokers: std::collections::HashMap<String, BrokerStatistics>,
+    brokers: HashMap<String, BrokerStatistics>,
 }
 
 #[derive(Deserialize)]
@@ -260,6 +265,8 @@ pub struct Publisher {
     reports: Arc<Reports>,
     timeout: Duration,
     queued_bytes: usize,
+    /// When a record went to a partition that the broker knows this producer in. Only without transactions.
+    warm: HashMap<String, HashMap<i32, Instant>>,
 }
 
 impl Publisher {
@@ -282,7 +289,7 @@ impl Publisher {
         }
         // What happened while connecting concerns no transaction of this producer.
         reports.disturbed.store(false, Ordering::Release);
-        Ok(Self { delivery, producer, reports, timeout, queued_bytes: 0 })
+        Ok(Self { delivery, producer, reports, timeout, queued_bytes: 0, warm: HashMap::new() })
     }
 
     /// Whether something happened since the start that makes the next transaction unsafe with this producer.
@@ -305,6 +312,24 @@ impl Publisher {
     /// # Errors
     /// See [`PublishError`]. That the record was refused may also show only at the commit.
     pub fn send(&mut self, record: Outgoing<'_>) -> Result<(), PublishError> {
+        if self.delivery == Delivery::ExactlyOnce {
+            return self.queue(record);
+        }
+        let (topic, partition) = (record.topic, record.partition);
+        let last = self.warm.get(topic).and_then(|partitions| partitions.get(&partition));
+        let is_warm = last.is_some_and(|sent| sent.elapsed() < WARM_FOR);
+        self.queue(record)?;
+        if !is_warm {
+            self.deliver()?;
+        }
+        match self.warm.get_mut(topic) {
+            Some(partitions) => drop(partitions.insert(partition, Instant::now())),
+            None => drop(self.warm.insert(topic.to_owned(), HashMap::from([(partition, Instant::now())]))),
+        }
+        Ok(())
+    }
+
+    fn queue(&mut self, record: Outgoing<'_>) -> Result<(), PublishError> {
         let bytes = record.key.len() + record.value.map_or(0, <[u8]>::len);
         if self.queued_bytes > 0 && self.queued_bytes + bytes > QUEUED_BYTES_MAX {
             self.flush()?;

@@ -44,7 +44,7 @@ use crate::{
     envelope::{EventTranscoder, ValueFormat},
     kafka_log::KafkaLog,
     metrics::{self, PumpMetrics},
-    publisher::{Publisher, producer_config},
+    publisher::{Delivery, Publisher, producer_config},
     recovery::Tails,
     settings::SourceSettings,
     status::{Identity, Stage, Status, Totals},
@@ -72,6 +72,11 @@ struct Session {
     held: Held,
     /// The stream had nothing more when it was last looked at.
     caught_up: bool,
+}
+
+/// What is committed already and not to be sent again. Where records are not committed with their position, everything behind that is.
+fn tails_to_skip(tails: Option<&Tails>, delivery: Delivery) -> Option<&Tails> {
+    tails.filter(|_| delivery == Delivery::ExactlyOnce)
 }
 
 /// What is shown to the outside.

@@ -23,7 +23,7 @@ fn buffer_of(values: &[&str]) -> Buffer {
     let mut buffer = Buffer::new(&TopicPartition::new("atlas.shop.orders", 1));
     for (index, value) in values.iter().enumerate() {
         let offset = KafkaOffset::new(10 + index as u64);
-        let id = format!("id{index}");
+        let id = event_id(index);
         let record = record(value, &id);
         let inspected = inspect(&record, &Namespace::new("shop", "orders"), 1024);
         buffer.push(offset, &record, &inspected, Instant::now());
@@ -73,7 +73,7 @@ fn pieces_join_to_the_whole() {
         assert_eq!(head.crc.followed_by(tail.crc, tail.bytes.len() as u64), whole.crc);
         assert_eq!(head.rows + tail.rows, 3);
     }
-    assert_eq!(whole.last_event, Some(LastEvent::new("id2", "default/1")));
+    assert_eq!(whole.last_event, Some(LastEvent::new(&event_id(2), "default/1")));
     assert_eq!(whole.operations, BTreeMap::from([(Operation::Insert, 3)]));
 }
 
@@ -110,4 +110,9 @@ fn freezing_empties_the_buffer() {
     let batch = buffer.freeze(KafkaOffset::new(10), KafkaOffset::new(11));
     assert!(batch.memory() > 0 && batch.oldest().is_some());
     assert!(buffer.is_empty() && buffer.size() == 0 && buffer.oldest().is_none());
+}
+
+/// As a resume token of the records' time begins.
+fn event_id(index: usize) -> String {
+    format!("82{:08X}00000003{index:02X}04", 1_755_900_000)
 }

@@ -43,6 +43,8 @@ pub(super) enum Kept {
     Current(LakePath),
     #[error("{0} has no chain in this lake")]
     NoChain(LakePath),
+    #[error("{0}; `replay` makes closed hours again")]
+    Damaged(String),
     #[error("it is being rebuilt")]
     Rebuilding,
     #[error("somebody changed it meanwhile")]
@@ -69,7 +71,16 @@ impl Plan {
                 hours.entry(hour).or_default();
             }
         }
-        for file in look_again(async || lake.list_files(folder.path()).await).await? {
+        let listing = look_again(async || lake.list(folder.path()).await).await?;
+        // One damaged file does not keep the others.
+        let mut damaged: BTreeMap<EventHour, String> = BTreeMap::new();
+        for (path, what) in listing.damaged {
+            if let Some(hour) = path.hour() {
+                hours.entry(hour).or_default();
+                damaged.insert(hour, LakeError::Damaged { path, what }.to_string());
+            }
+        }
+        for file in listing.files {
             if let Some(hour) = file.path.hour()
                 && *file.metadata.topic_partition.topic == *topic
             {
@@ -79,7 +90,8 @@ impl Plan {
         let mut plan =
             Self { topic: topic.to_owned(), namespace, before, hours: Vec::new(), kept: Vec::new() };
         for (hour, files) in hours.range(..before) {
-            match files.iter().find_map(|file| needed(file, &heads)) {
+            let why = damaged.remove(hour).map(Kept::Damaged);
+            match why.or_else(|| files.iter().find_map(|file| needed(file, &heads))) {
                 Some(why) => plan.kept.push(KeptHour { hour: *hour, why }),
                 None => plan.hours.push(OldHour { hour: *hour, files: files.clone() }),
             }

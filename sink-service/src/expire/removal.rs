@@ -42,7 +42,12 @@ impl Removal<'_> {
                     self.bring_in_late_rows(plan, old.hour).await?;
                     plan.hours.push(old);
                 }
-                Some(why) => plan.kept.push(KeptHour { hour: old.hour, why }),
+                Some(why) => {
+                    if why == Kept::Changed {
+                        self.bring_in_late_rows(plan, old.hour).await?;
+                    }
+                    plan.kept.push(KeptHour { hour: old.hour, why });
+                }
             }
         }
         plan.kept.sort_by_key(|kept| kept.hour);
@@ -58,7 +63,8 @@ impl Removal<'_> {
             record.before = record.before.max(plan.before);
             for file in plan.hours.iter().flat_map(|old| &old.files) {
                 let metadata = &file.metadata;
-                record.add(metadata.topic_partition.partition, metadata.first, metadata.next);
+                let last = metadata.last_event.as_ref();
+                record.add(metadata.topic_partition.partition, metadata.first, metadata.next, last);
             }
             if before.as_ref() == Some(&record) {
                 return Ok(());
@@ -89,6 +95,12 @@ impl Removal<'_> {
             && manifest.rebuilding.is_some()
         {
             return Ok(Some(Kept::Rebuilding));
+        }
+        if let Some((manifest, _)) = &found {
+            let planned = |name: &str| old.files.iter().any(|file| file.path.file_name() == name);
+            if manifest.files.iter().any(|file| !planned(&file.name)) {
+                return Ok(Some(Kept::Changed));
+            }
         }
         tracing::info!(topic, hour = %old.hour, files = old.files.len(), "removing an hour");
         // Readers of closed hours go by the mark.
@@ -121,12 +133,17 @@ impl Removal<'_> {
         }
     }
 
-    /// A row that comes late makes a new manifest, and may have named files that were on their way out.
+    /// A row that came late may have been accounted for in a manifest that was on its way out, or in a new one that names files that were. And where
+    /// the hour stays after all, it has its mark again.
     async fn bring_in_late_rows(&self, plan: &Plan, hour: EventHour) -> Result<(), LakeError> {
         let Self { lake, metrics, .. } = *self;
         let (topic, namespace) = (plan.topic.as_str(), &plan.namespace);
         let folder = HourFolder { lake, metrics, topic, namespace, hour };
-        if look_again(async || folder.manifest().await).await?.is_some() {
+        let place = CollectionFolder::of(namespace).hour(hour);
+        let files = look_again(async || lake.list_files(&place).await).await?;
+        let late =
+            files.iter().any(|file| file.metadata.sealed && *file.metadata.topic_partition.topic == *topic);
+        if late || look_again(async || folder.manifest().await).await?.is_some() {
             folder.write_manifest(&BTreeMap::new()).await?;
         }
         Ok(())

@@ -9,6 +9,7 @@ use shared::kafka_position::{KafkaOffset, TopicPartition};
 
 use crate::{
     event_hour::EventHour,
+    file_metadata::LastEvent,
     lake::{ETag, Lake, LakeError},
     lake_path::LakePath,
 };
@@ -23,11 +24,14 @@ pub struct Expired {
     pub before: EventHour,
     /// By partition, which offsets the removed files held. In order; none touches the next.
     partitions: BTreeMap<i32, Vec<Range>>,
+    /// By partition and end of a range, the last event before it: what follows may repeat it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    lastevents: BTreeMap<i32, BTreeMap<KafkaOffset, LastEvent>>,
 }
 
 impl Expired {
     pub fn new(topic: &str, before: EventHour) -> Self {
-        Self { topic: topic.to_owned(), before, partitions: BTreeMap::new() }
+        Self { topic: topic.to_owned(), before, partitions: BTreeMap::new(), lastevents: BTreeMap::new() }
     }
 
     /// # Errors
@@ -41,7 +45,11 @@ impl Expired {
     }
 
     /// Takes note of a file that is to be removed.
-    pub fn add(&mut self, partition: i32, first: KafkaOffset, next: KafkaOffset) {
+    pub fn add(&mut self, partition: i32, first: KafkaOffset, next: KafkaOffset, last: Option<&LastEvent>) {
+        let lastevents = self.lastevents.entry(partition).or_default();
+        if let Some(last) = last {
+            lastevents.insert(next, last.clone());
+        }
         let ranges = self.partitions.entry(partition).or_default();
         ranges.push((first, next));
         ranges.sort_unstable();
@@ -52,7 +60,18 @@ impl Expired {
                 _ => joined.push((first, next)),
             }
         }
+        lastevents.retain(|end, _| joined.iter().any(|(_, next)| next == end));
+        if lastevents.is_empty() {
+            self.lastevents.remove(&partition);
+        }
         *ranges = joined;
+    }
+
+    /// The last event before the end of a range that was removed; the outer `None` if no range ends here.
+    pub fn event_before(&self, partition: i32, offset: KafkaOffset) -> Option<Option<LastEvent>> {
+        let ends = self.partitions.get(&partition)?.iter().any(|(_, next)| *next == offset);
+        let last = || self.lastevents.get(&partition)?.get(&offset).cloned();
+        ends.then(last)
     }
 
     /// What of a range was not removed.
@@ -114,12 +133,13 @@ mod tests {
         let offset = KafkaOffset::new;
         let mut expired = Expired::new("atlas.shop.orders", EventHour::EPOCH.next().unwrap());
         for (first, next) in [(10, 20), (0, 5), (5, 10), (30, 40)] {
-            expired.add(1, offset(first), offset(next));
+            let last = LastEvent::new(&format!("82{next:04}"), "w/1");
+            expired.add(1, offset(first), offset(next), Some(&last));
         }
         let text = String::from_utf8(expired.to_bytes()).unwrap();
         assert_eq!(
             text,
-            r#"{"topic":"atlas.shop.orders","before":"1970-01-01T01:00:00Z","partitions":{"1":[[0,20],[30,40]]}}"#
+            r#"{"topic":"atlas.shop.orders","before":"1970-01-01T01:00:00Z","partitions":{"1":[[0,20],[30,40]]},"lastevents":{"1":{"20":{"eventid":"820020","source":"w/1"},"40":{"eventid":"820040","source":"w/1"}}}}"#
         );
         assert_eq!(Expired::parse(text.as_bytes()).unwrap(), expired);
         assert!(expired.holds(1, offset(3), offset(20)) && !expired.holds(0, offset(3), offset(20)));
@@ -138,7 +158,7 @@ mod tests {
         ) {
             let mut expired = Expired::new("t", EventHour::EPOCH);
             for (first, length) in &removed {
-                expired.add(0, KafkaOffset::new(*first), KafkaOffset::new(first + length));
+                expired.add(0, KafkaOffset::new(*first), KafkaOffset::new(first + length), None);
             }
             let to = from + length;
             let left = expired.left_of(0, KafkaOffset::new(from), KafkaOffset::new(to));

@@ -24,6 +24,7 @@ impl Publisher {
     ) -> Result<(), Trouble> {
         self.write_gap_down(partition, from, to).await?;
         let Reading { head, head_etag, file, .. } = before;
+        let has_file = file.is_some();
         tracing::error!(
             %partition,
             %from,
@@ -46,7 +47,7 @@ impl Publisher {
                 written?;
             }
             None => {
-                let next = Head { scanned: to, ..head };
+                let next = Head { scanned: to, created: head.created || has_file, ..head };
                 let path = LakePath::head(partition);
                 let written = self.lake.replace_document(&path, next.to_bytes(), &head_etag).await;
                 self.metrics.storage_request("gap", written.as_ref().err());

@@ -81,13 +81,15 @@ impl Halt {
 fn remedy(halt: &ChainHalt) -> &'static str {
     match halt {
         ChainHalt::Gap { .. } => {
-            "Raise the topics' retention. There is no way yet to go on past a gap: move the collection's folder and its \
-             part of `_chain/` away to begin a new chain behind it"
+            "Raise the topics' retention. If the records are lost for good, `sink-service run --accept-gap <topic>` goes on \
+             behind them and writes down what is missing"
         }
         ChainHalt::AnotherTopic { .. } | ChainHalt::LogTooShort { .. } => {
             "Move the collection's folder and its part of `_chain/` away to begin a new chain"
         }
-        ChainHalt::HeadLost { .. } => "Restore `_chain/` from a backup of the lake",
+        ChainHalt::HeadLost { .. } => {
+            "`sink-service verify --topic <topic> --restore-head` makes it again from the files"
+        }
         ChainHalt::WentBack { .. } | ChainHalt::FileLost { .. } => "Restore the lake's files",
         ChainHalt::ForeignFile { .. } | ChainHalt::LayoutDiffers { .. } => {
             "Check that LAKE_URL and TOPIC_PREFIX are right"

@@ -31,7 +31,6 @@ pub(crate) fn offline_publisher(kafka: &ClientConfig, folder: &Path) -> (Publish
         registry: None,
         policy: FilePolicy::default(),
         compression: Compression::None,
-        accepted_gaps: std::collections::BTreeSet::new(),
         start_at: StartAt::Earliest,
         writer: Writer { id: WriterId::random(), version: "test" },
         metrics: Arc::new(SinkMetrics::register()),

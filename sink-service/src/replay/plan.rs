@@ -12,7 +12,7 @@ use shared::{
     topic_name::{DataTopic, TopicNames},
 };
 
-use super::{Known, PlannedFile, ReplayError};
+use super::{EventBefore, Known, PlannedFile, ReplayError};
 use crate::{
     compression::Compression,
     event_hour::EventHour,
@@ -108,7 +108,7 @@ impl Planner<'_> {
         })?;
         let expired = expired(self.lake, topic).await?.map(|(record, _)| record);
         let kept_from = expired.as_ref().map_or(EventHour::EPOCH, |expired| expired.before);
-        let wanted = |hour: EventHour| span.contains(hour) && hour <= closed && hour >= kept_from;
+        let wanted = |hour: EventHour| span.contains(hour) && hour <= closed;
         if !span.reaches(closed) {
             let what = format!(
                 "none of these hours of {topic} has closed: the last one that has is {closed}. Nothing was changed"
@@ -152,6 +152,8 @@ impl Planner<'_> {
                 chain.files.extend(pieces);
             }
             chain.files.sort_by_key(|file| file.first);
+            // What `expire` was removing when it was stopped.
+            chain.leave_expired();
             chain.carry_last_events();
             chain.note_elsewhere(wanted, &mut notes);
             chain.files.retain(|file| wanted(file.hour) && file.is_sealed());
@@ -260,11 +262,11 @@ impl Planner<'_> {
         }
         let namespace = chain.head.namespace().unwrap_or_else(|| Namespace::new("", ""));
         let mut pieces: Vec<(EventHour, KafkaOffset)> = Vec::new();
-        let before = chain.files.iter().find(|file| file.next == from);
-        let mut repeats = RepeatFilter::after(match before.map(|file| &file.known) {
-            Some(Known::Whole(metadata)) => metadata.last_event.as_ref(),
-            _ => None,
+        let before = chain.event_before(from).or_else(|| {
+            let expired = chain.expired.as_ref()?;
+            expired.event_before(chain.partition.partition, from)?
         });
+        let mut repeats = RepeatFilter::after(before.as_ref());
         let mut messages = self.reader.read(&chain.partition, from, to)?;
         while let Some(message) = messages.next_record()? {
             use rdkafka::Message;
@@ -291,7 +293,7 @@ impl Planner<'_> {
                 first: *first,
                 next,
                 known: Known::Untraced { trouble },
-                after: None,
+                after: EventBefore::Unknown,
             }
         });
         Ok(files.collect())
@@ -341,7 +343,7 @@ impl SeenChain {
                 first: file.metadata.first,
                 next: file.metadata.next,
                 known: Known::Whole(Box::new(file.metadata.clone())),
-                after: None,
+                after: EventBefore::Unknown,
             });
         }
     }
@@ -375,25 +377,51 @@ impl SeenChain {
                         dead_letters: file.deadletters,
                         bytes: file.originalsize,
                     },
-                    after: None,
+                    after: EventBefore::Unknown,
                 });
             }
         }
         self.files.sort_by_key(|file| file.first);
     }
 
+    fn leave_expired(&mut self) {
+        if let Some(expired) = &self.expired {
+            let partition = self.partition.partition;
+            self.files.retain(|file| !expired.holds(partition, file.first, file.next));
+        }
+    }
+
     /// Tells each file of the last event before it.
     fn carry_last_events(&mut self) {
-        let mut before: Option<(KafkaOffset, Option<LastEvent>)> = None;
+        let mut before = EventBefore::Is(None);
+        let mut end = self.head.start;
         for file in &mut self.files {
-            if let Some((end, last)) = before.take()
-                && end == file.first
-            {
-                file.after = last;
-            }
-            if let Known::Whole(metadata) = &file.known {
-                before = Some((file.next, metadata.last_event.clone()));
-            }
+            file.after = if file.first == end {
+                before
+            } else {
+                match &self.expired {
+                    Some(expired) if expired.holds(self.partition.partition, end, file.first) => {
+                        expired.event_before(self.partition.partition, file.first).into()
+                    }
+                    _ => EventBefore::Unknown,
+                }
+            };
+            before = match &file.known {
+                Known::Whole(metadata) => EventBefore::Is(metadata.last_event.clone()),
+                Known::Listed { .. } | Known::Untraced { .. } => EventBefore::Unknown,
+            };
+            end = file.next;
+        }
+    }
+
+    /// The last event before an offset where a file ends, as far as it is known.
+    fn event_before(&self, offset: KafkaOffset) -> Option<LastEvent> {
+        if self.head.first == Some(offset) {
+            return self.head.lastevent.clone();
+        }
+        match &self.files.iter().find(|file| file.next == offset)?.known {
+            Known::Whole(metadata) => metadata.last_event.clone(),
+            Known::Listed { .. } | Known::Untraced { .. } => None,
         }
     }
 

@@ -14,7 +14,7 @@ use shared::{
     namespace::Namespace,
 };
 
-use super::{Known, PlannedFile, ReplayError, hour_claim::superseded};
+use super::{EventBefore, Known, PlannedFile, ReplayError, hour_claim::superseded};
 use crate::{
     buffer::{Buffer, DeadLetter},
     chain::Writer,
@@ -173,9 +173,16 @@ impl<'a> Rebuilder<'a> {
         generation: u64,
         old: Option<&FileMetadata>,
     ) -> Result<(Rewrite<'a>, FileMetadata, u64), ReplayError> {
-        let before = match &self.last {
-            Some((end, last)) if *end == file.first => last.clone(),
-            _ => file.after.clone(),
+        let before = match (&self.last, &file.after) {
+            (Some((end, last)), _) if *end == file.first => last.clone(),
+            (_, EventBefore::Is(last)) => last.clone(),
+            (_, EventBefore::Unknown) => {
+                let what = format!(
+                    "{}: the file before it is damaged, and nobody can say which of its records repeat what was there: name that file's hour too, or --all. Nothing of this file was changed",
+                    file.path
+                );
+                return Err(Stop::new(ExitCode::Usage, what).into());
+            }
         };
         let mut repeats = RepeatFilter::after(before.as_ref());
         let mut metadata = FileMetadata { last_event: before, ..self.empty(file, generation) };

@@ -38,6 +38,8 @@ pub(super) struct Comparison<'a> {
     repeats: RepeatFilter,
     /// Every record of the chain so far was compared: an event that is repeated must be in `events`.
     from_the_start: bool,
+    /// The first event that was compared, else: one that is not before it must be there too.
+    first_event: Option<LastEvent>,
 }
 
 /// The file whose lines are being read.
@@ -98,7 +100,17 @@ impl<'a> Comparison<'a> {
         events: &'a mut EventIds,
     ) -> Self {
         let repeats = RepeatFilter::after(before);
-        Self { lake, namespace, files: files.into(), open: None, walk, events, repeats, from_the_start }
+        Self {
+            lake,
+            namespace,
+            files: files.into(),
+            open: None,
+            walk,
+            events,
+            repeats,
+            from_the_start,
+            first_event: None,
+        }
     }
 
     /// Compares one record with the line at its offset.
@@ -132,9 +144,11 @@ impl<'a> Comparison<'a> {
                 file.count(&line);
                 let path = &file.path;
                 self.walk.differs(format!("{path}: offset {offset} repeats an event, and has a line"));
-            } else if self.from_the_start
-                && let Some(id) = event_id(message)
-                && !self.events.contains(message.topic(), id)
+            } else if let Some((id, source)) = record.event()
+                && matches!(inspected.verdict, Verdict::Line { .. })
+                && (self.from_the_start
+                    || self.first_event.as_ref().is_some_and(|first| first.is_known_before(id, source)))
+                && !self.events.contains(message.topic(), (id.as_bytes(), source.as_bytes()))
             {
                 let path = &file.path;
                 self.walk.differs(format!("{path}: offset {offset} repeats an event that is nowhere else"));
@@ -171,6 +185,9 @@ impl<'a> Comparison<'a> {
                 if file.hour != Some(inspected.hour) {
                     let path = &file.path;
                     self.walk.differs(format!("{path}: offset {offset} happened at {}", inspected.hour));
+                }
+                if let (None, Some((id, source))) = (&self.first_event, record.event()) {
+                    self.first_event = Some(LastEvent::new(id, source));
                 }
                 if let Some(id) = event_id(message)
                     && !self.events.insert(message.topic(), id)

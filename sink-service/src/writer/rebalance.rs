@@ -12,6 +12,7 @@ use super::{HEALTH_INTERVAL, Loop, cannot, flush::publishing_of};
 use crate::{
     jobs::{Opening, Report},
     partition::PartitionState,
+    publish::LostRecords,
 };
 
 impl Loop {
@@ -30,9 +31,13 @@ impl Loop {
                     continue;
                 }
             };
+            // Once: what is lost later was not spoken of.
+            let give_up =
+                self.io.accepted_gaps.contains(&*partition.topic) && !self.opened.contains(&partition);
+            let lost = if give_up { LostRecords::GiveUp } else { LostRecords::Stop };
             let uploads = &self.io.jobs.publisher().uploads;
             let state = self.assignment.insert(partition, namespace, uploads);
-            round.push(opening_of(state, KafkaOffset::ZERO));
+            round.push(Opening { lost, ..opening_of(state, KafkaOffset::ZERO) });
         }
         self.io.jobs.open(round);
         self.io.metrics.rebalanced("assign", self.assignment.len());
@@ -136,6 +141,7 @@ fn opening_of(state: &PartitionState, confirmed: KafkaOffset) -> Opening {
         identity: state.identity().clone(),
         epoch: state.epoch(),
         confirmed,
+        lost: LostRecords::Stop,
         wanted_schema: state.wanted_schema(),
         given_up: state.given_up(),
     }

@@ -45,6 +45,7 @@ impl Bench {
             queue_bytes: 1024 * 1024,
         };
         let io = SinkWriter {
+            accepted_gaps: std::collections::BTreeSet::new(),
             consumer: GroupConsumer::join(&kafka, &group).unwrap(),
             jobs: Jobs::new(publisher, report, runtime.handle().clone()),
             reports,

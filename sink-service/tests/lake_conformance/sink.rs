@@ -33,7 +33,7 @@ use sink_service::{
     lake::{Lake, LakeError},
     lake_path::{CollectionFolder, LakePath},
     metrics::SinkMetrics,
-    publish::{Identity, Job, Published, Publisher, StartAt, perform},
+    publish::{Identity, Job, LostRecords, Published, Publisher, StartAt, perform},
     record::{RecordView, inspect},
     uploads::Uploads,
 };
@@ -131,7 +131,6 @@ impl Sink {
             registry: None,
             policy: FilePolicy::default(),
             compression: Compression::None,
-            accepted_gaps: std::collections::BTreeSet::new(),
             start_at: StartAt::Earliest,
             writer: Writer { id: WriterId::random(), version: VERSION },
             metrics: Arc::new(SinkMetrics::register()),
@@ -152,7 +151,7 @@ impl Sink {
 
     /// Reads the chain, which is begun if there is none.
     pub(crate) async fn open(&self) -> Chain {
-        self.publisher.open(&Self::identity(), KafkaOffset::ZERO).await.unwrap()
+        self.publisher.open(&Self::identity(), KafkaOffset::ZERO, LostRecords::Stop).await.unwrap()
     }
 
     /// Makes a batch durable, whatever comes in between.

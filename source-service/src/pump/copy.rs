@@ -15,7 +15,7 @@ use chrono::Utc;
 use shared::{backoff::Backoff, cluster_time::ClusterTime, namespace::Namespace};
 use tokio_util::sync::CancellationToken;
 
-use super::{Pump, Session, TURN, requests::Requests, setback::Setback};
+use super::{Pump, Session, TURN, requests::Requests, setback::Setback, tails_to_skip};
 use crate::{
     batch::{self, Destination},
     kafka_log::LogError,
@@ -356,7 +356,7 @@ impl Pump {
             ids,
             before,
             &mut Destination {
-                tails: session.tails.as_ref(),
+                tails: tails_to_skip(session.tails.as_ref(), self.settings.delivery),
                 topics: &mut self.topics,
                 publisher: &mut session.publisher,
             },

@@ -11,7 +11,7 @@ use shared::{
     seeded_bug::{self, SeededBug},
 };
 
-use super::{Pump, Session, setback::Setback};
+use super::{Pump, Session, setback::Setback, tails_to_skip};
 use crate::{
     batch::{self, Destination},
     change_stream::{Oversize, Reply},
@@ -101,7 +101,7 @@ impl Pump {
             &replies,
             ended,
             &mut Destination {
-                tails: session.tails.as_ref(),
+                tails: tails_to_skip(session.tails.as_ref(), self.settings.delivery),
                 topics: &mut self.topics,
                 publisher: &mut session.publisher,
             },

@@ -43,6 +43,10 @@ impl Pump {
         let (position, run, clean) = match (&former, &gap) {
             (Some(record), Some(gap)) => (gap.to.clone(), record.run + 1, record.clean),
             (Some(record), None) => {
+                // Events behind the position may be there already that another scope would not have let through, or the other way round: in one run
+                // their ids would not rise any more.
+                let another_scope = record.fingerprint != self.fingerprint && !record.clean;
+                let run = record.run + u32::from(delivery == Delivery::AtLeastOnce && another_scope);
                 if !self.announced
                     && !matches!(self.settings.start_from, StartFrom::Now | StartFrom::Snapshot)
                 {
@@ -50,7 +54,7 @@ impl Pump {
                         "the source has a position: START_FROM is for the very first start and has no effect"
                     );
                 }
-                (self.resumed(record)?, record.run, record.clean)
+                (self.resumed(record)?, run, record.clean)
             }
             (None, _) => {
                 let source_id = &self.settings.source_id;
@@ -70,15 +74,9 @@ impl Pump {
         };
         let own = format!("{}/{run}", self.settings.source_id);
         let since = position.cluster_time().to_millis();
-        // What is behind the position is published again anyway.
-        let tails = match delivery {
-            Delivery::AtLeastOnce => Tails::default(),
-            Delivery::ExactlyOnce => {
-                recovery::read_tails(&self.log, &topics, &remembered.topics, &own, since, |busy| {
-                    self.going_on(busy)
-                })?
-            }
-        };
+        let tails = recovery::read_tails(&self.log, &topics, &remembered.topics, &own, since, |busy| {
+            self.going_on(busy)
+        })?;
         self.copying.recovered(std::mem::take(&mut remembered.snapshot));
         self.copying.requests.recovered(std::mem::take(&mut remembered.requests), remembered.end);
         if copies {

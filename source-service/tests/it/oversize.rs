@@ -199,3 +199,30 @@ async fn a_stub_stands_for_a_record_over_the_limit() -> Result<()> {
     assert_eq!((records.len(), repeated(&records).len()), (11, 0));
     source.stop(LIMIT).await
 }
+
+/// Without transactions a producer that the broker does not know yet must not have its second record taken when the first one was refused: the
+/// first, sent again later, would lie behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_delivered_at_least_once_behind_a_record_over_the_limit() -> Result<()> {
+    let stage = Stage::new().await?;
+    let environment = || {
+        let environment = stage.environment().set("TOPIC_MAX_MESSAGE_BYTES", "1MiB");
+        environment.set("DELIVERY", "at-least-once").set("TOPIC_PARTITIONS", "1")
+    };
+    let mut source = stage.started(environment()).await?;
+    stage.insert("shop.orders", 0..3).await?;
+    let before = stage.records(TOPIC, 3).await?;
+    source.stop(LIMIT).await?;
+    let orders = stage.client.database("shop").collection::<Document>("orders");
+    orders.insert_one(doc! { "_id": 100, "large": noise(3 * 1024 * 1024) }).await?;
+    stage.insert("shop.orders", 3..6).await?;
+    let mut source = stage.start(environment())?;
+    assert_eq!(source.exit_code(LIMIT).await?, 78, "{}", source.log_text()?);
+    assert_eq!(stage.records(TOPIC, 3).await?, before, "something lies behind what was refused");
+    // A stub stands for it, and the others follow.
+    let _source = stage.started(environment().set("OVERSIZE", "stub")).await?;
+    let records = stage.records(TOPIC, 7).await?;
+    let ids: Vec<&str> = records.iter().filter_map(|record| record.header("event-id")).collect();
+    assert!(ids.len() == 7 && ids.is_sorted(), "{ids:?}");
+    Ok(())
+}

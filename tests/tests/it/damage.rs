@@ -99,7 +99,8 @@ async fn verify_finds_it_and_no_chain_begins_twice() -> Result<()> {
         let environment = at(&pipeline.folder().join(name)).set("SINK_GROUP", format!("damage-{name}"));
         let mut sink = pipeline.start(Binary::Sink, environment)?;
         let code = sink.exit_code(LIMIT).await?;
-        ensure!(code == 25, "a sink over {name}: {code}\n{}", sink.log_tail());
+        let text = sink.log_text()?;
+        ensure!(code == 25 && text.contains("--restore-head"), "a sink over {name}: {code}\n{text}");
     }
 
     // The head that is lost can be made again; without the rest of `_chain/` there is nothing to make it of.
