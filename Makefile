@@ -11,8 +11,8 @@ MAKEFLAGS += --no-builtin-rules
 # have dependencies of its own and compile them again.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 SERVERS := $(or $(ATLAS_SERVERS_DIR),.servers)
-# End-to-end tests at once. They mostly wait for each other's time-outs, so there may be more of them than cores.
-TEST_THREADS ?= 4
+# Tests on real servers at once. They mostly wait for each other's time-outs, so there may be more of them than cores.
+TEST_THREADS ?= 6
 
 # What is given on the command line (`make demo RATE=500 LAKE=azurite`) is in the environment of every command below.
 
