@@ -68,7 +68,7 @@ impl RepeatFilter {
 mod tests {
     use super::*;
 
-    const LINE: Verdict<'static> = Verdict::Line { body: b"{", empty_object: true, has_line_breaks: false };
+    const LINE: Verdict<'static> = Verdict::Line { object: "{}", empty_object: true, has_line_breaks: false };
 
     fn event<'a>(id: &'a str, source: &'a str) -> RecordView<'a> {
         RecordView { event_id: Some(id), source: Some(source), ..RecordView::default() }

@@ -12,6 +12,7 @@ use super::{HEALTH_INTERVAL, Loop, cannot, flush::publishing_of};
 use crate::{
     jobs::{Opening, Report},
     partition::PartitionState,
+    publish::Publisher,
 };
 
 impl Loop {
@@ -30,8 +31,8 @@ impl Loop {
                     continue;
                 }
             };
-            let uploads = &self.io.jobs.publisher().uploads;
-            let state = self.assignment.insert(partition, namespace, uploads);
+            let Publisher { uploads, policy, .. } = self.io.jobs.publisher();
+            let state = self.assignment.insert(partition, namespace, uploads, policy.line_format);
             round.push(opening_of(state, KafkaOffset::ZERO));
         }
         self.io.jobs.open(round);
