@@ -6,6 +6,7 @@ use rdkafka::{Message, message::BorrowedMessage};
 use shared::{kafka_position::TopicPartition, namespace::Namespace};
 
 use crate::{
+    line_format::LineFormat,
     partition::{AssignmentEpoch, PartitionState},
     uploads::{TopicUploads, Uploads},
 };
@@ -66,6 +67,7 @@ impl Assignment {
         partition: TopicPartition,
         namespace: Option<Namespace>,
         uploads: &Uploads,
+        format: LineFormat,
     ) -> &PartitionState {
         self.remove(&partition);
         self.epoch += 1;
@@ -76,7 +78,7 @@ impl Assignment {
             .or_insert_with(|| Topic { places: HashMap::new(), uploads: uploads.of_topic() });
         topic.places.insert(partition.partition, place);
         let (uploads, epoch) = (topic.uploads.clone(), AssignmentEpoch(self.epoch));
-        self.states.push(PartitionState::opening(partition, namespace, uploads, epoch));
+        self.states.push(PartitionState::opening(partition, namespace, uploads, epoch, format));
         &self.states[place]
     }
 

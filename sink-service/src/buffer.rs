@@ -21,6 +21,7 @@ use shared::{
 pub use self::batch::{Batch, Piece, SpareBuffer};
 use crate::{
     event_hour::EventHour,
+    line_format::{LineFormat, write_flat},
     record::{Inspected, RecordView, Verdict},
 };
 
@@ -109,6 +110,7 @@ impl DeadLetter {
 
 /// Grows record by record. See the module's picture.
 pub struct Buffer {
+    format: LineFormat,
     /// `,"_kafka":{"topic":…,"partition":…,"offset":`, the same for every line of a partition.
     kafka_member: Vec<u8>,
     entries: Vec<Entry>,
@@ -120,7 +122,7 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    pub fn new(partition: &TopicPartition) -> Self {
+    pub fn new(partition: &TopicPartition, format: LineFormat) -> Self {
         let topic = serde_json::to_string(&*partition.topic).expect("a string is JSON");
         let kafka_member = format!(
             "\"{}\":{{\"topic\":{topic},\"partition\":{},\"offset\":",
@@ -128,6 +130,7 @@ impl Buffer {
             partition.partition
         );
         Self {
+            format,
             kafka_member: kafka_member.into_bytes(),
             entries: Vec::new(),
             lines: Vec::new(),
@@ -188,8 +191,8 @@ impl Buffer {
         now: Instant,
     ) {
         let kind = match inspected.verdict {
-            Verdict::Line { body, empty_object, has_line_breaks } => {
-                self.push_line(offset, record.timestamp, body, empty_object, has_line_breaks);
+            Verdict::Line { object, empty_object, has_line_breaks } => {
+                self.push_line(offset, record.timestamp, object, empty_object, has_line_breaks);
                 EntryKind::Row(Operation::of_header(record.operation))
             }
             Verdict::Tombstone => EntryKind::Tombstone,
@@ -238,12 +241,18 @@ impl Buffer {
         &mut self,
         offset: KafkaOffset,
         timestamp: Option<i64>,
-        body: &[u8],
+        object: &str,
         empty: bool,
         line_breaks: bool,
     ) {
         let start = self.lines.len();
-        self.lines.extend_from_slice(body);
+        let has_members = match self.format {
+            LineFormat::Envelope => {
+                self.lines.extend_from_slice(&object.as_bytes()[..object.len() - 1]);
+                !empty
+            }
+            LineFormat::Flat => write_flat(object, &mut self.lines),
+        };
         if line_breaks {
             for byte in &mut self.lines[start..] {
                 if matches!(byte, b'\n' | b'\r') {
@@ -251,7 +260,7 @@ impl Buffer {
                 }
             }
         }
-        if !empty {
+        if has_members {
             self.lines.push(b',');
         }
         self.lines.extend_from_slice(&self.kafka_member);
@@ -279,6 +288,7 @@ impl Buffer {
         let oldest_cluster_time = self.entries.iter().find_map(|entry| entry.cluster_time);
         self.dead_letter_bytes = 0;
         Batch {
+            format: self.format,
             entries: std::mem::take(&mut self.entries),
             lines: Bytes::from(std::mem::take(&mut self.lines)),
             names: std::mem::take(&mut self.names),

@@ -25,6 +25,7 @@
 //! - `scanned` is written only when every record before it is durable, and moves no boundary.
 //! - The head moves off a sealed file only once that is accounted for: [`crate::hours::accounts`].
 //! - A file holds records of one hour; dead letters extend the open file whatever their hour.
+//! - A file holds lines of one format. An open one of another format than the writer's is sealed as it is.
 //! - Rows are staged only for the file that the head names and that does not exist; meanwhile `scanned` is not written.
 
 mod file_policy;
@@ -298,7 +299,8 @@ impl Chain {
     /// If a record cannot follow where the head says.
     ///
     /// # Panics
-    /// If records are missing between what is durable and the batch: publishing it would be the loss itself.
+    /// If records are missing between what is durable and the batch: publishing it would be the loss itself. If the batch is of another format than
+    /// the files that are to take it: nobody could read them.
     pub fn next_step(&self, batch: &mut Batch, context: &StepContext<'_>) -> Result<Step, ChainHalt> {
         assert!(
             batch.start() <= self.reached(),
@@ -307,6 +309,7 @@ impl Chain {
             batch.start(),
             self.reached()
         );
+        assert_eq!(batch.format(), context.policy.line_format, "{}: lines of another format", self.partition);
         batch.go_on_from(self.staged_next().unwrap_or_else(|| self.next()));
         let Some(path) = &self.head.path else {
             return Ok(match batch.pending().first() {

@@ -34,7 +34,7 @@ use shared::{
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::compression::Compression;
+use crate::{compression::Compression, line_format::LineFormat};
 
 mod line_crc;
 mod offset_runs;
@@ -177,6 +177,8 @@ pub struct FileMetadata {
     /// Bytes of the file; on a local directory, bytes past it are not part of the file.
     pub stored_size: u64,
     pub compressed: Compression,
+    /// Of all lines.
+    pub line_format: LineFormat,
     /// When the last commit was made, by the sink's clock; kept to the millisecond.
     pub processed_at: DateTime<Utc>,
     /// The number of the rules by which records find their hour and path.
@@ -219,6 +221,9 @@ impl FileMetadata {
             (MARKER_KEY, self.layout.to_string()),
             ("version", percent::encode(&self.version, "")),
         ]);
+        if !self.line_format.is_envelope() {
+            map.insert("lineformat", self.line_format.as_str().to_owned());
+        }
         if !self.dead_letters.is_empty() {
             map.insert("deadletters", self.dead_letters.to_string());
         }
@@ -270,6 +275,9 @@ impl FileMetadata {
             original_size: facts.number("originalsize")?,
             stored_size: facts.number("storedsize")?,
             compressed: facts.required("compressed", "none, gzip or zstd", Compression::parse)?,
+            line_format: facts
+                .optional("lineformat", "envelope or flat", LineFormat::parse)?
+                .unwrap_or_default(),
             processed_at: facts.required("processedat", "an RFC 3339 time", |text| {
                 DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
             })?,

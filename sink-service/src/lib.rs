@@ -40,6 +40,7 @@ pub mod lake;
 pub mod lake_account;
 pub mod lake_path;
 pub mod lake_start;
+pub mod line_format;
 pub mod look_again;
 pub mod look_error;
 pub mod metrics;

@@ -31,6 +31,7 @@ use crate::{
     dead_letters::letter_of,
     event_hour::EventHour,
     hours::{HourEnd, keeper::Standing},
+    line_format::LineFormat,
     metrics::{PartitionMetrics, SinkMetrics},
     publish::Identity,
     record::{Inspected, RecordView, VALUE_BYTES_MAX, Verdict, inspect, refused},
@@ -120,9 +121,10 @@ impl PartitionState {
         namespace: Option<Namespace>,
         uploads: TopicUploads,
         epoch: AssignmentEpoch,
+        format: LineFormat,
     ) -> Self {
         Self {
-            buffer: Buffer::new(&partition),
+            buffer: Buffer::new(&partition, format),
             metrics: PartitionMetrics::of(&partition),
             identity: Identity { partition, namespace: namespace.clone(), topic_id: None, uploads },
             epoch,

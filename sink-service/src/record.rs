@@ -86,9 +86,9 @@ impl<'a> RecordView<'a> {
 /// What becomes of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict<'a> {
-    /// A JSON object: `body` is the value without its closing brace and what follows it.
+    /// A JSON object, without what stands around it.
     Line {
-        body: &'a [u8],
+        object: &'a str,
         empty_object: bool,
         has_line_breaks: bool,
     },
@@ -173,7 +173,7 @@ pub fn inspect<'a>(record: &RecordView<'a>, namespace: &Namespace, value_bytes_m
         dead_letter(DeadLetterReason::NoTime, "neither the record nor Kafka says when it happened".to_owned())
     } else {
         verdict(Verdict::Line {
-            body: object.body,
+            object: object.text,
             empty_object: object.is_empty,
             has_line_breaks: memchr::memchr2(b'\n', b'\r', value).is_some(),
         })
@@ -189,7 +189,7 @@ fn hour_by_kafka(header_time: Option<ClusterTime>, timestamp: Option<i64>) -> Ev
 
 /// A value that was found to be one JSON object.
 struct Object<'a> {
-    body: &'a [u8],
+    text: &'a str,
     is_empty: bool,
     has_kafka_member: bool,
 }
@@ -211,9 +211,8 @@ impl<'a> Object<'a> {
         if !is_object {
             return Err((DeadLetterReason::NotAnObject, "the value is JSON, but no object".to_owned()));
         }
-        let body = value.trim_ascii_end();
         Ok(Self {
-            body: &body[..body.len() - 1],
+            text: text.trim_ascii_end(),
             is_empty: members.is_empty,
             has_kafka_member: members.has_kafka,
         })

@@ -69,7 +69,7 @@ impl RepeatFilter {
 mod tests {
     use super::*;
 
-    const LINE: Verdict<'static> = Verdict::Line { body: b"{", empty_object: true, has_line_breaks: false };
+    const LINE: Verdict<'static> = Verdict::Line { object: "{}", empty_object: true, has_line_breaks: false };
 
     /// Of one cluster time.
     fn id(tail: &str) -> String {

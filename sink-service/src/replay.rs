@@ -80,6 +80,7 @@ struct PlannedFile {
     hour: EventHour,
     first: shared::kafka_position::KafkaOffset,
     next: shared::kafka_position::KafkaOffset,
+    format: crate::line_format::LineFormat,
     known: Known,
     after: EventBefore,
 }

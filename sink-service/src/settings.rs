@@ -20,9 +20,9 @@ use shared::{
 use self::credentials::read_auth;
 use self::table::{
     ADMIN_ADDR, ALLOW_VERSIONED, COMPRESSION, DLQ_MAX_RATIO, FLUSH_BYTES, FLUSH_INTERVAL, FLUSH_ROWS,
-    GROUP_INSTANCE_ID, HOUR_GRACE, KAFKA_GROUP_PROTOCOL, LAKE_ENDPOINT, LAKE_URL, MEMORY_LIMIT, MONGO_URI,
-    OLD_NAMES, PUBLISH, ROLL_AGE, ROLL_BYTES, ROLL_ROWS, SINK_EXCLUDE, SINK_GROUP, SINK_TOPICS, START_AT,
-    TABLE, TOPIC_MAX_MESSAGE_BYTES, UPLOAD_CONCURRENCY,
+    GROUP_INSTANCE_ID, HOUR_GRACE, KAFKA_GROUP_PROTOCOL, LAKE_ENDPOINT, LAKE_URL, LINE_FORMAT, MEMORY_LIMIT,
+    MONGO_URI, OLD_NAMES, PUBLISH, ROLL_AGE, ROLL_BYTES, ROLL_ROWS, SINK_EXCLUDE, SINK_GROUP, SINK_TOPICS,
+    START_AT, TABLE, TOPIC_MAX_MESSAGE_BYTES, UPLOAD_CONCURRENCY,
 };
 use crate::{
     chain::{FilePolicy, Publishing},
@@ -218,6 +218,7 @@ fn read_files(reader: &mut Reader) -> Option<FilePolicy> {
     let age = reader.optional_bounded(&ROLL_AGE, Duration::from_secs(1)..=Duration::from_secs(3600));
     let rows = reader.bounded(&ROLL_ROWS, 0..=u64::MAX);
     let publishing = reader.choice(&PUBLISH);
+    let line_format = reader.choice(&LINE_FORMAT);
     let bytes = bytes?.as_u64();
     let publishing = publishing?;
     let age_max = match publishing {
@@ -226,6 +227,7 @@ fn read_files(reader: &mut Reader) -> Option<FilePolicy> {
     };
     Some(FilePolicy {
         publishing,
+        line_format: line_format?,
         rows: rows.map(|rows| (rows > 0).then_some(rows))?,
         bytes: (bytes > 0).then_some(bytes),
         age: age?.or(age_max),

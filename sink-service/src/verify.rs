@@ -19,6 +19,7 @@
 mod closed_hours;
 mod command;
 mod comparison;
+mod expected_flat;
 mod expected_line;
 mod report;
 mod restore;
@@ -32,6 +33,8 @@ use shared::{
     topic_name::{DataTopic, TopicNames},
 };
 
+#[cfg(test)]
+pub(crate) use self::expected_flat::flat as expected_flat;
 pub use self::{command::verify, report::Output, walk::PartitionResult};
 use self::{
     comparison::Comparison,

@@ -15,6 +15,7 @@ mod collector;
 mod event;
 mod event_hour;
 pub mod extended_json;
+mod flat_line;
 mod kafka_rules;
 mod line_rules;
 #[cfg(test)]

@@ -6,11 +6,15 @@ use bytes::Bytes;
 use shared::{cluster_time::ClusterTime, kafka_position::KafkaOffset};
 
 use super::{DeadLetter, Entry, EntryKind, Operation};
-use crate::file_metadata::{FileMetadata, LastEvent, LineCrc, OffsetRuns};
+use crate::{
+    file_metadata::{FileMetadata, LastEvent, LineCrc, OffsetRuns},
+    line_format::LineFormat,
+};
 
 /// Everything of one partition from some offset up to `end`, frozen.
 #[derive(Debug)]
 pub struct Batch {
+    pub(super) format: LineFormat,
     pub(super) entries: Vec<Entry>,
     pub(super) lines: Bytes,
     pub(super) names: Vec<u8>,
@@ -36,6 +40,11 @@ impl Batch {
         names.clear();
         lines.clear();
         Some(SpareBuffer { entries, lines: lines.into(), names })
+    }
+
+    /// Of all its lines.
+    pub fn format(&self) -> LineFormat {
+        self.format
     }
 
     /// Where it begins: nothing between here and its first record is missing.

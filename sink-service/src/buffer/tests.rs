@@ -20,7 +20,7 @@ fn record<'a>(value: &'a str, event_id: &'a str) -> RecordView<'a> {
 }
 
 fn buffer_of(values: &[&str]) -> Buffer {
-    let mut buffer = Buffer::new(&TopicPartition::new("atlas.shop.orders", 1));
+    let mut buffer = Buffer::new(&TopicPartition::new("atlas.shop.orders", 1), LineFormat::Envelope);
     for (index, value) in values.iter().enumerate() {
         let offset = KafkaOffset::new(10 + index as u64);
         let id = event_id(index);
@@ -46,7 +46,7 @@ fn the_line_is_the_value_with_kafka_as_its_last_member() {
 
 #[test]
 fn a_record_without_timestamp_has_null() {
-    let mut buffer = Buffer::new(&TopicPartition::new("t", 0));
+    let mut buffer = Buffer::new(&TopicPartition::new("t", 0), LineFormat::Envelope);
     let mut record = record("{}", "");
     record.timestamp = None;
     let inspected = inspect(&record, &Namespace::new("shop", "orders"), 1024);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::line_format::LineFormat;
+
 /// How a file comes to be seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Publishing {
@@ -16,6 +18,8 @@ pub enum Publishing {
 #[derive(Clone, Copy, Debug)]
 pub struct FilePolicy {
     pub publishing: Publishing,
+    /// Of files to come, and of the batches that are published.
+    pub line_format: LineFormat,
     /// Uncompressed bytes; `None` = off.
     pub bytes: Option<u64>,
     /// `None` = off.
@@ -31,7 +35,14 @@ const BLOCKS_MAX: usize = 45_000;
 /// Files grow, and end with their hour or when Azure takes no more blocks.
 impl Default for FilePolicy {
     fn default() -> Self {
-        Self { publishing: Publishing::default(), bytes: None, rows: None, age: None, blocks: BLOCKS_MAX }
+        Self {
+            publishing: Publishing::default(),
+            line_format: LineFormat::default(),
+            bytes: None,
+            rows: None,
+            age: None,
+            blocks: BLOCKS_MAX,
+        }
     }
 }
 
@@ -48,12 +59,14 @@ pub enum RollReason {
     HourEnd,
     /// It was begun to grow, and files are sealed now.
     Mode,
+    /// It was begun in another line format.
+    Format,
     /// Its writer gives the partition up, and the file would be seen by nobody.
     Drain,
 }
 
 impl RollReason {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Hour,
         Self::Size,
         Self::Rows,
@@ -62,6 +75,7 @@ impl RollReason {
         Self::Metadata,
         Self::HourEnd,
         Self::Mode,
+        Self::Format,
         Self::Drain,
     ];
 
@@ -75,6 +89,7 @@ impl RollReason {
             Self::Metadata => "metadata",
             Self::HourEnd => "hour_end",
             Self::Mode => "mode",
+            Self::Format => "format",
             Self::Drain => "drain",
         }
     }

@@ -151,6 +151,9 @@ impl Chain {
     fn open_file_due(&self, file: &FileState, policy: &FilePolicy, now: Instant) -> Option<RollReason> {
         match policy.publishing {
             Publishing::Sealed => Some(RollReason::Mode),
+            Publishing::Rolling if file.metadata.line_format != policy.line_format => {
+                Some(RollReason::Format)
+            }
             Publishing::Rolling => roll_due(&file.metadata, file.block_count(), self.file_since, policy, now),
         }
     }
@@ -252,6 +255,7 @@ impl Chain {
             original_size: 0,
             stored_size: 0,
             compressed: path.compression().unwrap_or_default(),
+            line_format: context.policy.line_format,
             processed_at: context.wall_clock,
             layout: LAYOUT,
             version: self.writer.version.to_owned(),

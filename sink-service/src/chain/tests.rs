@@ -11,6 +11,7 @@ use crate::{
     compression::Compression,
     file_metadata::{LineCrc, METADATA_LIMIT_BYTES},
     lake::{Lake, LakeError, LakeTarget},
+    line_format::LineFormat,
     metrics::SinkMetrics,
     publish::perform,
     record::{RecordView, inspect},
@@ -42,14 +43,14 @@ impl Log {
     }
 
     /// What a consumer that goes on from `start` has read by `end`.
-    fn batch(&self, start: KafkaOffset, end: KafkaOffset) -> Batch {
-        let mut buffer = Buffer::new(&partition());
+    fn batch(&self, start: KafkaOffset, end: KafkaOffset, format: LineFormat) -> Batch {
+        let mut buffer = Buffer::new(&partition(), format);
         let range = usize::try_from(start.get()).unwrap()..usize::try_from(end.get()).unwrap();
         for (index, (kind, hour)) in self.records[range.clone()].iter().enumerate() {
             let offset = KafkaOffset::new((range.start + index) as u64);
             let now = Instant::now();
             let time = format!("{}.1", hour * 3600);
-            let value = format!("{{\"n\":{offset}}}");
+            let value = format!("{{\"_event_n\":{offset}}}");
             let record = RecordView {
                 value: (*kind == Kind::Row).then_some(value.as_bytes()),
                 cluster_time: Some(&time),
@@ -162,7 +163,7 @@ impl World {
     /// Goes on from whatever is there until the whole log is durable, without faults.
     async fn drain(&self) -> Chain {
         let mut chain = self.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
-        let mut batch = self.log.batch(chain.position(), self.log.end());
+        let mut batch = self.log.batch(chain.position(), self.log.end(), self.policy.line_format);
         loop {
             let namespace = namespace();
             let context = StepContext { drain: true, ..self.context(&namespace, true) };
@@ -208,6 +209,8 @@ impl World {
             assert_eq!(lines.len() as u64, metadata.rows);
             for line in lines {
                 let offset = line["_kafka"]["offset"].as_u64().unwrap();
+                // The name is one that a flat line keeps free.
+                assert_eq!(line.get("_document").is_none(), metadata.line_format.is_envelope(), "{line}");
                 assert!((metadata.first.get()..metadata.next.get()).contains(&offset));
                 let (_, hour) = self.log.records[usize::try_from(offset).unwrap()];
                 assert_eq!(
@@ -276,6 +279,27 @@ fn a_file_ends_at_its_size_and_never_more_than_a_row_later() {
         for file in files {
             assert!(file.metadata.original_size < 300 + 120, "{}", file.metadata.original_size);
         }
+    });
+}
+
+#[test]
+fn an_open_file_of_the_other_format_is_sealed_before_anything_is_added() {
+    run(async {
+        let mut world = World::new(rows(&[HOUR_A; 2]), FilePolicy::default()).await;
+        let chain = world.drain().await;
+        world.check(&chain).await;
+        world.policy.line_format = LineFormat::Flat;
+        let due = chain.roll_is_due(&world.policy, Instant::now());
+        assert!(due, "even if no record comes");
+        world.log.records.extend([(Kind::Row, HOUR_A); 2]);
+        let chain = world.drain().await;
+        world.check(&chain).await;
+        let files = world.lake.list_files(CollectionFolder::of(&namespace()).path()).await.unwrap();
+        let facts: Vec<_> = files
+            .iter()
+            .map(|file| (file.metadata.line_format, file.metadata.rows, file.metadata.sealed))
+            .collect();
+        assert_eq!(facts, [(LineFormat::Envelope, 2, true), (LineFormat::Flat, 2, false)]);
     });
 }
 
@@ -367,7 +391,7 @@ fn a_batch_with_records_missing_before_it_is_never_published() {
     run(async {
         let world = World::new(rows(&[HOUR_A, HOUR_A, HOUR_A]), FilePolicy::default()).await;
         let chain = world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
-        let mut batch = world.log.batch(KafkaOffset::new(2), KafkaOffset::new(3));
+        let mut batch = world.log.batch(KafkaOffset::new(2), KafkaOffset::new(3), LineFormat::Envelope);
         let step = chain.next_step(&mut batch, &world.context(&namespace(), false));
         drop(step);
     });

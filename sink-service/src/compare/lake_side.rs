@@ -86,6 +86,7 @@ impl<'a> LakeSide<'a> {
             if done.fetch_add(1, Ordering::Relaxed).is_multiple_of(LINES_PER_TICK) {
                 progress.tick();
             }
+            let line = file.metadata.line_format.envelope_of(&line);
             match Row::of(&line, self.bucket) {
                 Ok(Some(row)) => take(row),
                 Ok(None) => {}

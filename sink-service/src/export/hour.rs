@@ -307,8 +307,8 @@ impl HourExport {
         let mut expected = i64::try_from(file.first.get()).unwrap_or(i64::MAX);
         let end = i64::try_from(file.next.get()).unwrap_or(i64::MAX);
         while let Some(line) = lines.read_line().await? {
-            let (row, place) =
-                Row::of(&line).map_err(|error| differs(format!("line {}: {error}", rows + 1)))?;
+            let (row, place) = Row::of(&state.metadata.line_format.envelope_of(&line))
+                .map_err(|error| differs(format!("line {}: {error}", rows + 1)))?;
             if place.partition != file.partition || !(expected..end).contains(&place.offset) {
                 let (partition, offset) = (place.partition, place.offset);
                 let what = format!(

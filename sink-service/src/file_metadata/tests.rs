@@ -28,6 +28,7 @@ fn sample() -> FileMetadata {
         original_size: 3,
         stored_size: 3,
         compressed: Compression::None,
+        line_format: LineFormat::Envelope,
         processed_at: DateTime::from_timestamp_millis(1_755_900_008_123).unwrap(),
         layout: 1,
         version: "0.1.0".to_owned(),
@@ -46,6 +47,7 @@ prop_compose! {
         letters in collection::btree_set(0..u64::MAX - 1, 0..20),
         operations in collection::btree_map(".{0,12}", any::<u64>(), 0..6),
         compressed in prop_oneof![Just(Compression::None), Just(Compression::Gzip), Just(Compression::Zstd)],
+        flat in any::<bool>(),
         processed_millis in 0_i64..253_402_300_799_999,
         crc in any::<[u8; 9]>(),
         layout in any::<u32>(),
@@ -71,6 +73,7 @@ prop_compose! {
             original_size,
             stored_size,
             compressed,
+            line_format: if flat { LineFormat::Flat } else { LineFormat::Envelope },
             processed_at: DateTime::from_timestamp_millis(processed_millis).unwrap(),
             layout,
             version,
@@ -138,6 +141,7 @@ fn a_missing_or_broken_fact_is_named() {
         ("processedat", "yesterday"),
         ("deadletters", "1,,2"),
         ("operations", "insert"),
+        ("lineformat", "round"),
         ("topic", "%ZZ"),
     ] {
         let mut broken = whole.clone();

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use shared::{kafka_position::KafkaOffset, namespace::Namespace};
 
-use crate::{event_hour::EventHour, file_metadata::FileMetadata, lake::ListedFile};
+use crate::{event_hour::EventHour, file_metadata::FileMetadata, lake::ListedFile, line_format::LineFormat};
 
 /// Of the manifest's form.
 const VERSION: u32 = 1;
@@ -58,6 +58,8 @@ pub struct ManifestFile {
     pub originalsize: u64,
     pub storedsize: u64,
     pub compressed: String,
+    #[serde(default, skip_serializing_if = "LineFormat::is_envelope")]
+    pub lineformat: LineFormat,
     pub generation: u64,
 }
 
@@ -158,6 +160,7 @@ fn manifest_file(file: &ListedFile) -> ManifestFile {
         originalsize: file.metadata.original_size,
         storedsize: file.metadata.stored_size,
         compressed: file.metadata.compressed.as_str().to_owned(),
+        lineformat: file.metadata.line_format,
         generation: file.metadata.generation,
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     dead_letter_topic::DeadLetterTopic,
     file_metadata::WriterId,
     lake::{ETag, LakeTarget},
+    line_format::LineFormat,
     record::{RecordView, inspect},
 };
 
@@ -71,7 +72,7 @@ fn first_job(partition: &TopicPartition, start: KafkaOffset, head_etag: ETag) ->
     let writer = Writer { id: WriterId::random(), version: "test" };
     let chain =
         Chain::adopt(partition.clone(), writer, reading, None, KafkaOffset::ZERO, Instant::now()).unwrap();
-    let mut buffer = Buffer::new(partition);
+    let mut buffer = Buffer::new(partition, LineFormat::Envelope);
     let record =
         RecordView { value: Some(b"{}"), timestamp: Some(1_755_900_000_000), ..RecordView::default() };
     let inspected = inspect(&record, &namespace, 1024);

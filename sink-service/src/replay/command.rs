@@ -106,6 +106,7 @@ impl Replay<'_> {
             reader: &reader,
             names: &self.settings.names,
             compression: self.settings.compression,
+            format: self.settings.files.line_format,
         };
         let mut plans = Vec::new();
         for topic in &request.topics {

@@ -26,6 +26,7 @@ use crate::{
     kafka_log::KafkaLog,
     lake::{Lake, LakeError},
     lake_path::{CollectionFolder, LakePath, MANIFEST},
+    line_format::LineFormat,
     partition::view_of,
     record::Verdict,
     record_reader::RecordReader,
@@ -53,6 +54,7 @@ pub(super) struct Planner<'a> {
     pub names: &'a TopicNames,
     /// Of new files.
     pub compression: Compression,
+    pub format: LineFormat,
 }
 
 /// One partition's chain as far as it can be seen.
@@ -282,6 +284,7 @@ impl Planner<'_> {
                 Some(_) => pieces.push((inspected.hour, offset)),
             }
         }
+        let format = chain.format_at(from).unwrap_or(self.format);
         let ends = pieces.iter().skip(1).map(|(_, first)| *first).chain([to]);
         let files = pieces.iter().zip(ends).map(|((hour, first), next)| {
             let path = self.path_of(folder, *hour, chain.partition.partition, *first, damaged);
@@ -292,6 +295,7 @@ impl Planner<'_> {
                 hour: *hour,
                 first: *first,
                 next,
+                format,
                 known: Known::Untraced { trouble },
                 after: EventBefore::Unknown,
             }
@@ -342,6 +346,7 @@ impl SeenChain {
                 hour,
                 first: file.metadata.first,
                 next: file.metadata.next,
+                format: file.metadata.line_format,
                 known: Known::Whole(Box::new(file.metadata.clone())),
                 after: EventBefore::Unknown,
             });
@@ -371,6 +376,7 @@ impl SeenChain {
                     hour: manifest.hour,
                     first: file.first,
                     next: file.next,
+                    format: file.lineformat,
                     known: Known::Listed {
                         trouble,
                         rows: file.rows,
@@ -389,6 +395,13 @@ impl SeenChain {
             let partition = self.partition.partition;
             self.files.retain(|file| !expired.holds(partition, file.first, file.next));
         }
+    }
+
+    /// That of the file before; else of the one after.
+    fn format_at(&self, offset: KafkaOffset) -> Option<LineFormat> {
+        let before = self.files.iter().filter(|file| file.first < offset).max_by_key(|file| file.first);
+        let after = || self.files.iter().min_by_key(|file| file.first);
+        before.or_else(after).map(|file| file.format)
     }
 
     /// Tells each file of the last event before it.

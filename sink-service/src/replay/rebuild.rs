@@ -187,7 +187,7 @@ impl<'a> Rebuilder<'a> {
         let mut repeats = RepeatFilter::after(before.as_ref());
         let mut metadata = FileMetadata { last_event: before, ..self.empty(file, generation) };
         let mut rewrite = self.lake.rewrite(&file.path, &file.partition).await?;
-        let mut buffer = Buffer::new(&file.partition);
+        let mut buffer = Buffer::new(&file.partition, file.format);
         let mut taken_in = 0;
         let mut told = file.first;
         let mut messages = self.reader.read(&file.partition, file.first, file.next)?;
@@ -268,6 +268,7 @@ impl<'a> Rebuilder<'a> {
             original_size: 0,
             stored_size: 0,
             compressed: file.path.compression().unwrap_or_default(),
+            line_format: file.format,
             processed_at: Utc::now(),
             layout: LAYOUT,
             version: self.writer.version.to_owned(),

@@ -224,6 +224,13 @@ pub(super) const COMPRESSION: Setting = Setting::public(
     "How new files are packed: one gzip member or zstd frame per flush. Files that have begun go on as they are.",
     FILES,
 );
+pub(super) const LINE_FORMAT: Setting = Setting::public(
+    "LINE_FORMAT",
+    Some("envelope"),
+    "envelope or flat",
+    "Lines of new files: the record as it is, or the document at the top level with what the event says beside it. All sinks of a lake the same (docs/lake/files.md).",
+    FILES,
+);
 pub(super) const ROLL_AGE: Setting = Setting::public(
     "ROLL_AGE",
     None,
@@ -287,6 +294,7 @@ pub(super) const TABLE: Table = &[
     &ROLL_ROWS,
     &ROLL_AGE,
     &COMPRESSION,
+    &LINE_FORMAT,
     &HOUR_GRACE,
     &KAFKA_BROKERS,
     &TOPIC_PREFIX,

@@ -176,9 +176,9 @@ impl<'a> Comparison<'a> {
             (Verdict::Line { .. }, None) => {
                 self.walk.differs(format!("{}: offset {offset} has no line", file.path));
             }
-            (Verdict::Line { body, empty_object, .. }, Some(line)) => {
+            (Verdict::Line { object, empty_object, .. }, Some(line)) => {
                 file.count(&line);
-                if !is_line_of(&line, body, empty_object, message) {
+                if !is_line_of(&line, object, empty_object, file.metadata.line_format, message) {
                     self.walk
                         .differs(format!("{}: the line at offset {offset} is not the record's", file.path));
                 }
@@ -352,12 +352,13 @@ mod tests {
     use super::*;
     use crate::{
         buffer::Buffer,
+        line_format::LineFormat,
         record::{RecordView, inspect},
     };
 
     #[test]
     fn records_are_counted_as_the_sink_counts_them() {
-        let mut buffer = Buffer::new(&TopicPartition::new("t", 0));
+        let mut buffer = Buffer::new(&TopicPartition::new("t", 0), LineFormat::Envelope);
         let mut facts = RecordFacts::default();
         for (offset, operation, time) in [
             (0, Some("insert"), Some("1755900005.1")),

@@ -12,7 +12,7 @@ use super::{HEALTH_INTERVAL, Loop, cannot, flush::publishing_of};
 use crate::{
     jobs::{Opening, Report},
     partition::PartitionState,
-    publish::LostRecords,
+    publish::{LostRecords, Publisher},
 };
 
 impl Loop {
@@ -35,8 +35,8 @@ impl Loop {
             let give_up =
                 self.io.accepted_gaps.contains(&*partition.topic) && !self.opened.contains(&partition);
             let lost = if give_up { LostRecords::GiveUp } else { LostRecords::Stop };
-            let uploads = &self.io.jobs.publisher().uploads;
-            let state = self.assignment.insert(partition, namespace, uploads);
+            let Publisher { uploads, policy, .. } = self.io.jobs.publisher();
+            let state = self.assignment.insert(partition, namespace, uploads, policy.line_format);
             round.push(Opening { lost, ..opening_of(state, KafkaOffset::ZERO) });
         }
         self.io.jobs.open(round);

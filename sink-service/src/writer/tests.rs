@@ -14,6 +14,7 @@ use crate::{
     consumer::{GroupProtocol, GroupSettings},
     file_metadata::WriterId,
     lake::ETag,
+    line_format::LineFormat,
     partition::AssignmentEpoch,
     publish::tests::{first_head, offline_publisher},
     uploads::Uploads,
@@ -99,7 +100,7 @@ fn take(state: &mut Loop, partition: &TopicPartition, offset: i64, bytes: usize)
 
 fn own(state: &mut Loop, partitions: &[TopicPartition]) {
     for partition in partitions {
-        state.assignment.insert(partition.clone(), None, &Uploads::new(8));
+        state.assignment.insert(partition.clone(), None, &Uploads::new(8), LineFormat::Envelope);
         state.assignment.get_mut(partition).unwrap().opened(None, chain(partition));
     }
 }
@@ -165,7 +166,7 @@ fn a_partition_that_is_read_again_late_leaves_the_others_alone() {
     let state = &mut bench.state;
     let (late, other) = (partition(0), partition(1));
     for partition in [&late, &other] {
-        state.assignment.insert(partition.clone(), None, &Uploads::new(1));
+        state.assignment.insert(partition.clone(), None, &Uploads::new(1), LineFormat::Envelope);
         state.assignment.get_mut(partition).unwrap().opened(None, chain(partition));
     }
     let (_, batch, _) = state.assignment.get_mut(&late).unwrap().freeze().unwrap();

@@ -10,6 +10,7 @@ use sink_service::{
     file_metadata::{FileMetadata, LastEvent, LineCrc, OffsetRuns, WriterId},
     lake::{ETag, FileState, Lake, LakeError},
     lake_path::LakePath,
+    line_format::LineFormat,
 };
 
 pub(crate) const TOPIC: &str = "atlas.shop.orders";
@@ -43,6 +44,7 @@ pub(crate) fn nothing(writer: WriterId) -> FileMetadata {
         original_size: 0,
         stored_size: 0,
         compressed: Compression::None,
+        line_format: LineFormat::Envelope,
         processed_at: DateTime::from_timestamp_millis(1_755_900_008_123).unwrap(),
         layout: 1,
         version: "0.1.0+größe".to_owned(),

@@ -32,6 +32,7 @@ use sink_service::{
     kafka_log::KafkaLog,
     lake::{Lake, LakeError},
     lake_path::{CollectionFolder, LakePath},
+    line_format::LineFormat,
     metrics::SinkMetrics,
     publish::{Identity, Job, LostRecords, Published, Publisher, StartAt, perform},
     record::{RecordView, inspect},
@@ -65,7 +66,7 @@ fn namespace() -> Namespace {
 /// What a consumer that goes on from `start` has read next.
 pub(crate) fn batch_from(start: KafkaOffset) -> Batch {
     let end = KafkaOffset::new((start.get() + BATCH).min(END.get()));
-    let mut buffer = Buffer::new(&partition());
+    let mut buffer = Buffer::new(&partition(), LineFormat::Envelope);
     for offset in start.get()..end.get() {
         let time = ClusterTime::new(HOURS[usize::try_from(offset).unwrap()] * 3600, 1).to_string();
         let value = format!("{{\"n\":{offset}}}");

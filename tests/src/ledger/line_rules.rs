@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::{
     Evidence, ViolationKind, Violations,
     chain_rules::{Chain, Link},
-    event_hour,
+    event_hour, flat_line,
     kafka_rules::place,
 };
 use crate::{
     json::Json,
     kafka_reader::{KafkaRecord, PartitionContent},
+    lake_reader::LakeFile,
 };
 
 pub(super) fn judge(evidence: &Evidence, chains: &[Chain<'_>], violations: &mut Violations) {
@@ -130,7 +131,7 @@ fn judge_chain(chain: &Chain<'_>, content: &PartitionContent, violations: &mut V
                 );
             }
             match records.get(&kafka.offset) {
-                Some(record) => judge_line(&place, path, line, record, violations),
+                Some(record) => judge_line(&place, link.file, line, record, violations),
                 // What retention has removed can no longer be compared.
                 None if kafka.offset < content.low => {}
                 None => violations
@@ -140,13 +141,15 @@ fn judge_chain(chain: &Chain<'_>, content: &PartitionContent, violations: &mut V
     }
 }
 
-fn judge_line(place: &str, path: &str, line: &[u8], record: &KafkaRecord, violations: &mut Violations) {
+fn judge_line(place: &str, file: &LakeFile, line: &[u8], record: &KafkaRecord, violations: &mut Violations) {
     let Some(value) = record.value.as_deref() else {
         violations.add(ViolationKind::InventedInLake, format!("{place}: the record is a tombstone"));
         return;
     };
+    let is_flat = file.metadata.get("lineformat").is_some_and(|format| format == "flat");
     let wanted = wanted_line(value, record);
-    if line != wanted {
+    let is_right = if is_flat { is_flat_line(line, &wanted) } else { line == wanted };
+    if !is_right {
         let shown = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(300)]).into_owned();
         let detail = format!(
             "{place}: is {:?}, the value of {} gives {:?}",
@@ -157,9 +160,21 @@ fn judge_line(place: &str, path: &str, line: &[u8], record: &KafkaRecord, violat
         violations.add(ViolationKind::WrongContent, detail);
     }
     let folder = event_hour::folder(record, Json::parse(value).ok().as_ref());
-    if !path.contains(&format!("/{folder}/")) {
+    if !file.path.contains(&format!("/{folder}/")) {
         violations.add(ViolationKind::WrongHour, format!("{place}: belongs to {folder}"));
     }
+}
+
+/// Whether it says flat what the other line says.
+fn is_flat_line(line: &[u8], envelope: &[u8]) -> bool {
+    let (Ok(Json::Object(found)), Ok(Json::Object(mut value))) = (Json::parse(line), Json::parse(envelope))
+    else {
+        return false;
+    };
+    let Some(kafka) = value.pop() else { return false };
+    let Some(mut wanted) = flat_line::members(&Json::Object(value)) else { return false };
+    wanted.push(kafka);
+    found == wanted
 }
 
 /// The value as it is, `_kafka` added: DESIGN "The lake". Raw line breaks stand between tokens only, in JSON.

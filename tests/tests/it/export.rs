@@ -68,9 +68,10 @@ impl<'a> Hours<'a> {
         let positions = Positions::new(pipeline).await?;
         let begin = LONG_AGO_S / HOUR_S * HOUR_S;
         positions.commit(begin + 10).await?;
-        let compression = if pipeline.lake_folder().is_some() { "none" } else { "zstd" };
-        let environment =
-            pipeline.sink_environment().set("ROLL_BYTES", "4KiB").set("COMPRESSION", compression);
+        let (compression, format) =
+            if pipeline.lake_folder().is_some() { ("none", "envelope") } else { ("zstd", "flat") };
+        let environment = pipeline.sink_environment().set("ROLL_BYTES", "4KiB");
+        let environment = environment.set("COMPRESSION", compression).set("LINE_FORMAT", format);
         let mut sink = pipeline.start(Binary::Sink, environment)?;
         for partition in 0..PARTITIONS {
             let number = i64::from(partition) * 1000;
@@ -131,8 +132,13 @@ impl<'a> Hours<'a> {
         Ok(())
     }
 
-    /// The lines of an hour by partition and offset.
+    /// The lines of an hour by partition and offset; where they are flat, as they would be if they were not.
     async fn lines(&self, hour: i64) -> Result<BTreeMap<(i64, i64), String>> {
+        let kafka = self.pipeline.evidence_of_kafka().await?.kafka;
+        let values: BTreeMap<(i64, i64), &[u8]> = kafka
+            .records(&self.topic)
+            .filter_map(|record| Some(((record.partition.into(), record.offset), record.value.as_deref()?)))
+            .collect();
         let folder = folder(self.pipeline, self.begin + hour * HOUR_S);
         let mut lines = BTreeMap::new();
         for file in self.pipeline.lake().read().await?.files {
@@ -143,7 +149,16 @@ impl<'a> Hours<'a> {
                 let text = String::from_utf8(line.to_vec())?;
                 let value: Value = serde_json::from_str(&text)?;
                 let number = |name: &str| value["_kafka"][name].as_i64().context("a number");
-                lines.insert((number("partition")?, number("offset")?), text);
+                let place = (number("partition")?, number("offset")?);
+                let text = match file.metadata.get("lineformat").map(String::as_str) {
+                    Some("flat") => {
+                        let own = std::str::from_utf8(values.get(&place).context("a record")?)?;
+                        let own = own.strip_suffix('}').context("an object")?;
+                        format!("{own},\"_kafka\":{}}}", value["_kafka"])
+                    }
+                    _ => text,
+                };
+                lines.insert(place, text);
             }
         }
         Ok(lines)

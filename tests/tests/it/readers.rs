@@ -4,7 +4,7 @@
 //! hours only; in a directory, and in Azurite where the reader can. Method: the blocks are taken out of the pages; only the lake's place is
 //! changed in them.
 
-use std::{collections::BTreeMap, fs, process::Command};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::TryStreamExt as _;
@@ -14,6 +14,8 @@ use pipeline_tests::{
     paths,
     pipeline::Pipeline,
     servers::azurite::{ACCOUNT, ACCOUNT_KEY},
+    service::{Binary, Service},
+    wait,
 };
 use serde_json::{Value, json};
 
@@ -66,11 +68,15 @@ pub(crate) fn python(script: &str) -> Result<Value> {
 
 /// A query of the page over the view of the page.
 fn duckdb(pipeline: &Pipeline, heading: &str) -> Result<Value> {
+    duckdb_on(pipeline.lake_folder().context("a directory")?, pipeline, heading)
+}
+
+fn duckdb_on(root: &Path, pipeline: &Pipeline, heading: &str) -> Result<Value> {
     let blocks = blocks("duckdb.md", "sql")?;
-    let root = pipeline.lake_folder().context("a directory")?.display();
+    let folder = format!("{}/{}/orders", root.display(), pipeline.database());
     let placed = |name: &str| -> Result<String> {
         let block = blocks.get(name).with_context(|| format!("no block under {name}"))?;
-        Ok(block.replace("/lake/shop/orders", &format!("{root}/{}/orders", pipeline.database())))
+        Ok(block.replace("/lake/shop/orders", &folder))
     };
     let (view, query) = (json!(placed("The changes")?), json!(placed(heading)?));
     python(&format!(
@@ -120,7 +126,32 @@ async fn duckdb_sees_the_collection() -> Result<()> {
     ensure!(all == 71, "{hours}");
     let complete = duckdb(&pipeline, "Only hours that are complete")?;
     ensure!(complete == json!([]), "the hour is not over: {complete}");
-    Ok(())
+    flat_lines(&pipeline, &expected).await
+}
+
+/// The same topics in a lake of flat lines.
+async fn flat_lines(pipeline: &Pipeline, expected: &BTreeMap<String, Value>) -> Result<()> {
+    let root = pipeline.folder().join("flat");
+    let environment = pipeline.sink_environment().set("LINE_FORMAT", "flat").set("SINK_GROUP", "flat");
+    let environment = environment.set("LAKE_URL", format!("file://{}", root.display()));
+    let arguments = ["run"];
+    let _sink = Service::start_with(Binary::Sink, "flat", &arguments, environment, pipeline.folder())?;
+    let wanted: BTreeMap<i64, (&Value, &Value)> = expected
+        .values()
+        .filter_map(|document| Some((document["_id"].as_i64()?, (&document["nested"], &document["at"]))))
+        .collect();
+    ensure!(wanted.len() == 30, "{wanted:?}");
+    wait::until("the flat lake has everything", crate::stage::LIMIT, || async {
+        // Before there are files, there is nothing to be read.
+        let Ok(found) = duckdb_on(&root, pipeline, "Flat lines") else { return Ok(None) };
+        let mut rows = BTreeMap::new();
+        for row in found.as_array().context("rows")? {
+            let nested = row[1].as_str().map_or(Ok(Value::Null), serde_json::from_str)?;
+            rows.insert(row[0].as_i64().context("an _id")?, (nested, row[2].clone()));
+        }
+        Ok(rows.iter().map(|(id, (nested, at))| (*id, (nested, at))).eq(wanted.clone()).then_some(()))
+    })
+    .await
 }
 
 /// An empty hour and two others that have closed, and one that goes on.

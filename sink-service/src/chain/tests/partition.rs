@@ -4,6 +4,7 @@ use rdkafka::{Timestamp, message::OwnedMessage};
 
 use super::*;
 use crate::{
+    line_format::LineFormat,
     partition::{AssignmentEpoch, PartitionState},
     uploads::{TopicUploads, Uploads},
     value_reader::ValueReader,
@@ -19,8 +20,13 @@ fn a_position_seen_while_the_chain_is_read_again_says_nothing() {
     run(async {
         let world = World::new(rows(&[HOUR_A; 3]), FilePolicy::default()).await;
         let chain = world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
-        let mut state =
-            PartitionState::opening(partition(), Some(namespace()), uploads(), AssignmentEpoch(1));
+        let mut state = PartitionState::opening(
+            partition(),
+            Some(namespace()),
+            uploads(),
+            AssignmentEpoch(1),
+            LineFormat::Envelope,
+        );
         state.opened(None, chain.clone());
         assert!(state.reopen().is_some());
         state.consumer_is_at(KafkaOffset::new(3), Instant::now());
@@ -38,7 +44,7 @@ fn a_batch_follows_what_was_adopted_even_if_that_ends_earlier() {
         let world = World::new(log, FilePolicy::default()).await;
         let first = world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
         let mut theirs = first.clone();
-        let mut batch = world.log.batch(KafkaOffset::ZERO, KafkaOffset::new(2));
+        let mut batch = world.log.batch(KafkaOffset::ZERO, KafkaOffset::new(2), LineFormat::Envelope);
         let namespace = namespace();
         loop {
             let step = theirs.next_step(&mut batch, &world.context(&namespace, false)).unwrap();
@@ -47,8 +53,13 @@ fn a_batch_follows_what_was_adopted_even_if_that_ends_earlier() {
             }
             perform(&world.lake, &mut theirs, step, &world.metrics).await.unwrap();
         }
-        let mut state =
-            PartitionState::opening(partition(), Some(namespace.clone()), uploads(), AssignmentEpoch(1));
+        let mut state = PartitionState::opening(
+            partition(),
+            Some(namespace.clone()),
+            uploads(),
+            AssignmentEpoch(1),
+            LineFormat::Envelope,
+        );
         state.opened(None, first);
         state.consumer_is_at(KafkaOffset::new(3), Instant::now());
         let (_, ours, _) = state.freeze().unwrap();
@@ -66,8 +77,13 @@ fn a_record_that_comes_twice_is_taken_once() {
     run(async {
         let world = World::new(rows(&[HOUR_A; 8]), FilePolicy::default()).await;
         let chain = world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
-        let mut state =
-            PartitionState::opening(partition(), Some(namespace()), uploads(), AssignmentEpoch(1));
+        let mut state = PartitionState::opening(
+            partition(),
+            Some(namespace()),
+            uploads(),
+            AssignmentEpoch(1),
+            LineFormat::Envelope,
+        );
         state.opened(None, chain);
         let mut spares = Vec::new();
         let mut values = ValueReader::new(false);

@@ -9,7 +9,7 @@ use super::*;
 
 /// One sink, as far as this partition is concerned.
 struct Sink {
-    publishing: Publishing,
+    mode: Mode,
     chain: Option<Chain>,
     /// What it believed before a reply was lost.
     before: Option<Chain>,
@@ -36,13 +36,13 @@ enum Turn {
 }
 
 impl Sink {
-    fn new(publishing: Publishing) -> Self {
-        Self { publishing, chain: None, before: None, batch: None, confirmed: KafkaOffset::ZERO }
+    fn new(mode: Mode) -> Self {
+        Self { mode, chain: None, before: None, batch: None, confirmed: KafkaOffset::ZERO }
     }
 
     async fn take(&mut self, turn: Turn, world: &World) {
         if matches!(turn, Turn::Crash) {
-            *self = Self::new(self.publishing);
+            *self = Self::new(self.mode);
             return;
         }
         let Some(chain) = &mut self.chain else {
@@ -56,15 +56,16 @@ impl Sink {
             return;
         };
         self.confirmed = self.confirmed.max(chain.next());
+        let (publishing, line_format) = self.mode;
         let reads = if let Turn::Step { reads } = turn { reads } else { 1 };
         let batch = self.batch.get_or_insert_with(|| {
             let start = chain.reached();
             let end = KafkaOffset::new((start.get() + reads).min(world.log.end().get()));
-            world.log.batch(start, end.max(start))
+            world.log.batch(start, end.max(start), line_format)
         });
         let publish_position = matches!(turn, Turn::Position);
         let (namespace, drain) = (namespace(), matches!(turn, Turn::Drain));
-        let policy = FilePolicy { publishing: self.publishing, ..world.policy };
+        let policy = FilePolicy { publishing, line_format, ..world.policy };
         let context = StepContext { policy, drain, ..world.context(&namespace, publish_position) };
         let step = chain.next_step(batch, &context).unwrap();
         if matches!(step, Step::Done) {
@@ -114,14 +115,18 @@ fn policy() -> impl Strategy<Value = FilePolicy> {
     sizes.prop_map(|(bytes, rows)| FilePolicy { bytes, rows, ..FilePolicy::default() })
 }
 
+/// How a sink publishes, and which lines it writes.
+type Mode = (Publishing, LineFormat);
+
 /// Of each sink: all alike, or as if they were restarted one by one with the other setting.
-fn modes() -> impl Strategy<Value = [Publishing; 3]> {
+fn modes() -> impl Strategy<Value = [Mode; 3]> {
+    use LineFormat::{Envelope, Flat};
     use Publishing::{Rolling, Sealed};
-    let mode = || prop_oneof![Just(Rolling), Just(Sealed)];
+    let mode = || (prop_oneof![Just(Rolling), Just(Sealed)], prop_oneof![Just(Envelope), Just(Flat)]);
     prop_oneof![
-        1 => Just([Rolling; 3]),
-        2 => Just([Sealed; 3]),
-        2 => [mode(), mode(), mode()],
+        1 => Just([(Rolling, Envelope); 3]),
+        1 => Just([(Sealed, Flat); 3]),
+        3 => [mode(), mode(), mode()],
     ]
 }
 
@@ -133,11 +138,11 @@ proptest! {
         log in log(), turns in schedule(), policy in policy(), modes in modes()
     ) {
         run(async {
-            let world = World::new(log, FilePolicy { publishing: modes[0], ..policy }).await;
+            let world = World::new(log, FilePolicy { publishing: modes[0].0, line_format: modes[0].1, ..policy }).await;
             let mut sinks = modes.map(Sink::new);
             for (index, turn) in turns {
                 sinks[index].take(turn, &world).await;
-                if modes == [Publishing::Sealed; 3] {
+                if modes.iter().all(|(publishing, _)| *publishing == Publishing::Sealed) {
                     let files = world.lake.list_files(CollectionFolder::of(&namespace()).path()).await.unwrap();
                     assert!(files.iter().all(|file| file.metadata.sealed), "no file is seen before it has ended");
                 }
@@ -165,7 +170,7 @@ fn a_roll_that_is_interrupted_at_any_step_is_finished_by_another_writer() {
             (0..12).flat_map(|count| [(count, FilePolicy::default()), (count, sealed())])
         {
             let world = World::new(rows(&[HOUR_A, HOUR_A, HOUR_B, HOUR_B]), policy).await;
-            let mut sink = Sink::new(policy.publishing);
+            let mut sink = Sink::new((policy.publishing, policy.line_format));
             for _ in 0..stop_after {
                 sink.take(Turn::Step { reads: 2 }, &world).await;
             }
