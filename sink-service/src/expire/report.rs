@@ -7,7 +7,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
 use super::{ExpireRequest, plan::Plan};
-use crate::verify::Output;
+use crate::{event_hour::EventHour, verify::Output};
 
 /// So many hours that stay are named one by one.
 const KEPT_SHOWN: usize = 10;
@@ -85,7 +85,10 @@ fn print_table(plans: &[Plan], request: &ExpireRequest, to: &mut impl Write) -> 
             writeln!(to, "{}: and {more} more stay", plan.topic)?;
         }
         if plan.before < request.before {
-            writeln!(to, "{}: only hours before {} have closed", plan.topic, plan.before)?;
+            match plan.before {
+                EventHour::EPOCH => writeln!(to, "{}: no hour has closed yet", plan.topic)?,
+                before => writeln!(to, "{}: only hours before {before} have closed", plan.topic)?,
+            }
         }
     }
     let hours: usize = plans.iter().map(|plan| plan.hours.len()).sum();

@@ -35,6 +35,11 @@ pub enum Closing {
     Pending(String),
 }
 
+/// Where the partitions of a topic ended, once the hour was seen to be over: its hours have closed when the chains have come so far.
+///
+/// Taken once for an hour, however many attempts it takes: of a topic that is written to all the time no chain ever stands at the end.
+pub type Barriers = BTreeMap<i32, KafkaOffset>;
+
 /// Why an attempt failed. It is made again.
 #[derive(Debug, thiserror::Error)]
 pub enum CloseError {
@@ -53,7 +58,19 @@ pub struct Closer {
 }
 
 impl Closer {
-    /// Closes every hour up to `ended`, of which the caller has seen that it is over.
+    /// The ends of a topic's partitions now. To be asked for only after the hour was seen to be over (rule 2).
+    ///
+    /// # Errors
+    /// As Kafka says.
+    pub async fn barriers(&self, topic: &str) -> Result<Barriers, CloseError> {
+        let mut barriers = Barriers::new();
+        for partition in 0..self.log.partition_count(topic).await? {
+            barriers.insert(partition, self.log.end(&TopicPartition::new(topic, partition)).await?);
+        }
+        Ok(barriers)
+    }
+
+    /// Closes every hour up to `ended`, of which the caller has seen that it is over, and the barriers after that.
     ///
     /// # Errors
     /// As lake and Kafka say.
@@ -62,17 +79,17 @@ impl Closer {
         topic: &str,
         namespace: &Namespace,
         ended: EventHour,
+        barriers: &Barriers,
     ) -> Result<Closing, CloseError> {
         let (mut record, mut etag) = self.record(topic, ended).await?;
         if record.has_closed(ended) {
             return Ok(Closing::Closed(record.closed.unwrap_or(ended)));
         }
-        // Rule 2: the ends are taken here, after `ended` was seen; rule 3: each chain has to have come so far.
+        // Rule 3: each chain has to have come so far.
         let mut positions = BTreeMap::new();
-        for partition in 0..self.log.partition_count(topic).await? {
-            let partition = TopicPartition::new(topic, partition);
-            let end = self.log.end(&partition).await?;
-            match self.reached(&partition, end, ended).await? {
+        for (partition, barrier) in barriers {
+            let partition = TopicPartition::new(topic, *partition);
+            match self.reached(&partition, *barrier, ended).await? {
                 Ok(position) => positions.insert(partition.partition, position),
                 Err(missing) => return Ok(Closing::Pending(missing)),
             };

@@ -16,7 +16,7 @@ use tokio::{
 use super::{
     HourEnd,
     broker_clock::BrokerClock,
-    closer::{CloseError, Closer, Closing},
+    closer::{Barriers, CloseError, Closer, Closing},
     token_follower::Known,
     watermarks::Watermarks,
 };
@@ -58,6 +58,15 @@ pub struct HourKeeper {
     pub ends: HourEnds,
 }
 
+/// What came of an attempt to close the hours of a topic up to one.
+struct Attempt {
+    topic: Arc<str>,
+    hour: EventHour,
+    /// `None` if Kafka did not say.
+    barriers: Option<Barriers>,
+    outcome: Result<Closing, CloseError>,
+}
+
 /// What was told of a partition.
 struct Told {
     hour: EventHour,
@@ -69,6 +78,9 @@ struct Progress {
     told: HashMap<TopicPartition, Told>,
     closed: HashMap<Arc<str>, EventHour>,
     closing: HashSet<Arc<str>>,
+    /// The oldest hour that waits for its chains, and for how far. Later ones wait behind it, or a chain that lags by more than an hour would never be
+    /// waited for long enough.
+    waiting: HashMap<Arc<str>, (EventHour, Barriers)>,
     /// Not before this.
     retry_at: HashMap<Arc<str>, Instant>,
     clock_failing: bool,
@@ -85,18 +97,14 @@ impl HourKeeper {
             tokio::select! {
                 _ = ticks.tick() => self.turn(&mut progress, &mut attempts).await,
                 Some(ended) = attempts.join_next(), if !attempts.is_empty() => match ended {
-                    Ok((topic, outcome)) => progress.attempted(topic, outcome),
+                    Ok(attempt) => progress.attempted(attempt),
                     Err(defect) => tracing::error!(%defect, "closing hours"),
                 },
             }
         }
     }
 
-    async fn turn(
-        &mut self,
-        progress: &mut Progress,
-        attempts: &mut JoinSet<(Arc<str>, Result<Closing, CloseError>)>,
-    ) {
+    async fn turn(&mut self, progress: &mut Progress, attempts: &mut JoinSet<Attempt>) {
         let Some(watermarks) = self.known.borrow_and_update().clone() else { return };
         let standings = self.standings.borrow_and_update().clone();
         progress.keep(&standings);
@@ -112,9 +120,19 @@ impl HourKeeper {
             if attempts.len() < CLOSING_MAX && progress.may_close(topic, ended) {
                 progress.closing.insert(Arc::clone(topic));
                 let (closer, topic, namespace) = (self.closer.clone(), Arc::clone(topic), namespace.clone());
+                let waiting = progress.waiting.remove(&topic);
                 attempts.spawn(async move {
-                    let outcome = closer.close(&topic, &namespace, ended).await;
-                    (topic, outcome)
+                    let (hour, barriers) = match waiting {
+                        Some((hour, barriers)) => (hour, Ok(barriers)),
+                        None => (ended, closer.barriers(&topic).await),
+                    };
+                    match barriers {
+                        Ok(barriers) => {
+                            let outcome = closer.close(&topic, &namespace, hour, &barriers).await;
+                            Attempt { topic, hour, barriers: Some(barriers), outcome }
+                        }
+                        Err(error) => Attempt { topic, hour, barriers: None, outcome: Err(error) },
+                    }
                 });
             }
         }
@@ -170,6 +188,7 @@ impl Progress {
         let topics: HashSet<&Arc<str>> = ours.iter().map(|partition| &partition.topic).collect();
         self.closed.retain(|topic, _| topics.contains(topic));
         self.retry_at.retain(|topic, _| topics.contains(topic));
+        self.waiting.retain(|topic, _| topics.contains(topic));
     }
 
     fn is_due(&self, standing: &Standing, ended: EventHour) -> bool {
@@ -184,16 +203,20 @@ impl Progress {
             && self.retry_at.get(topic).is_none_or(|at| Instant::now() >= *at)
     }
 
-    fn attempted(&mut self, topic: Arc<str>, outcome: Result<Closing, CloseError>) {
+    fn attempted(&mut self, attempt: Attempt) {
+        let Attempt { topic, hour, barriers, outcome } = attempt;
         self.closing.remove(&topic);
         match outcome {
-            Ok(Closing::Closed(hour)) => {
+            Ok(Closing::Closed(closed)) => {
                 self.retry_at.remove(&topic);
-                self.closed.insert(topic, hour);
+                self.closed.insert(topic, closed);
                 return;
             }
             Ok(Closing::Pending(missing)) => tracing::debug!(%topic, missing, "hour not closed yet"),
             Err(error) => tracing::warn!(%topic, %error, "hours cannot be closed now"),
+        }
+        if let Some(barriers) = barriers {
+            self.waiting.insert(Arc::clone(&topic), (hour, barriers));
         }
         self.retry_at.insert(topic, Instant::now() + RETRY_INTERVAL);
     }

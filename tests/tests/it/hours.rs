@@ -182,3 +182,37 @@ async fn hours_without_a_source_close_after_the_grace() -> Result<()> {
     ensure!(manifest["rows"] == 10, "{manifest}");
     named_as_they_are(&pipeline, hour, &mut [&mut sink]).await
 }
+
+/// No chain ever stands at the end of a topic that is written to all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hours_close_while_records_keep_coming() -> Result<()> {
+    let pipeline = &Stage::shared().await?.pipeline("hoursbusy")?;
+    let topic = pipeline.data_topic("orders");
+    let writer = pipeline.kafka_writer();
+    writer.create_topic(&topic, 1, &[]).await?;
+    let positions = Positions::new(pipeline).await?;
+    let first_hour = LONG_AGO_S / HOUR_S * HOUR_S;
+    positions.commit(first_hour + 10).await?;
+    writer.send(&topic, 0, events(pipeline, 0..20, first_hour + 5)).await?;
+    let mut sink = pipeline.ready_sink().await?;
+    let mut sent = 0;
+    let mut keep_coming = std::pin::pin!(async {
+        loop {
+            let rows = events(pipeline, 1000 + sent..1001 + sent, first_hour + HOUR_S + 5);
+            writer.send(&topic, 0, rows).await?;
+            sent += 1;
+        }
+        #[expect(unreachable_code, reason = "the type of the error")]
+        anyhow::Ok(())
+    });
+    let hour = tokio::select! {
+        stopped = &mut keep_coming => anyhow::bail!("the producer has stopped: {stopped:?}"),
+        hour = async {
+            pipeline.wait_for_records(25, LIMIT).await?;
+            positions.commit(first_hour + HOUR_S).await?;
+            closed(pipeline, first_hour).await
+        } => hour?,
+    };
+    ensure!(hour["rows"] == 20, "{hour}");
+    sink.stop(LIMIT).await
+}
