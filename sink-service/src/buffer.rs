@@ -34,7 +34,7 @@ pub struct Entry {
     cluster_time: Option<ClusterTime>,
     /// End of the line in the bytes; that of the entry before if there is no line.
     line_end: usize,
-    /// End of the event id, then of the source, in the names; nothing there if it is no event ([`RecordView::event`]).
+    /// End of the event id, then of the source, in the names; nothing there if it is no event ([`Inspected::event`]).
     event_id_end: usize,
     source_end: usize,
 }
@@ -198,7 +198,7 @@ impl Buffer {
             Verdict::Tombstone => EntryKind::Tombstone,
             Verdict::DeadLetter { .. } => unreachable!("dead letters are pushed with their record"),
         };
-        let (event_id, source) = record.event().unwrap_or_default();
+        let (event_id, source) = inspected.event.unwrap_or_default();
         self.names.extend_from_slice(event_id.as_bytes());
         let event_id_end = self.names.len();
         self.names.extend_from_slice(source.as_bytes());

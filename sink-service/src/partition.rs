@@ -369,7 +369,7 @@ impl PartitionState {
                 tracing::warn!(%partition, %offset, reason = reason.as_str(), %error, "dead letter");
                 self.buffer.push_dead_letter(letter_of(message, offset, reason, error), hour, now);
             }
-            inspected if self.repeats.passes_over(&record, &inspected.verdict) => self.metrics.repeat(),
+            inspected if self.repeats.passes_over(&inspected) => self.metrics.repeat(),
             inspected => self.buffer.push(offset, &record, &inspected, now),
         }
         Ok(Taken::Yes)

@@ -54,7 +54,7 @@ pub struct RecordView<'a> {
 impl<'a> RecordView<'a> {
     /// Id and source of a change, if the record is of one that a source of ours publishes in the order of the ids: the source is named with its run,
     /// and the id is a resume token of the record's own time. Others may use the same names for other things.
-    pub fn event(&self) -> Option<(&'a str, &'a str)> {
+    fn event(&self, header_time: Option<ClusterTime>) -> Option<(&'a str, &'a str)> {
         let (id, source) = (self.event_id?, self.source?);
         if self.snapshot || self.retried {
             return None;
@@ -62,7 +62,7 @@ impl<'a> RecordView<'a> {
         let (_, run) = source.rsplit_once('/')?;
         let has_run = !run.is_empty() && run.bytes().all(|byte| byte.is_ascii_digit());
         let time = ClusterTime::from_token_data(id)?;
-        (has_run && self.cluster_time.and_then(ClusterTime::parse) == Some(time)).then_some((id, source))
+        (has_run && header_time == Some(time)).then_some((id, source))
     }
 
     /// Takes notice of one header. A header that comes twice counts by its last value, as Kafka's clients do.
@@ -107,6 +107,8 @@ pub struct Inspected<'a> {
     pub hour: EventHour,
     /// From the header or `_meta.clusterTime`.
     pub cluster_time: Option<ClusterTime>,
+    /// Id and source of the change, if it is one that a source of ours publishes in the order of the ids.
+    pub event: Option<(&'a str, &'a str)>,
 }
 
 /// A record that cannot be read as what it says it is: a dead letter, of the hour that its header or Kafka names.
@@ -116,6 +118,7 @@ pub fn refused(record: &RecordView<'_>, reason: DeadLetterReason, error: String)
         verdict: Verdict::DeadLetter { reason, error },
         hour: hour_by_kafka(cluster_time, record.timestamp),
         cluster_time,
+        event: None,
     }
 }
 
@@ -128,6 +131,7 @@ pub fn inspect<'a>(record: &RecordView<'a>, namespace: &Namespace, value_bytes_m
             verdict: Verdict::Tombstone,
             hour: hour_by_kafka(header_time, record.timestamp),
             cluster_time: header_time,
+            event: record.event(header_time),
         };
     };
     if value.is_empty() {
@@ -147,7 +151,8 @@ pub fn inspect<'a>(record: &RecordView<'a>, namespace: &Namespace, value_bytes_m
         .or(probe.other_hour)
         .or_else(|| record.timestamp.and_then(EventHour::from_millis));
     let hour = dated.unwrap_or(EventHour::EPOCH);
-    let verdict = |verdict| Inspected { verdict, hour, cluster_time };
+    let event = record.event(header_time);
+    let verdict = |verdict| Inspected { verdict, hour, cluster_time, event };
     let dead_letter = |reason, error: String| verdict(Verdict::DeadLetter { reason, error });
 
     let db = record.database.or(probe.database.as_deref());

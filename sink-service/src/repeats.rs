@@ -8,11 +8,11 @@
 //! records before a file stands in the lake: each file's metadata, and the head, carry the last event on.
 //!
 //! Never repeats: rows of a snapshot, records that were sent back from the dead-letter topic, and records that are no event of a source of ours
-//! ([`RecordView::event`]). They do not count as the last event either. A tombstone is an event of its own, just behind its deletion.
+//! ([`Inspected::event`]). They do not count as the last event either. A tombstone is an event of its own, just behind its deletion.
 
 use crate::{
     file_metadata::LastEvent,
-    record::{RecordView, Verdict},
+    record::{Inspected, Verdict},
 };
 
 /// The last event of a partition's chain, and what follows from it for the next record. Allocates nothing per record.
@@ -33,8 +33,9 @@ impl RepeatFilter {
     }
 
     /// Whether the record, which would be a line or a tombstone otherwise, is a repeat. One that is none is the last event from here on.
-    pub fn passes_over(&mut self, record: &RecordView<'_>, verdict: &Verdict<'_>) -> bool {
-        let (Verdict::Line { .. } | Verdict::Tombstone, Some((event_id, source))) = (verdict, record.event())
+    pub fn passes_over(&mut self, inspected: &Inspected<'_>) -> bool {
+        let (Verdict::Line { .. } | Verdict::Tombstone, Some((event_id, source))) =
+            (&inspected.verdict, inspected.event)
         else {
             return false;
         };
@@ -67,13 +68,22 @@ impl RepeatFilter {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use shared::namespace::Namespace;
 
-    const LINE: Verdict<'static> = Verdict::Line { object: "{}", empty_object: true, has_line_breaks: false };
+    use super::*;
+    use crate::record::{RecordView, inspect};
 
     /// Of one cluster time.
     fn id(tail: &str) -> String {
         format!("820000000500000001{tail}")
+    }
+
+    const LINE: Option<&[u8]> = Some(b"{}");
+
+    fn takes(filter: &mut RepeatFilter, record: &RecordView<'_>, value: Option<&[u8]>) -> bool {
+        let (value, timestamp) = (value, Some(5_000));
+        let record = RecordView { value, timestamp, ..*record };
+        !filter.passes_over(&inspect(&record, &Namespace::new("shop", "orders"), 1024))
     }
 
     fn event<'a>(id: &'a str, source: &'a str) -> RecordView<'a> {
@@ -86,29 +96,23 @@ mod tests {
         let mut filter = RepeatFilter::default();
         let mut lines = Vec::new();
         for tail in ["03", "05", "03", "05", "06", "05", "06", "0600", "07"] {
-            if !filter.passes_over(&event(&id(tail), "a/1"), &LINE) {
+            if takes(&mut filter, &event(&id(tail), "a/1"), LINE) {
                 lines.push(tail);
             }
         }
         assert_eq!(lines, ["03", "05", "06", "0600", "07"]);
         assert_eq!(filter.last(), Some(LastEvent::new(&id("07"), "a/1")));
         // Another run, or another source, begins anew.
-        assert!(!filter.passes_over(&event(&id("05"), "a/2"), &LINE));
-        assert!(filter.passes_over(&event(&id("04"), "a/2"), &LINE));
+        assert!(takes(&mut filter, &event(&id("05"), "a/2"), LINE));
+        assert!(!takes(&mut filter, &event(&id("04"), "a/2"), LINE));
     }
 
     #[test]
     fn a_tombstone_goes_with_its_deletion() {
         let mut filter = RepeatFilter::default();
         let mut taken = Vec::new();
-        for (tail, verdict) in [
-            ("03", &LINE),
-            ("03~", &Verdict::Tombstone),
-            ("03", &LINE),
-            ("03~", &Verdict::Tombstone),
-            ("04", &LINE),
-        ] {
-            if !filter.passes_over(&event(&id(tail), "a/1"), verdict) {
+        for (tail, value) in [("03", LINE), ("03~", None), ("03", LINE), ("03~", None), ("04", LINE)] {
+            if takes(&mut filter, &event(&id(tail), "a/1"), value) {
                 taken.push(tail);
             }
         }
@@ -132,10 +136,10 @@ mod tests {
             RecordView { event_id: Some("0b54"), ..ours },
             RecordView::default(),
         ] {
-            assert!(!filter.passes_over(&record, &LINE), "{record:?}");
+            assert!(takes(&mut filter, &record, LINE), "{record:?}");
         }
         assert_eq!(filter.last(), Some(nine));
-        assert!(filter.passes_over(&ours, &LINE));
+        assert!(!takes(&mut filter, &ours, LINE));
     }
 
     #[test]
@@ -143,15 +147,15 @@ mod tests {
         let long = |tail: &str| format!("{}{tail}", id(&"8".repeat(1024 - 18)));
         let (a, b) = (long("a"), long("b"));
         let mut filter = RepeatFilter::default();
-        assert!(!filter.passes_over(&event(&b, "a/1"), &LINE));
-        assert!(filter.passes_over(&event(&b, "a/1"), &LINE), "the same one");
-        assert!(!filter.passes_over(&event(&a, "a/1"), &LINE), "nobody knows which of them is higher");
-        assert!(filter.passes_over(&event(&id("7"), "a/1"), &LINE));
-        assert!(!filter.passes_over(&event(&id("9"), "a/1"), &LINE));
-        assert!(filter.passes_over(&event(&a, "a/1"), &LINE));
+        assert!(takes(&mut filter, &event(&b, "a/1"), LINE));
+        assert!(!takes(&mut filter, &event(&b, "a/1"), LINE), "the same one");
+        assert!(takes(&mut filter, &event(&a, "a/1"), LINE), "nobody knows which of them is higher");
+        assert!(!takes(&mut filter, &event(&id("7"), "a/1"), LINE));
+        assert!(takes(&mut filter, &event(&id("9"), "a/1"), LINE));
+        assert!(!takes(&mut filter, &event(&a, "a/1"), LINE));
         // What was read back from a file's metadata says the same.
         let mut filter = RepeatFilter::after(Some(&LastEvent::new(&b, "a/1")));
-        assert!(filter.passes_over(&event(&b, "a/1"), &LINE));
-        assert!(!filter.passes_over(&event(&a, "a/1"), &LINE));
+        assert!(!takes(&mut filter, &event(&b, "a/1"), LINE));
+        assert!(takes(&mut filter, &event(&a, "a/1"), LINE));
     }
 }

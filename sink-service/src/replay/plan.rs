@@ -274,7 +274,7 @@ impl Planner<'_> {
             use rdkafka::Message;
             let Some(offset) = KafkaOffset::from_kafka(message.offset()) else { continue };
             let inspected = records.inspect(&view_of(&message), message.topic(), &namespace).await?;
-            if repeats.passes_over(&view_of(&message), &inspected.verdict) {
+            if repeats.passes_over(&inspected) {
                 continue;
             }
             let letter = matches!(inspected.verdict, Verdict::DeadLetter { .. });

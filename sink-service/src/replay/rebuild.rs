@@ -219,7 +219,7 @@ impl<'a> Rebuilder<'a> {
                         let letter = DeadLetter::noted(offset, reason);
                         buffer.push_dead_letter(letter, inspected.hour, Instant::now());
                     }
-                    ref verdict if repeats.passes_over(&record, verdict) => {}
+                    Verdict::Line { .. } | Verdict::Tombstone if repeats.passes_over(&inspected) => {}
                     Verdict::Line { .. } | Verdict::Tombstone => {
                         taken_in += u64::from(was_letter);
                         buffer.push(offset, &record, &inspected, Instant::now());

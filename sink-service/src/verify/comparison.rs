@@ -138,13 +138,13 @@ impl<'a> Comparison<'a> {
                 .differs(format!("{}: a line at offset {extra} that is no record of Kafka's", file.path));
         }
         let is_letter = file.metadata.dead_letters.contains(offset);
-        if !is_letter && self.repeats.passes_over(&record, &inspected.verdict) {
+        if !is_letter && self.repeats.passes_over(&inspected) {
             self.walk.result.repeats += 1;
             if let Some(line) = found.line {
                 file.count(&line);
                 let path = &file.path;
                 self.walk.differs(format!("{path}: offset {offset} repeats an event, and has a line"));
-            } else if let Some((id, source)) = record.event()
+            } else if let Some((id, source)) = inspected.event
                 && matches!(inspected.verdict, Verdict::Line { .. })
                 && (self.from_the_start
                     || self.first_event.as_ref().is_some_and(|first| first.is_known_before(id, source)))
@@ -157,8 +157,7 @@ impl<'a> Comparison<'a> {
         }
         // Which of the records that Kafka no longer has was an event is not known; the file's last one is.
         let may_repeat = file.unconfirmed
-            && RepeatFilter::after(file.metadata.last_event.as_ref())
-                .passes_over(&record, &inspected.verdict);
+            && RepeatFilter::after(file.metadata.last_event.as_ref()).passes_over(&inspected);
         if may_repeat && found.line.is_none() && !is_letter {
             self.walk.result.repeats += 1;
             return Ok(());
@@ -186,7 +185,7 @@ impl<'a> Comparison<'a> {
                     let path = &file.path;
                     self.walk.differs(format!("{path}: offset {offset} happened at {}", inspected.hour));
                 }
-                if let (None, Some((id, source))) = (&self.first_event, record.event()) {
+                if let (None, Some((id, source))) = (&self.first_event, inspected.event) {
                     self.first_event = Some(LastEvent::new(id, source));
                 }
                 if let Some(id) = event_id(message)

@@ -103,7 +103,7 @@ impl Plan {
             scope: settings.stream.scope.record(),
             fingerprint: settings.stream.fingerprint(),
             key_format: settings.form.key_format,
-            // Nothing is in flight: what was open ends with `init_transactions`.
+            // Nothing is in flight: what was open ends with `init_transactions`, and without transactions the source has to be stopped.
             clean: true,
         };
         Ok(Self {
