@@ -189,18 +189,22 @@ async fn hours_close_while_records_keep_coming() -> Result<()> {
     let pipeline = &Stage::shared().await?.pipeline("hoursbusy")?;
     let topic = pipeline.data_topic("orders");
     let writer = pipeline.kafka_writer();
-    writer.create_topic(&topic, 1, &[]).await?;
+    writer.create_topic(&topic, PARTITIONS, &[]).await?;
     let positions = Positions::new(pipeline).await?;
     let first_hour = LONG_AGO_S / HOUR_S * HOUR_S;
     positions.commit(first_hour + 10).await?;
     writer.send(&topic, 0, events(pipeline, 0..20, first_hour + 5)).await?;
-    let mut sink = pipeline.ready_sink().await?;
+    let environment = pipeline.sink_environment().set("FLUSH_INTERVAL", "2s");
+    let mut sink = pipeline.start(Binary::Sink, environment)?;
+    sink.wait_until_ready().await?;
     let mut sent = 0;
     let mut keep_coming = std::pin::pin!(async {
         loop {
-            let rows = events(pipeline, 1000 + sent..1001 + sent, first_hour + HOUR_S + 5);
-            writer.send(&topic, 0, rows).await?;
-            sent += 1;
+            for partition in 0..PARTITIONS {
+                let rows = events(pipeline, 1000 + sent..1001 + sent, first_hour + HOUR_S + 5);
+                writer.send(&topic, partition, rows).await?;
+                sent += 1;
+            }
         }
         #[expect(unreachable_code, reason = "the type of the error")]
         anyhow::Ok(())
