@@ -294,7 +294,7 @@ fn names_of_other_scripts_and_of_later_versions_are_answered() {
     assert_eq!(settings.stream.scope.to_string(), "shop.*");
     assert_eq!(effective.warnings.len(), 3, "{:?}", effective.warnings);
     let refused: Vec<_> = OLD_NAMES.iter().filter(|old| matches!(old.answer, Answer::Refused(_))).collect();
-    assert_eq!(refused.len(), 3);
+    assert_eq!(refused.len(), 2);
     for old in refused {
         let error = SourceSettings::read(sources(&[&LEAST[..], &[(old.name, "x")]].concat())).unwrap_err();
         assert!(error.to_string().contains(&format!("\n{}=\"x\": expected ", old.name)), "{error}");
