@@ -56,7 +56,8 @@ use crate::{
     head::Head,
     hours::HourEnd,
     lake::{ETag, FileState},
-    lake_path::{CollectionFolder, LakePath},
+    lake_path::LakePath,
+    layout::Layout,
     record::LAYOUT,
 };
 
@@ -117,6 +118,7 @@ pub struct FileStep {
 pub struct Chain {
     partition: TopicPartition,
     writer: Writer,
+    layout: Layout,
     head: Head,
     head_etag: ETag,
     /// The file at the head's path; `None` if it is not there (yet).
@@ -132,6 +134,8 @@ pub struct Chain {
 /// What was read from the lake and the log, to be taken over as it is.
 #[derive(Clone, Debug)]
 pub struct Reading {
+    /// The lake's.
+    pub layout: Layout,
     pub head: Head,
     pub head_etag: ETag,
     pub file: Option<FileState>,
@@ -172,10 +176,11 @@ impl Chain {
         confirmed: KafkaOffset,
         now: Instant,
     ) -> Result<Self, ChainHalt> {
-        let Reading { head, head_etag, file, log } = reading;
+        let Reading { layout, head, head_etag, file, log } = reading;
         let chain = Self {
             partition,
             writer,
+            layout,
             head,
             head_etag,
             file,
@@ -213,6 +218,13 @@ impl Chain {
         if self.head.layout != LAYOUT {
             let what =
                 format!("the chain was begun with layout {}, this version writes {LAYOUT}", self.head.layout);
+            return Err(ChainHalt::LayoutDiffers { partition: partition(), what });
+        }
+        if let Some(path) = self.head.path.as_ref().filter(|_| !self.layout.puts(&self.head)) {
+            let what = format!(
+                "the head names {path}, which is not where the lake's LAYOUT={} puts it",
+                self.layout
+            );
             return Err(ChainHalt::LayoutDiffers { partition: partition(), what });
         }
         self.check_topic_id(topic_id)?;
@@ -335,7 +347,7 @@ impl Chain {
         let namespace = self.head.namespace().unwrap_or_else(|| context.namespace.clone());
         let compression = context.compression;
         let path =
-            CollectionFolder::of(&namespace).data_file(hour, self.partition.partition, first, compression);
+            self.layout.folder(&namespace).data_file(hour, self.partition.partition, first, compression);
         Head {
             db: Some(namespace.db),
             coll: Some(namespace.coll),
@@ -385,7 +397,7 @@ impl Chain {
     /// would find the file again without a listing.
     pub fn unaccounted(&self) -> Option<EventHour> {
         let sealed = self.file.as_ref().is_some_and(is_sealed);
-        (sealed && !self.accounted).then(|| self.head.path.as_ref()?.hour()).flatten()
+        (sealed && !self.accounted).then(|| self.layout.hour_of(self.head.path.as_ref()?)).flatten()
     }
 
     pub fn accounted_for(&mut self) {
@@ -395,7 +407,7 @@ impl Chain {
     /// The hour of the file that is open, or for which rows are staged.
     pub fn open_hour(&self) -> Option<EventHour> {
         let open = self.file.as_ref().is_some_and(|file| !is_sealed(file));
-        (open || self.staged.is_some()).then(|| self.head.path.as_ref()?.hour()).flatten()
+        (open || self.staged.is_some()).then(|| self.layout.hour_of(self.head.path.as_ref()?)).flatten()
     }
 }
 

@@ -67,10 +67,10 @@ impl EventHour {
         DateTime::from_timestamp(i64::from(self.0) * 3600, 0).expect("hours up to 9999 are dates")
     }
 
-    /// `year=YYYY/month=MM/day=DD/hour=HH`
-    pub fn folder(self) -> String {
+    /// Year, month, day and hour of the day.
+    pub fn calendar(self) -> [u32; 4] {
         let at = self.start();
-        format!("year={:04}/month={:02}/day={:02}/hour={:02}", at.year(), at.month(), at.day(), at.hour())
+        [at.year().unsigned_abs(), at.month(), at.day(), at.hour()]
     }
 
     /// `YYYYMMDD-HH`
@@ -112,17 +112,17 @@ mod tests {
 
     #[test]
     fn boundaries_fall_into_the_right_hour() {
-        let folder = |text: &str| {
+        let calendar = |text: &str| {
             EventHour::from_millis(DateTime::parse_from_rfc3339(text).unwrap().timestamp_millis())
                 .unwrap()
-                .folder()
+                .calendar()
         };
-        assert_eq!(folder("2025-12-31T23:59:59.999Z"), "year=2025/month=12/day=31/hour=23");
-        assert_eq!(folder("2026-01-01T00:00:00Z"), "year=2026/month=01/day=01/hour=00");
-        assert_eq!(folder("2024-02-29T12:00:00Z"), "year=2024/month=02/day=29/hour=12");
-        assert_eq!(folder("2024-02-29T23:59:59Z"), "year=2024/month=02/day=29/hour=23");
-        assert_eq!(folder("1970-01-01T00:00:00Z"), "year=1970/month=01/day=01/hour=00");
-        assert_eq!(folder("9999-12-31T23:59:59.999Z"), "year=9999/month=12/day=31/hour=23");
+        assert_eq!(calendar("2025-12-31T23:59:59.999Z"), [2025, 12, 31, 23]);
+        assert_eq!(calendar("2026-01-01T00:00:00Z"), [2026, 1, 1, 0]);
+        assert_eq!(calendar("2024-02-29T12:00:00Z"), [2024, 2, 29, 12]);
+        assert_eq!(calendar("2024-02-29T23:59:59Z"), [2024, 2, 29, 23]);
+        assert_eq!(calendar("1970-01-01T00:00:00Z"), [1970, 1, 1, 0]);
+        assert_eq!(calendar("9999-12-31T23:59:59.999Z"), [9999, 12, 31, 23]);
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! Where things are in the lake: every path is built here and nowhere else.
+//! Where things are in the lake: every path is built here and nowhere else. Which folders a collection and its hours have is a matter of
+//! the lake's [`Layout`]; here as it is unless set otherwise:
 //!
 //! ```text
 //! <root>/<db>/<coll>/year=YYYY/month=MM/day=DD/hour=HH/events-YYYYMMDD-HH-p<partition>-<first>.jsonl[.gz|.zst]
 //!     …/hour=HH/_manifest.json, _SUCCESS         of an hour that has closed
+//! <root>/_chain/layout.json                      which layout that is
 //! <root>/_chain/<topic>/p<partition>.json        the head of a partition's chain
 //! <root>/_chain/<topic>/hours.json               which hours of the topic have closed
 //! <root>/_chain/<topic>/expired.json             what was removed on purpose
@@ -20,11 +22,10 @@ use sha2::{Digest, Sha256};
 use shared::{
     escape::escape,
     kafka_position::{KafkaOffset, TopicPartition},
-    namespace::Namespace,
 };
 use thiserror::Error;
 
-use crate::{compression::Compression, event_hour::EventHour};
+use crate::{compression::Compression, event_hour::EventHour, layout::Layout};
 
 /// Bookkeeping of the chains; lifecycle and clean-up rules must spare it.
 pub const CHAIN_FOLDER: &str = "_chain";
@@ -37,7 +38,7 @@ pub const SUCCESS: &str = "_SUCCESS";
 const PARQUET: &str = "events.parquet";
 
 /// File systems allow 255 bytes in one segment; sidecars and markers append to it.
-const SEGMENT_LEN_MAX: usize = 200;
+pub(crate) const SEGMENT_LEN_MAX: usize = 200;
 
 /// A path below the lake's root: non-empty segments joined by `/`, none of them `.` or `..`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -60,6 +61,11 @@ impl LakePath {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Which layout the lake has.
+    pub fn layout() -> Self {
+        Self(format!("{CHAIN_FOLDER}/layout.json"))
     }
 
     /// The head of a partition's chain.
@@ -110,14 +116,6 @@ impl LakePath {
         let (_, first) = name.rsplit_once('-')?;
         first.parse().ok().map(KafkaOffset::new)
     }
-
-    /// The hour folder that a data file lies in; `None` for every other path.
-    pub fn hour(&self) -> Option<EventHour> {
-        let mut segments = self.0.rsplit('/').skip(1);
-        let mut part = |key: &str| segments.next()?.strip_prefix(key)?.strip_prefix('=')?.parse::<u32>().ok();
-        let (hour, day, month, year) = (part("hour")?, part("day")?, part("month")?, part("year")?);
-        EventHour::from_calendar(i32::try_from(year).ok()?, month, day, hour)
-    }
 }
 
 impl fmt::Display for LakePath {
@@ -140,36 +138,53 @@ impl From<LakePath> for String {
     }
 }
 
-/// The folder of one collection.
+/// The folder of one collection: [`Layout::folder`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CollectionFolder(LakePath);
+pub struct CollectionFolder {
+    path: LakePath,
+    layout: Layout,
+}
 
 impl CollectionFolder {
-    pub fn of(namespace: &Namespace) -> Self {
-        Self(LakePath(format!("{}/{}", segment(&namespace.db), segment(&namespace.coll))))
+    pub(crate) fn new(path: LakePath, layout: Layout) -> Self {
+        Self { path, layout }
     }
 
     pub fn path(&self) -> &LakePath {
-        &self.0
+        &self.path
     }
 
     pub fn hour(&self, hour: EventHour) -> LakePath {
-        LakePath(format!("{}/{}", self.0, hour.folder()))
+        LakePath(format!("{}/{}", self.path, self.layout.hour(hour)))
+    }
+
+    /// The hour whose folder a file lies in; `None` for every other path.
+    pub fn hour_of(&self, path: &LakePath) -> Option<EventHour> {
+        self.layout.hour_of(path)
+    }
+
+    /// Whether this is where the file lies that holds `partition`'s records from `first` on, whatever its hour.
+    pub fn is_at(&self, path: &LakePath, partition: i32, first: KafkaOffset) -> bool {
+        let expected = || {
+            let (hour, compression) = (self.hour_of(path)?, path.compression()?);
+            Some(self.data_file(hour, partition, first, compression))
+        };
+        expected().as_ref() == Some(path)
     }
 
     /// What an hour that has closed consists of.
     pub fn manifest(&self, hour: EventHour) -> LakePath {
-        LakePath(format!("{}/{}/{MANIFEST}", self.0, hour.folder()))
+        self.in_hour(hour, MANIFEST)
     }
 
     /// An empty object: the hour has closed.
     pub fn success(&self, hour: EventHour) -> LakePath {
-        LakePath(format!("{}/{}/{SUCCESS}", self.0, hour.folder()))
+        self.in_hour(hour, SUCCESS)
     }
 
     /// All records of an hour that has closed, below the place of an export.
     pub fn parquet(&self, hour: EventHour) -> LakePath {
-        LakePath(format!("{}/{}/{PARQUET}", self.0, hour.folder()))
+        self.in_hour(hour, PARQUET)
     }
 
     /// The file that holds `partition`'s records of `hour` from offset `first` on.
@@ -182,7 +197,11 @@ impl CollectionFolder {
     ) -> LakePath {
         let (hour_of_name, first, extension) = (hour.compact(), first.get(), compression.extension());
         let name = format!("events-{hour_of_name}-p{partition:04}-{first:020}.jsonl{extension}");
-        LakePath(format!("{}/{}/{name}", self.0, hour.folder()))
+        self.in_hour(hour, &name)
+    }
+
+    fn in_hour(&self, hour: EventHour, name: &str) -> LakePath {
+        LakePath(format!("{}/{}/{name}", self.path, self.layout.hour(hour)))
     }
 }
 
@@ -193,19 +212,21 @@ pub fn is_data_file_of(path: &LakePath, partition: i32) -> bool {
     after_hour.is_some_and(|rest| rest.starts_with(&format!("-p{partition:04}-")))
 }
 
-/// One name as one path segment.
-fn segment(name: &str) -> String {
+/// One name as one path segment, or as a part of one: then it has at most `len_max` bytes, and `apart`, which separates it from what follows, is not
+/// left bare in it. Two names never give the same text.
+pub(crate) fn segment(name: &str, len_max: usize, apart: Option<u8>) -> String {
     let bytes = name.as_bytes();
     let mut text = String::with_capacity(name.len());
     escape(name, &mut text, |position, byte| match byte {
+        _ if Some(byte) == apart => false,
         b'_' => position > 0,
         // Never `..`, never hidden; and Azure drops a dot at a segment's end.
         b'.' => position > 0 && position + 1 < bytes.len() && bytes[position - 1] != b'.',
         other => other.is_ascii_alphanumeric() || other == b'-',
     });
-    if text.len() > SEGMENT_LEN_MAX || is_cut(&text) {
+    if text.len() > len_max || is_cut(&text, len_max) {
         let hash = Sha256::digest(name.as_bytes());
-        text.truncate(SEGMENT_LEN_MAX - CUT_SUFFIX_LEN);
+        text.truncate(len_max - CUT_SUFFIX_LEN);
         text.push_str("-h");
         for byte in &hash[..16] {
             use fmt::Write;
@@ -218,28 +239,28 @@ fn segment(name: &str) -> String {
 /// `-h` and 32 hexadecimal digits close a segment that was cut.
 const CUT_SUFFIX_LEN: usize = 34;
 
-fn is_cut(text: &str) -> bool {
-    text.len() == SEGMENT_LEN_MAX && text[SEGMENT_LEN_MAX - CUT_SUFFIX_LEN..].starts_with("-h")
+fn is_cut(text: &str, len_max: usize) -> bool {
+    text.len() == len_max && text[len_max - CUT_SUFFIX_LEN..].starts_with("-h")
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
-    use proptest::prelude::*;
+    use shared::namespace::Namespace;
 
     use super::*;
 
     #[test]
     fn a_data_file_lies_in_its_hour() {
-        let folder = CollectionFolder::of(&Namespace::new("shop", "orders"));
+        let folder = Layout::hive().folder(&Namespace::new("shop", "orders"));
         let hour = EventHour::from_calendar(2026, 11, 21, 7).unwrap();
         let path = folder.data_file(hour, 3, KafkaOffset::new(42), Compression::None);
         assert_eq!(
             path.as_str(),
             "shop/orders/year=2026/month=11/day=21/hour=07/events-20261121-07-p0003-00000000000000000042.jsonl"
         );
-        assert_eq!(path.hour(), Some(hour));
+        assert_eq!(folder.hour_of(&path), Some(hour));
         assert_eq!(path.as_head(), None);
         assert!(is_data_file_of(&path, 3) && !is_data_file_of(&path, 4));
         let packed = folder.data_file(hour, 3, KafkaOffset::new(42), Compression::Zstd);
@@ -257,12 +278,12 @@ mod tests {
         let path = LakePath::head(&partition);
         assert_eq!(path.as_str(), "_chain/atlas.shop.orders/p2.json");
         assert_eq!(path.as_head(), Some(partition));
-        assert_eq!(path.hour(), None);
+        assert_eq!(Layout::hive().hour_of(&path), None);
     }
 
     #[test]
     fn unsafe_names_are_escaped() {
-        let folder = |db, coll| CollectionFolder::of(&Namespace::new(db, coll)).path().as_str().to_owned();
+        let folder = |db, coll| Layout::hive().folder(&Namespace::new(db, coll)).path().as_str().to_owned();
         assert_eq!(folder("shop", "orders.eu"), "shop/orders.eu");
         assert_eq!(folder("shop", "a/b"), "shop/a-x2fb");
         assert_eq!(folder("_chain", ".."), "-x5fchain/-x2e-x2e");
@@ -276,21 +297,5 @@ mod tests {
             assert!(LakePath::new(path).is_err(), "{path:?}");
         }
         assert!(LakePath::new("a/b=c/..d").is_ok());
-    }
-
-    const NAME: &str = "[a-zA-Z0-9_./\\- x2e]{1,12}|\\PC{1,30}|é{80,90}";
-
-    proptest! {
-        #[test]
-        fn folders_are_safe_and_differ(a in (NAME, NAME), b in (NAME, NAME)) {
-            let folder = |names: &(String, String)| CollectionFolder::of(&Namespace::new(names.0.clone(), names.1.clone()));
-            let path = folder(&a).0.0;
-            prop_assert_eq!(path.matches('/').count(), 1);
-            for part in path.split('/') {
-                prop_assert!(!part.is_empty() && part.len() <= SEGMENT_LEN_MAX);
-                prop_assert!(!part.starts_with(['_', '.']) && !part.ends_with('.') && !part.contains(".."));
-            }
-            prop_assert_eq!(a == b, folder(&a) == folder(&b));
-        }
     }
 }

@@ -45,7 +45,8 @@ use crate::{
     hours::{HourEnd, accounts::HourFolder},
     kafka_log::{KafkaLog, LogError},
     lake::{FileState, Lake, LakeError, StagedFile},
-    lake_path::{CollectionFolder, LakePath, is_data_file_of},
+    lake_layout::OpenLake,
+    lake_path::{LakePath, is_data_file_of},
     metrics::SinkMetrics,
     record::LAYOUT,
     uploads::{TopicUploads, Uploads},
@@ -103,7 +104,7 @@ pub enum Published {
 
 /// Everything that publishing needs; shared by all jobs.
 pub struct Publisher {
-    pub lake: Arc<Lake>,
+    pub lake: Arc<OpenLake>,
     pub log: KafkaLog,
     pub dead_letters: DeadLetterQueue,
     pub breaker: DeadLetterBreaker,
@@ -374,7 +375,13 @@ impl Publisher {
             None => None,
         };
         let end = self.log.end(partition).await?;
-        Ok(Reading { head, head_etag: document.etag, file, log: LogBounds { start, end } })
+        Ok(Reading {
+            layout: self.lake.layout().clone(),
+            head,
+            head_etag: document.etag,
+            file,
+            log: LogBounds { start, end },
+        })
     }
 
     /// Begins a chain: the head, in one create, fixes where it starts for all groups. The caller then reads it, whoever
@@ -425,7 +432,7 @@ impl Publisher {
         namespace: &Namespace,
         partition: &TopicPartition,
     ) -> Result<Option<LakePath>, LakeError> {
-        let folder = CollectionFolder::of(namespace);
+        let folder = self.lake.folder(namespace);
         for path in self.lake.list_names(folder.path()).await? {
             if is_data_file_of(&path, partition.partition) {
                 let owner = self.lake.file(&path).await?.map(|file| file.metadata.topic_partition);

@@ -20,9 +20,9 @@ use shared::{
 use self::credentials::read_auth;
 use self::table::{
     ADMIN_ADDR, ALLOW_VERSIONED, COMPRESSION, DLQ_MAX_RATIO, FLUSH_BYTES, FLUSH_INTERVAL, FLUSH_ROWS,
-    GROUP_INSTANCE_ID, HOUR_GRACE, KAFKA_GROUP_PROTOCOL, LAKE_ENDPOINT, LAKE_URL, LINE_FORMAT, MEMORY_LIMIT,
-    MONGO_URI, OLD_NAMES, PUBLISH, ROLL_AGE, ROLL_BYTES, ROLL_ROWS, SINK_EXCLUDE, SINK_GROUP, SINK_TOPICS,
-    START_AT, TABLE, TOPIC_MAX_MESSAGE_BYTES, UPLOAD_CONCURRENCY,
+    GROUP_INSTANCE_ID, HOUR_GRACE, KAFKA_GROUP_PROTOCOL, LAKE_ENDPOINT, LAKE_URL, LAYOUT, LINE_FORMAT,
+    MEMORY_LIMIT, MONGO_URI, OLD_NAMES, PUBLISH, ROLL_AGE, ROLL_BYTES, ROLL_ROWS, SINK_EXCLUDE, SINK_GROUP,
+    SINK_TOPICS, START_AT, TABLE, TOPIC_MAX_MESSAGE_BYTES, UPLOAD_CONCURRENCY,
 };
 use crate::{
     chain::{FilePolicy, Publishing},
@@ -31,6 +31,7 @@ use crate::{
     dead_letter_breaker::MaxRatio,
     lake::{LakeAuth, LakeTarget, TargetError},
     lake_account::AccountUse,
+    layout::Layout,
     publish::StartAt,
     topic_patterns::{TopicChoice, can_be_data, parse_topic_glob},
     writer::FlushPolicy,
@@ -52,6 +53,7 @@ pub struct SinkSettings {
     pub mongo_uri: Option<Secret>,
     pub lake: LakeTarget,
     pub auth: Option<LakeAuth>,
+    pub layout: LayoutSetting,
     pub group: String,
     pub instance_id: Option<String>,
     pub group_protocol: GroupProtocol,
@@ -68,6 +70,14 @@ pub struct SinkSettings {
     /// `None`: the breaker never opens.
     pub dlq_max_ratio: Option<MaxRatio>,
     pub uploads: usize,
+}
+
+/// `LAYOUT`.
+#[derive(Clone, Debug)]
+pub struct LayoutSetting {
+    pub layout: Layout,
+    /// Not left to the default: then it must be the lake's, whoever asks.
+    pub given: bool,
 }
 
 /// What is staged is kept by Kafka alone, and a source that stands still ends no hour: then the file ends by its age.
@@ -103,6 +113,7 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
     let mongo_uri = if reader.is_given(&MONGO_URI) { mongo_uri(reader).map(Some) } else { Some(None) };
     let lake = read_lake(reader);
     let auth = read_auth(reader, lake.as_ref());
+    let layout = read_layout(reader);
     let short = |text: &str| match text.len() {
         1..=200 => Ok(text.to_owned()),
         _ => Err(Expected::AsDeclared),
@@ -141,6 +152,7 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
         mongo_uri: mongo_uri?,
         lake: lake?,
         auth: auth?,
+        layout: layout?,
         group: group?,
         instance_id: instance_id?,
         group_protocol: group_protocol?,
@@ -182,6 +194,17 @@ fn read_lake(reader: &mut Reader) -> Option<LakeTarget> {
             None
         }
     }
+}
+
+fn read_layout(reader: &mut Reader) -> Option<LayoutSetting> {
+    let given = reader.is_given(&LAYOUT);
+    let layout = reader.parsed(&LAYOUT, |text| {
+        Layout::parse(text).map_err(|mistakes| {
+            let mistakes: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+            Expected::exactly(format!("{}; {}", LAYOUT.expects, mistakes.join("; ")))
+        })
+    })?;
+    Some(LayoutSetting { layout, given })
 }
 
 fn read_topics(reader: &mut Reader, names: Option<&TopicNames>) -> Option<TopicChoice> {

@@ -46,7 +46,8 @@ use crate::{
     head::Head,
     hours::expired::{Expired, expired, may_be_missing},
     kafka_log::{KafkaLog, LogError},
-    lake::{Lake, LakeError, ListedFile, Listing},
+    lake::{LakeError, ListedFile, Listing},
+    lake_layout::OpenLake,
     lake_path::{CollectionFolder, LakePath, is_data_file_of},
     look_again::look_again,
     look_error::LookError,
@@ -57,7 +58,7 @@ use crate::{
 
 /// What is compared.
 pub struct Verification<'a> {
-    pub lake: &'a Lake,
+    pub lake: &'a OpenLake,
     pub log: &'a KafkaLog,
     pub reader: TopicReader,
     pub names: TopicNames,
@@ -113,7 +114,7 @@ impl Verification<'_> {
         }
         for seen in &look.partitions {
             if let Some(namespace) = self.namespace(seen)
-                && let folder = CollectionFolder::of(&namespace)
+                && let folder = self.lake.folder(&namespace)
                 && !look.folders.contains_key(folder.path())
             {
                 let files = look_again(async || self.lake.list(folder.path()).await).await?;
@@ -160,7 +161,7 @@ impl Verification<'_> {
             walk.differs("the topic is no longer in Kafka: only the files were checked".to_owned());
         }
         let namespace = self.namespace(seen);
-        let place = namespace.as_ref().map(CollectionFolder::of);
+        let place = namespace.as_ref().map(|namespace| self.lake.folder(namespace));
         let place = place.as_ref().and_then(|folder| Some((folder, look.folders.get(folder.path())?)));
         let head = match head {
             Some(Ok(head)) => head,
@@ -199,7 +200,7 @@ impl Verification<'_> {
         let ends: BTreeMap<KafkaOffset, Option<LastEvent>> =
             files.iter().map(|file| (file.metadata.next, file.metadata.last_event.clone())).collect();
         let files: Vec<ListedFile> =
-            files.into_iter().filter(|file| self.span.covers(file.path.hour())).collect();
+            files.into_iter().filter(|file| self.span.covers(self.lake.hour_of(&file.path))).collect();
         walk.count(&files);
         let mut compared = 0;
         for run in runs_of(files) {
@@ -249,12 +250,10 @@ impl Verification<'_> {
         files.sort_by_key(|file| (file.metadata.first, file.metadata.next));
         self.check_strays(listed, partition, &files, walk).await?;
         for file in &files {
-            let metadata = &file.metadata;
-            let expected = file
-                .path
-                .hour()
-                .map(|hour| folder.data_file(hour, partition.partition, metadata.first, metadata.compressed));
-            if expected.as_ref() != Some(&file.path) {
+            let FileMetadata { first, compressed, .. } = file.metadata;
+            let is_right = folder.is_at(&file.path, partition.partition, first)
+                && file.path.compression() == Some(compressed);
+            if !is_right {
                 walk.differs(format!("{} is not where its metadata puts it", file.path));
             }
         }

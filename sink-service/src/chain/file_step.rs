@@ -84,7 +84,7 @@ impl Chain {
         batch: &Batch,
         context: &StepContext<'_>,
     ) -> Step {
-        let hour = path.hour().expect("the head's path was read as a data file's");
+        let hour = self.layout.hour_of(path).expect("the head's path was checked when it was read");
         let due = self.open_file_due(file, &context.policy, context.now);
         let recommit = |next, roll| Step::Append(self.recommit(path, &file.metadata, next, roll, context));
         match batch.pending().first() {
@@ -263,7 +263,7 @@ impl Chain {
     }
 
     pub(super) fn hour_of(&self, path: &LakePath) -> Result<EventHour, ChainHalt> {
-        path.hour().ok_or_else(|| ChainHalt::LayoutDiffers {
+        self.layout.hour_of(path).ok_or_else(|| ChainHalt::LayoutDiffers {
             partition: self.partition.clone(),
             what: format!("the head's path {path} names no hour"),
         })

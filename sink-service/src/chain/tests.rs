@@ -11,6 +11,7 @@ use crate::{
     compression::Compression,
     file_metadata::{LineCrc, METADATA_LIMIT_BYTES},
     lake::{Lake, LakeError, LakeTarget},
+    lake_layout::OpenLake,
     line_format::LineFormat,
     metrics::SinkMetrics,
     publish::perform,
@@ -87,6 +88,11 @@ fn namespace() -> Namespace {
     Namespace::new("shop", "orders")
 }
 
+/// Not the usual one.
+fn layout() -> Layout {
+    Layout::parse("{db}.{coll}/{yyyy}-{MM}-{dd}/{HH}").unwrap()
+}
+
 fn first_head() -> Head {
     Head {
         topic: "atlas.shop.orders".to_owned(),
@@ -106,7 +112,7 @@ fn first_head() -> Head {
 
 /// One lake on a memory file system where there is one, and what is observed of it.
 struct World {
-    lake: Lake,
+    lake: OpenLake,
     log: Log,
     policy: FilePolicy,
     compressions: Compressions,
@@ -128,6 +134,7 @@ impl World {
     async fn new(log: Log, policy: FilePolicy) -> Self {
         let folder = tempfile::Builder::new().prefix("chain").tempdir_in(memory_folder()).unwrap();
         let lake = Lake::open(&LakeTarget::Directory(folder.path().to_owned()), None).unwrap();
+        let lake = OpenLake::new(lake, layout());
         lake.prepare().await.unwrap();
         lake.create_document(&LakePath::head(&partition()), first_head().to_bytes()).await.unwrap();
         let compressions = Compressions(std::sync::atomic::AtomicUsize::new(0));
@@ -143,7 +150,7 @@ impl World {
         };
         let log = LogBounds { start: log_start, end: self.log.end() };
         let writer = Writer { id: WriterId::random(), version: "test" };
-        let reading = Reading { head, head_etag: document.etag, file, log };
+        let reading = Reading { layout: layout(), head, head_etag: document.etag, file, log };
         Chain::adopt(partition(), writer, reading, None, confirmed, Instant::now())
     }
 
@@ -177,7 +184,7 @@ impl World {
 
     /// Every record is accounted for once, and the files tile the log.
     async fn check(&self, chain: &Chain) {
-        let folder = CollectionFolder::of(&namespace());
+        let folder = layout().folder(&namespace());
         let mut files = self.lake.list_files(folder.path()).await.unwrap();
         files.sort_by_key(|file| file.metadata.first);
         let mut expected = KafkaOffset::ZERO;
@@ -214,7 +221,7 @@ impl World {
                 assert!((metadata.first.get()..metadata.next.get()).contains(&offset));
                 let (_, hour) = self.log.records[usize::try_from(offset).unwrap()];
                 assert_eq!(
-                    file.path.hour(),
+                    layout().hour_of(&file.path),
                     Some(EventHour::from_cluster_time(shared::cluster_time::ClusterTime::new(
                         hour * 3600,
                         1
@@ -263,7 +270,7 @@ fn a_dead_letter_extends_the_open_file_whatever_its_hour() {
         let world = World::new(log, FilePolicy::default()).await;
         let chain = world.drain().await;
         world.check(&chain).await;
-        assert_eq!(world.lake.list_files(CollectionFolder::of(&namespace()).path()).await.unwrap().len(), 1);
+        assert_eq!(world.lake.list_files(layout().folder(&namespace()).path()).await.unwrap().len(), 1);
     });
 }
 
@@ -274,7 +281,7 @@ fn a_file_ends_at_its_size_and_never_more_than_a_row_later() {
             World::new(rows(&[HOUR_A; 9]), FilePolicy { bytes: Some(300), ..FilePolicy::default() }).await;
         let chain = world.drain().await;
         world.check(&chain).await;
-        let files = world.lake.list_files(CollectionFolder::of(&namespace()).path()).await.unwrap();
+        let files = world.lake.list_files(layout().folder(&namespace()).path()).await.unwrap();
         assert!(files.len() > 2);
         for file in files {
             assert!(file.metadata.original_size < 300 + 120, "{}", file.metadata.original_size);
@@ -294,7 +301,7 @@ fn an_open_file_of_the_other_format_is_sealed_before_anything_is_added() {
         world.log.records.extend([(Kind::Row, HOUR_A); 2]);
         let chain = world.drain().await;
         world.check(&chain).await;
-        let files = world.lake.list_files(CollectionFolder::of(&namespace()).path()).await.unwrap();
+        let files = world.lake.list_files(layout().folder(&namespace()).path()).await.unwrap();
         let facts: Vec<_> = files
             .iter()
             .map(|file| (file.metadata.line_format, file.metadata.rows, file.metadata.sealed))
@@ -312,7 +319,7 @@ fn many_scattered_dead_letters_roll_the_file_before_its_metadata_is_full() {
             World::new(Log { records: (0..9_000).map(record).collect() }, FilePolicy::default()).await;
         let chain = world.drain().await;
         world.check(&chain).await;
-        assert!(world.lake.list_files(CollectionFolder::of(&namespace()).path()).await.unwrap().len() > 1);
+        assert!(world.lake.list_files(layout().folder(&namespace()).path()).await.unwrap().len() > 1);
     });
 }
 
@@ -403,12 +410,8 @@ fn a_file_named_for_a_lost_record_is_made_without_rows() {
     run(async {
         let hour =
             |hour: u32| EventHour::from_cluster_time(shared::cluster_time::ClusterTime::new(hour * 3600, 1));
-        let path = CollectionFolder::of(&namespace()).data_file(
-            hour(HOUR_A),
-            0,
-            KafkaOffset::new(1),
-            Compression::None,
-        );
+        let path =
+            layout().folder(&namespace()).data_file(hour(HOUR_A), 0, KafkaOffset::new(1), Compression::None);
         let log = rows(&[HOUR_A, HOUR_A, HOUR_A, HOUR_B]);
         for policy in [FilePolicy::default(), sealed()] {
             let world = World::new(log.clone(), policy).await;
@@ -428,7 +431,7 @@ fn a_file_named_for_a_lost_record_is_made_without_rows() {
                 .unwrap();
             let chain = world.drain().await;
             assert_eq!(chain.position(), world.log.end());
-            let files = world.lake.list_files(CollectionFolder::of(&namespace()).path()).await.unwrap();
+            let files = world.lake.list_files(layout().folder(&namespace()).path()).await.unwrap();
             let facts: Vec<_> = files
                 .iter()
                 .map(|file| {
@@ -436,11 +439,37 @@ fn a_file_named_for_a_lost_record_is_made_without_rows() {
                         file.metadata.first.get(),
                         file.metadata.next.get(),
                         file.metadata.rows,
-                        file.path.hour(),
+                        layout().hour_of(&file.path),
                     )
                 })
                 .collect();
             assert_eq!(facts, [(1, 3, 0, Some(hour(HOUR_A))), (3, 4, 1, Some(hour(HOUR_B)))], "{policy:?}");
+        }
+    });
+}
+
+#[test]
+fn a_chain_does_not_go_on_where_its_files_are_not() {
+    run(async {
+        let world = World::new(rows(&[HOUR_A, HOUR_B]), FilePolicy::default()).await;
+        let chain = world.drain().await;
+        let path = chain.head().path.clone().unwrap();
+        assert!(path.as_str().starts_with("shop.orders/"), "{path}");
+        let document = world.lake.read_document(&LakePath::head(&partition())).await.unwrap().unwrap();
+        for other in ["hive", "{coll}.{db}/{yyyy}-{MM}-{dd}/{HH}", "{db}.{coll}/{yyyy}-{dd}-{MM}/{HH}"] {
+            let reading = Reading {
+                layout: Layout::parse(other).unwrap(),
+                head: Head::parse(&document.bytes).unwrap(),
+                head_etag: document.etag.clone(),
+                file: world.lake.file(&path).await.unwrap(),
+                log: LogBounds { start: KafkaOffset::ZERO, end: world.log.end() },
+            };
+            let writer = Writer { id: WriterId::random(), version: "test" };
+            let now = Instant::now();
+            let halt = Chain::adopt(partition(), writer, reading, None, KafkaOffset::ZERO, now).unwrap_err();
+            assert_eq!(halt.exit_code(), ExitCode::LakeDiffers);
+            let says = halt.to_string();
+            assert!(says.contains(path.as_str()) && says.contains(&format!("LAYOUT={other}")), "{says}");
         }
     });
 }

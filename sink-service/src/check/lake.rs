@@ -9,6 +9,7 @@ use crate::{
     chain::Publishing,
     lake::{AccountFacts, Answer, Lake, LakeError, LakeTarget, Presence},
     lake_account::{AccountUse, immutable, versioned},
+    lake_layout::{agreed, found},
     lake_path::CHAIN_FOLDER,
     settings::SinkSettings,
 };
@@ -57,10 +58,26 @@ async fn look_at(lake: &Lake, settings: &SinkSettings, report: &mut Report) {
             Ok(()) => report.ok("right to write", "granted; it was asked for without writing"),
             Err(error) => failed(report, "right to write", target, &error),
         }
+        layout(lake, settings, report).await;
     }
     match lake.account().await {
         Some(facts) => account(&facts, there, settings.account_use(), report),
         None => report.ok("clean-up", format!("jobs that delete old files have to spare {CHAIN_FOLDER}/")),
+    }
+}
+
+async fn layout(lake: &Lake, settings: &SinkSettings, report: &mut Report) {
+    const LAYOUT: &str = "layout";
+    let told = &settings.layout;
+    match found(lake, told).await {
+        Ok(None) => {
+            report.ok(LAYOUT, format!("nothing was written yet: the start begins it with {}", told.layout))
+        }
+        Ok(Some(has)) => match agreed(&settings.lake, has, told) {
+            Ok(has) => report.ok(LAYOUT, has.to_string()),
+            Err(stop) => report.stop(Step::Account, LAYOUT, &stop),
+        },
+        Err(error) => failed(report, LAYOUT, &settings.lake, &error),
     }
 }
 

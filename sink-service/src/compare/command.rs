@@ -64,7 +64,7 @@ pub fn compare(
 ) -> Result<Agreement, Stop> {
     let uri = mongo_uri(settings)?;
     kafka_client::connect_check(&settings.kafka, FIRST_CONTACT_LIMIT)?;
-    let lake = open_existing_lake(&settings.lake, settings.auth.as_ref())?;
+    let lake = open_existing_lake(runtime, settings)?;
     let refused =
         |error: KafkaError| Stop::new(ExitCode::Configuration, format!("the Kafka client refuses: {error}"));
     let kafka = settings.kafka.client_config("atlas-sink-compare");

@@ -16,19 +16,15 @@ use shared::{
 
 use super::fold::{Bucket, NoRow, Row};
 use crate::{
-    file_lines::FileLines,
-    lake::{Lake, ListedFile},
-    lake_path::CollectionFolder,
-    look_again::look_again,
-    look_error::LookError,
-    progress::Progress,
+    file_lines::FileLines, lake::ListedFile, lake_layout::OpenLake, look_again::look_again,
+    look_error::LookError, progress::Progress,
 };
 
 /// So many lines pass between two looks at the clock.
 const LINES_PER_TICK: u64 = 1000;
 
 pub(super) struct LakeSide<'a> {
-    lake: &'a Lake,
+    lake: &'a OpenLake,
     topic: &'a str,
     namespace: &'a Namespace,
     bucket: Bucket,
@@ -39,13 +35,13 @@ pub(super) struct LakeSide<'a> {
 }
 
 impl<'a> LakeSide<'a> {
-    pub(super) fn new(lake: &'a Lake, topic: &'a str, namespace: &'a Namespace, bucket: Bucket) -> Self {
+    pub(super) fn new(lake: &'a OpenLake, topic: &'a str, namespace: &'a Namespace, bucket: Bucket) -> Self {
         Self { lake, topic, namespace, bucket, read: BTreeMap::new(), strange: 0 }
     }
 
     /// Reads what has come since; each row of the bucket goes to `take`, those of a partition in its order.
     pub(super) async fn read_on(&mut self, mut take: impl FnMut(Row)) -> Result<(), LookError> {
-        let folder = CollectionFolder::of(self.namespace);
+        let folder = self.lake.folder(self.namespace);
         let listed = look_again(async || self.lake.list_files(folder.path()).await).await?;
         let place = |file: &ListedFile| (file.metadata.topic_partition.partition, file.metadata.first);
         let mut files: Vec<ListedFile> = listed

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     kafka_log::{KafkaLog, LogError},
-    lake::Lake,
+    lake_layout::OpenLake,
     look_error::LookError,
     partition::view_of,
     progress::Progress,
@@ -44,7 +44,7 @@ const SUSPECTS_MAX: usize = 1_000_000;
 
 /// What all collections share.
 pub(super) struct Rounds<'a> {
-    pub lake: &'a Lake,
+    pub lake: &'a OpenLake,
     pub log: &'a KafkaLog,
     pub reader: &'a TopicReader,
     pub names: &'a TopicNames,

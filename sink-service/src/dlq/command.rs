@@ -57,7 +57,7 @@ pub fn run(runtime: &Runtime, settings: &SinkSettings, request: &DlqRequest) -> 
         _ => None,
     };
     kafka_client::connect_check(&settings.kafka, FIRST_CONTACT_LIMIT)?;
-    let lake = open_existing_lake(&settings.lake, settings.auth.as_ref())?;
+    let lake = open_existing_lake(runtime, settings)?;
     let refused =
         |error: KafkaError| Stop::new(ExitCode::Configuration, format!("the Kafka client refuses: {error}"));
     let kafka = settings.kafka.client_config("atlas-sink-dlq-command");
@@ -306,7 +306,7 @@ impl Desk<'_> {
             )),
             Verdict::Tombstone => Outlook::Do(format!("to {partition}, without a value")),
             Verdict::Line { .. } => {
-                Outlook::Do(format!("to {partition}, a row of {}", inspected.hour.folder()))
+                Outlook::Do(format!("to {partition}, a row of {}", self.standings.hour(inspected.hour)))
             }
         })
     }

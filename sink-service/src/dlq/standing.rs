@@ -9,11 +9,13 @@ use shared::{
 
 use super::{filter::State, letter::Letter};
 use crate::{
+    event_hour::EventHour,
     file_metadata::FileMetadata,
     head::Head,
     hours::expired::{Expired, expired, may_be_missing},
-    lake::{Lake, LakeError},
-    lake_path::{CollectionFolder, LakePath, is_data_file_of},
+    lake::LakeError,
+    lake_layout::OpenLake,
+    lake_path::{LakePath, is_data_file_of},
 };
 
 /// One chain as far as it was asked for.
@@ -28,12 +30,12 @@ struct ChainFiles {
 
 /// Reads each head once, each folder's names once, and a file's metadata where a letter lies in it.
 pub(super) struct Standings<'a> {
-    lake: &'a Lake,
+    lake: &'a OpenLake,
     chains: HashMap<TopicPartition, Option<ChainFiles>>,
 }
 
 impl<'a> Standings<'a> {
-    pub(super) fn new(lake: &'a Lake) -> Self {
+    pub(super) fn new(lake: &'a OpenLake) -> Self {
         Self { lake, chains: HashMap::new() }
     }
 
@@ -69,6 +71,11 @@ impl<'a> Standings<'a> {
         })
     }
 
+    /// An hour's folder below its collection's.
+    pub(super) fn hour(&self, hour: EventHour) -> String {
+        self.lake.layout().hour(hour)
+    }
+
     /// The collection that a chain's rows are of.
     pub(super) async fn namespace(
         &mut self,
@@ -92,7 +99,7 @@ impl<'a> Standings<'a> {
         let namespace = head.namespace();
         let mut paths = BTreeMap::new();
         if let Some(namespace) = &namespace {
-            for path in self.lake.list_names(CollectionFolder::of(namespace).path()).await? {
+            for path in self.lake.list_names(self.lake.folder(namespace).path()).await? {
                 if is_data_file_of(&path, partition.partition)
                     && let Some(first) = path.first()
                 {

@@ -16,11 +16,8 @@ use super::{
     report::print,
 };
 use crate::{
-    lake::{Lake, LakeError},
-    lake_start::open_existing_lake,
-    metrics::SinkMetrics,
-    progress::Progress,
-    settings::SinkSettings,
+    lake::LakeError, lake_layout::OpenLake, lake_start::open_existing_lake, metrics::SinkMetrics,
+    progress::Progress, settings::SinkSettings,
 };
 
 const TICK: Duration = Duration::from_millis(200);
@@ -30,7 +27,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// # Errors
 /// If it cannot be done; what was removed until then stays removed.
 pub fn expire(runtime: &Runtime, settings: &SinkSettings, request: &ExpireRequest) -> Result<(), Stop> {
-    let lake = open_existing_lake(&settings.lake, settings.auth.as_ref())?;
+    let lake = open_existing_lake(runtime, settings)?;
     let plans = runtime.block_on(run(&lake, request))?;
     print(&plans, request, &mut std::io::stdout().lock())
         .map_err(|error| Stop::new(ExitCode::Defect, format!("the result cannot be printed: {error}")))?;
@@ -42,7 +39,7 @@ pub fn expire(runtime: &Runtime, settings: &SinkSettings, request: &ExpireReques
     Ok(())
 }
 
-async fn run(lake: &Lake, request: &ExpireRequest) -> Result<Vec<Plan>, Stop> {
+async fn run(lake: &OpenLake, request: &ExpireRequest) -> Result<Vec<Plan>, Stop> {
     let there = topics(lake).await.map_err(cannot)?;
     let asked: Vec<&String> =
         if request.topics.is_empty() { there.iter().collect() } else { request.topics.iter().collect() };
@@ -66,7 +63,7 @@ async fn run(lake: &Lake, request: &ExpireRequest) -> Result<Vec<Plan>, Stop> {
     Ok(plans)
 }
 
-async fn remove(lake: &Lake, plans: &mut [Plan]) -> Result<(), LakeError> {
+async fn remove(lake: &OpenLake, plans: &mut [Plan]) -> Result<(), LakeError> {
     let metrics = SinkMetrics::register();
     let done = Arc::new(AtomicU64::new(0));
     let files: usize = plans.iter().flat_map(|plan| &plan.hours).map(|old| old.files.len()).sum();

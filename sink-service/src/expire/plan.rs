@@ -9,7 +9,8 @@ use crate::{
     head::Head,
     hours::accounts::closed_hours,
     lake::{Lake, LakeError, ListedFile},
-    lake_path::{CollectionFolder, LakePath, MANIFEST, SUCCESS},
+    lake_layout::OpenLake,
+    lake_path::{LakePath, MANIFEST, SUCCESS},
     look_again::look_again,
 };
 
@@ -56,16 +57,20 @@ impl Plan {
     ///
     /// # Errors
     /// As the lake says.
-    pub(super) async fn of(lake: &Lake, topic: &str, asked: EventHour) -> Result<Option<Self>, LakeError> {
+    pub(super) async fn of(
+        lake: &OpenLake,
+        topic: &str,
+        asked: EventHour,
+    ) -> Result<Option<Self>, LakeError> {
         let heads = heads(lake, topic).await?;
         let Some(namespace) = heads.values().find_map(Head::namespace) else { return Ok(None) };
-        let folder = CollectionFolder::of(&namespace);
+        let folder = lake.folder(&namespace);
         let closed = look_again(async || closed_hours(lake, topic).await).await?;
         let closed = closed.and_then(|(record, _)| record.closed);
         let before = closed.and_then(EventHour::next).unwrap_or(EventHour::EPOCH).min(asked);
         let mut hours: BTreeMap<EventHour, Vec<ListedFile>> = BTreeMap::new();
         for path in look_again(async || lake.list_names(folder.path()).await).await? {
-            if let Some(hour) = path.hour()
+            if let Some(hour) = folder.hour_of(&path)
                 && matches!(path.file_name(), MANIFEST | SUCCESS)
             {
                 hours.entry(hour).or_default();
@@ -75,13 +80,13 @@ impl Plan {
         // One damaged file does not keep the others.
         let mut damaged: BTreeMap<EventHour, String> = BTreeMap::new();
         for (path, what) in listing.damaged {
-            if let Some(hour) = path.hour() {
+            if let Some(hour) = folder.hour_of(&path) {
                 hours.entry(hour).or_default();
                 damaged.insert(hour, LakeError::Damaged { path, what }.to_string());
             }
         }
         for file in listing.files {
-            if let Some(hour) = file.path.hour()
+            if let Some(hour) = folder.hour_of(&file.path)
                 && *file.metadata.topic_partition.topic == *topic
             {
                 hours.entry(hour).or_default().push(file);

@@ -14,7 +14,8 @@ use crate::{
         accounts::HourFolder,
         expired::{Expired, expired},
     },
-    lake::{Lake, LakeError},
+    lake::LakeError,
+    lake_layout::OpenLake,
     lake_path::{CollectionFolder, LakePath},
     look_again::look_again,
     metrics::SinkMetrics,
@@ -25,7 +26,7 @@ const REMOVALS_AT_ONCE: usize = 16;
 
 /// Removes what a plan names, and moves the hours that stayed after all to those that are kept.
 pub(super) struct Removal<'a> {
-    pub lake: &'a Lake,
+    pub lake: &'a OpenLake,
     pub metrics: &'a SinkMetrics,
     /// Files that are gone.
     pub done: &'a AtomicU64,
@@ -37,7 +38,7 @@ impl Removal<'_> {
     pub(super) async fn carry_out(&self, plan: &mut Plan) -> Result<(), LakeError> {
         self.write_down(plan).await?;
         for old in std::mem::take(&mut plan.hours) {
-            match self.remove_hour(&plan.topic, &CollectionFolder::of(&plan.namespace), &old).await? {
+            match self.remove_hour(&plan.topic, &self.lake.folder(&plan.namespace), &old).await? {
                 None => {
                     self.bring_in_late_rows(plan, old.hour).await?;
                     plan.hours.push(old);
@@ -139,7 +140,7 @@ impl Removal<'_> {
         let Self { lake, metrics, .. } = *self;
         let (topic, namespace) = (plan.topic.as_str(), &plan.namespace);
         let folder = HourFolder { lake, metrics, topic, namespace, hour };
-        let place = CollectionFolder::of(namespace).hour(hour);
+        let place = lake.folder(namespace).hour(hour);
         let files = look_again(async || lake.list_files(&place).await).await?;
         let late =
             files.iter().any(|file| file.metadata.sealed && *file.metadata.topic_partition.topic == *topic);

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     lake::Lake,
+    lake_layout::OpenLake,
     lake_start::{open_existing_lake, open_other_lake},
     progress::Progress,
     settings::SinkSettings,
@@ -32,14 +33,14 @@ const TICK: Duration = Duration::from_millis(200);
 /// # Errors
 /// If it cannot be done, and if hours that were asked for by name have not closed; what was exported until then stays.
 pub fn export(runtime: &Runtime, settings: &SinkSettings, request: &ExportRequest) -> Result<(), Stop> {
-    let lake = Arc::new(open_existing_lake(&settings.lake, settings.auth.as_ref())?);
+    let lake = Arc::new(open_existing_lake(runtime, settings)?);
     let otherwise = "readers of its folders would take both files for the hour; name another place";
     let into = Arc::new(open_other_lake(settings, &request.into, otherwise)?);
     runtime.block_on(run(&lake, &into, settings, request)).map_err(Stop::from)
 }
 
 async fn run(
-    lake: &Arc<Lake>,
+    lake: &Arc<OpenLake>,
     into: &Arc<Lake>,
     settings: &SinkSettings,
     request: &ExportRequest,

@@ -29,6 +29,7 @@ use crate::{
         manifest::{Manifest, ManifestFile},
     },
     lake::{ETag, Lake, LakeError, Object},
+    lake_layout::OpenLake,
     lake_path::{CollectionFolder, LakePath},
 };
 
@@ -42,7 +43,7 @@ const CONTENT_TYPE: &str = "application/vnd.apache.parquet";
 
 /// See the module.
 pub(super) struct HourExport {
-    pub lake: Arc<Lake>,
+    pub lake: Arc<OpenLake>,
     pub into: Arc<Lake>,
     pub topic: String,
     pub folder: CollectionFolder,

@@ -19,6 +19,7 @@ use crate::{
     head::Head,
     hours::{accounts::closed_hours, expired::expired},
     lake::{Lake, LakeError},
+    lake_layout::OpenLake,
     lake_path::{CollectionFolder, MANIFEST},
     span::Span,
 };
@@ -56,7 +57,7 @@ impl fmt::Display for OpenHours {
 
 /// Who is asked.
 pub(super) struct Planner<'a> {
-    pub lake: &'a Arc<Lake>,
+    pub lake: &'a Arc<OpenLake>,
     pub into: &'a Arc<Lake>,
     pub names: &'a TopicNames,
     pub done: &'a Arc<std::sync::atomic::AtomicU64>,
@@ -64,7 +65,7 @@ pub(super) struct Planner<'a> {
 
 impl Planner<'_> {
     pub(super) async fn plan(&self, topic: &str, span: &Span) -> Result<Plan, ExportError> {
-        let folder = CollectionFolder::of(&self.namespace(topic).await?);
+        let folder = self.lake.folder(&self.namespace(topic).await?);
         // Before the folder is looked at: what has closed by now has its manifest.
         let record = closed_hours(self.lake, topic).await?.map(|(record, _)| record);
         let candidates: BTreeSet<EventHour> = match span {
@@ -134,7 +135,7 @@ impl Planner<'_> {
     ) -> Result<BTreeSet<EventHour>, LakeError> {
         let names = self.lake.list_names(folder.path()).await?.into_iter();
         let manifests = names.filter(|path| path.file_name() == MANIFEST);
-        Ok(manifests.filter_map(|path| path.hour()).filter(|hour| span.contains(*hour)).collect())
+        Ok(manifests.filter_map(|path| folder.hour_of(&path)).filter(|hour| span.contains(*hour)).collect())
     }
 
     /// Where the topic's files lie.

@@ -16,13 +16,14 @@ use super::{
 use crate::{
     event_hour::EventHour,
     lake::{ETag, Lake, LakeError},
+    lake_layout::OpenLake,
     lake_path::{CollectionFolder, LakePath},
     metrics::SinkMetrics,
 };
 
 /// One hour of one collection.
 pub struct HourFolder<'a> {
-    pub lake: &'a Lake,
+    pub lake: &'a OpenLake,
     pub metrics: &'a SinkMetrics,
     pub topic: &'a str,
     pub namespace: &'a Namespace,
@@ -47,7 +48,7 @@ impl HourFolder<'_> {
     /// # Errors
     /// As the lake says.
     pub async fn write_manifest(&self, positions: &BTreeMap<i32, KafkaOffset>) -> Result<(), LakeError> {
-        let folder = CollectionFolder::of(self.namespace);
+        let folder = self.lake.folder(self.namespace);
         let path = folder.manifest(self.hour);
         loop {
             let found = self.manifest().await?;
@@ -91,7 +92,7 @@ impl HourFolder<'_> {
     }
 
     async fn mark(&self) -> Result<(), LakeError> {
-        let path = CollectionFolder::of(self.namespace).success(self.hour);
+        let path = self.lake.folder(self.namespace).success(self.hour);
         if self.lake.read_document(&path).await?.is_some() {
             return Ok(());
         }
@@ -106,7 +107,7 @@ impl HourFolder<'_> {
     /// # Errors
     /// As the lake says, and if what is there is no manifest.
     pub async fn manifest(&self) -> Result<Option<(Manifest, ETag)>, LakeError> {
-        manifest(self.lake, &CollectionFolder::of(self.namespace), self.hour).await
+        manifest(self.lake, &self.lake.folder(self.namespace), self.hour).await
     }
 
     async fn has_closed(&self) -> Result<bool, LakeError> {

@@ -17,8 +17,9 @@ use super::{
 use crate::{
     event_hour::EventHour,
     kafka_log::{KafkaLog, LogError},
-    lake::{ETag, Lake, LakeError, ListedFile},
-    lake_path::{CollectionFolder, LakePath},
+    lake::{ETag, LakeError, ListedFile},
+    lake_layout::OpenLake,
+    lake_path::LakePath,
     metrics::SinkMetrics,
     standing::{Standing, standing},
 };
@@ -52,7 +53,7 @@ pub enum CloseError {
 /// See the module.
 #[derive(Clone)]
 pub struct Closer {
-    pub lake: Arc<Lake>,
+    pub lake: Arc<OpenLake>,
     pub log: KafkaLog,
     pub metrics: Arc<SinkMetrics>,
 }
@@ -172,7 +173,7 @@ impl Closer {
         if position < end {
             return Ok(Err(format!("{partition} stands at {position} of {end}")));
         }
-        let hour = head.path.as_ref().and_then(LakePath::hour);
+        let hour = head.path.as_ref().and_then(|path| self.lake.hour_of(path));
         if file.is_some_and(|file| !file.metadata.sealed) && hour.is_some_and(|hour| hour <= ended) {
             return Ok(Err(format!("{partition} has an open file of an hour that is over")));
         }
@@ -187,7 +188,7 @@ impl Closer {
         hour: EventHour,
         positions: &BTreeMap<i32, KafkaOffset>,
     ) -> Result<Option<String>, CloseError> {
-        let files = self.lake.list_files(&CollectionFolder::of(namespace).hour(hour)).await?;
+        let files = self.lake.list_files(&self.lake.folder(namespace).hour(hour)).await?;
         if let Some(open) = files.iter().find(|file| is_of(topic, file) && !file.metadata.sealed) {
             return Ok(Some(format!("{} is not sealed", open.path)));
         }
@@ -207,8 +208,9 @@ impl Closer {
         namespace: &Namespace,
         ended: EventHour,
     ) -> Result<BTreeSet<EventHour>, CloseError> {
-        let files = self.lake.list_files(CollectionFolder::of(namespace).path()).await?;
-        let hours = files.iter().filter(|file| is_of(topic, file)).filter_map(|file| file.path.hour());
+        let files = self.lake.list_files(self.lake.folder(namespace).path()).await?;
+        let hours =
+            files.iter().filter(|file| is_of(topic, file)).filter_map(|file| self.lake.hour_of(&file.path));
         Ok(hours.filter(|hour| *hour <= ended).collect())
     }
 }

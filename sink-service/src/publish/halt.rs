@@ -92,7 +92,7 @@ fn remedy(halt: &ChainHalt) -> &'static str {
         }
         ChainHalt::WentBack { .. } | ChainHalt::FileLost { .. } => "Restore the lake's files",
         ChainHalt::ForeignFile { .. } | ChainHalt::LayoutDiffers { .. } => {
-            "Check that LAKE_URL and TOPIC_PREFIX are right"
+            "Check that LAKE_URL, LAYOUT and TOPIC_PREFIX are right"
         }
     }
 }

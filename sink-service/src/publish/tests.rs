@@ -15,6 +15,7 @@ use crate::{
     dead_letter_topic::DeadLetterTopic,
     file_metadata::WriterId,
     lake::{ETag, LakeTarget},
+    layout::Layout,
     line_format::LineFormat,
     record::{RecordView, inspect},
 };
@@ -24,8 +25,9 @@ pub(crate) fn offline_publisher(kafka: &ClientConfig, folder: &Path) -> (Publish
     let names = TopicNames::new("atlas").unwrap();
     let letters = DeadLetterTopic::new(kafka, names.dead_letters(), names, 1024 * 1024).unwrap();
     let (waits, told) = mpsc::channel(8);
+    let lake = Lake::open(&LakeTarget::Directory(folder.to_owned()), None).unwrap();
     let publisher = Publisher {
-        lake: Arc::new(Lake::open(&LakeTarget::Directory(folder.to_owned()), None).unwrap()),
+        lake: Arc::new(OpenLake::new(lake, Layout::hive())),
         log: KafkaLog::new(kafka, "test").unwrap(),
         dead_letters: DeadLetterQueue::new(kafka, letters, "test"),
         breaker: DeadLetterBreaker::new(None),
@@ -68,7 +70,8 @@ fn head_from(partition: &TopicPartition, start: KafkaOffset) -> Head {
 fn first_job(partition: &TopicPartition, start: KafkaOffset, head_etag: ETag) -> Job {
     let namespace = Namespace::new("shop", "orders");
     let log = LogBounds { start, end: start.after() };
-    let reading = Reading { head: head_from(partition, start), head_etag, file: None, log };
+    let reading =
+        Reading { layout: Layout::hive(), head: head_from(partition, start), head_etag, file: None, log };
     let writer = Writer { id: WriterId::random(), version: "test" };
     let chain =
         Chain::adopt(partition.clone(), writer, reading, None, KafkaOffset::ZERO, Instant::now()).unwrap();

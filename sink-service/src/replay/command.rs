@@ -32,12 +32,12 @@ use crate::{
     file_metadata::WriterId,
     hours::accounts::HourFolder,
     kafka_log::KafkaLog,
-    lake::Lake,
+    lake_layout::{OpenLake, begin},
     lake_start::{open_existing_lake, open_other_lake},
     metrics::SinkMetrics,
     progress::Progress,
     record_reader::RecordReader,
-    settings::SinkSettings,
+    settings::{LayoutSetting, SinkSettings},
     topic_reader::TopicReader,
 };
 
@@ -57,9 +57,12 @@ pub fn replay(
     version: &'static str,
 ) -> Result<(), Stop> {
     kafka_client::connect_check(&settings.kafka, FIRST_CONTACT_LIMIT)?;
-    let lake = open_existing_lake(&settings.lake, settings.auth.as_ref())?;
+    let lake = open_existing_lake(runtime, settings)?;
     let otherwise = "leave it out, and the files are made again in their places";
-    let open_into = |url| open_other_lake(settings, url, otherwise).map(Arc::new);
+    let open_into = |url| {
+        let into = open_other_lake(settings, url, otherwise)?;
+        Ok::<_, Stop>(Arc::new(OpenLake::new(into, lake.layout().clone())))
+    };
     let into = request.into.as_deref().map(open_into).transpose()?;
     let kafka = settings.kafka.client_config("atlas-sink-replay");
     let job = Replay {
@@ -84,8 +87,9 @@ fn unprintable(error: std::io::Error) -> Stop {
 
 struct Replay<'a> {
     settings: &'a SinkSettings,
-    lake: Arc<Lake>,
-    into: Option<Arc<Lake>>,
+    lake: Arc<OpenLake>,
+    /// With the layout of the lake.
+    into: Option<Arc<OpenLake>>,
     log: KafkaLog,
     kafka: ClientConfig,
     /// Of nobody's interest here: the parts that the live sink has too count into them.
@@ -116,8 +120,17 @@ impl Replay<'_> {
         if request.dry_run {
             return Ok(());
         }
-        if let Some(into) = &self.into {
+        if let (Some(into), Some(url)) = (&self.into, &request.into) {
             into.prepare().await?;
+            let ours = LayoutSetting { layout: into.layout().clone(), given: false };
+            let theirs = begin(into, &ours).await?;
+            if theirs != ours.layout {
+                let what = format!(
+                    "the lake at {url} was begun with LAYOUT={theirs}, and a copy has the layout of its lake, {}. Nothing was changed there; name another place with --into",
+                    ours.layout
+                );
+                return Err(Stop::new(ExitCode::LakeDiffers, what).into());
+            }
         }
         let settled = Arc::new(settled(&self.settings.dead_letters, &self.log, &reader).await?);
         let generations = self.claim(&plans).await?;
@@ -249,7 +262,7 @@ impl Replay<'_> {
 }
 
 struct PartitionJob {
-    lake: Arc<Lake>,
+    lake: Arc<OpenLake>,
     plan: Plan,
     files: Vec<(PlannedFile, u64)>,
     reader: TopicReader,

@@ -15,14 +15,14 @@ use crate::{
         accounts::HourFolder,
         manifest::{Manifest, sealed_files},
     },
-    lake::{ETag, Lake, LakeError},
-    lake_path::CollectionFolder,
+    lake::{ETag, LakeError},
+    lake_layout::OpenLake,
     metrics::SinkMetrics,
 };
 
 /// See the module.
 pub(super) struct HourClaim<'a> {
-    pub lake: &'a Lake,
+    pub lake: &'a OpenLake,
     pub metrics: &'a SinkMetrics,
     pub topic: &'a str,
     pub namespace: &'a Namespace,
@@ -58,7 +58,7 @@ impl HourClaim<'_> {
     /// As the lake says, and if a later replay has begun meanwhile.
     pub(super) async fn finish(&self, generation: u64) -> Result<(), ReplayError> {
         loop {
-            let folder = CollectionFolder::of(self.namespace).hour(self.hour);
+            let folder = self.lake.folder(self.namespace).hour(self.hour);
             let Some((manifest, etag)) = self.manifest().await? else {
                 self.folder().write_manifest(&BTreeMap::new()).await?;
                 continue;
@@ -91,7 +91,7 @@ impl HourClaim<'_> {
 
     /// Whether it was done; otherwise it is read again.
     async fn replace(&self, manifest: &Manifest, etag: &ETag) -> Result<bool, LakeError> {
-        let path = CollectionFolder::of(self.namespace).manifest(self.hour);
+        let path = self.lake.folder(self.namespace).manifest(self.hour);
         match self.lake.replace_document(&path, manifest.to_bytes(), etag).await {
             Ok(_) => Ok(true),
             Err(LakeError::Conflict | LakeError::Unknown { .. }) => Ok(false),

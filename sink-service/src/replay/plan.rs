@@ -24,7 +24,8 @@ use crate::{
         manifest::Manifest,
     },
     kafka_log::KafkaLog,
-    lake::{Lake, LakeError},
+    lake::LakeError,
+    lake_layout::OpenLake,
     lake_path::{CollectionFolder, LakePath, MANIFEST},
     line_format::LineFormat,
     partition::view_of,
@@ -48,7 +49,7 @@ pub(super) struct Plan {
 
 /// Who is asked.
 pub(super) struct Planner<'a> {
-    pub lake: &'a Lake,
+    pub lake: &'a OpenLake,
     pub log: &'a KafkaLog,
     pub reader: &'a TopicReader,
     pub names: &'a TopicNames,
@@ -100,7 +101,7 @@ impl Planner<'_> {
     ) -> Result<Plan, ReplayError> {
         let heads = self.heads(topic).await?;
         let namespace = self.namespace(topic, &heads)?;
-        let folder = CollectionFolder::of(&namespace);
+        let folder = self.lake.folder(&namespace);
         let closed = closed_hours(self.lake, topic).await?.and_then(|(record, _)| record.closed);
         let closed = closed.ok_or_else(|| {
             let what = format!(
@@ -133,16 +134,16 @@ impl Planner<'_> {
             .map(|(partition, head, log_start, log_end)| {
                 let expired = expired.clone();
                 let mut chain = SeenChain { partition, head, log_start, log_end, expired, files: Vec::new() };
-                chain.add_listed(&listing.files);
+                chain.add_listed(&folder, &listing.files);
                 chain
             })
             .collect();
         // Where the chains are whole, the manifests of the hours that were asked for say nothing new.
-        let whole = chains.iter().all(|chain| chain.holes().is_empty());
+        let whole = chains.iter().all(|chain| chain.holes(&folder).is_empty());
         let manifests = if whole { Vec::new() } else { self.manifests(&folder).await? };
         for chain in &mut chains {
             chain.add_from_manifests(&folder, &manifests, &damaged);
-            for hole in chain.holes() {
+            for hole in chain.holes(&folder) {
                 if !hole.hours.any(wanted) {
                     notes.push(format!(
                         "{}: nothing holds offsets {} to {}, of about {}: replay those hours too",
@@ -233,7 +234,7 @@ impl Planner<'_> {
     async fn manifests(&self, folder: &CollectionFolder) -> Result<Vec<Manifest>, ReplayError> {
         let mut manifests = Vec::new();
         for path in self.lake.list_names(folder.path()).await? {
-            if path.file_name() != MANIFEST || path.hour().is_none() {
+            if path.file_name() != MANIFEST || folder.hour_of(&path).is_none() {
                 continue;
             }
             let Some(document) = self.lake.read_document(&path).await? else { continue };
@@ -337,9 +338,9 @@ impl Planner<'_> {
 }
 
 impl SeenChain {
-    fn add_listed(&mut self, listed: &[crate::lake::ListedFile]) {
+    fn add_listed(&mut self, folder: &CollectionFolder, listed: &[crate::lake::ListedFile]) {
         for file in listed.iter().filter(|file| file.metadata.topic_partition == self.partition) {
-            let Some(hour) = file.path.hour() else { continue };
+            let Some(hour) = folder.hour_of(&file.path) else { continue };
             self.files.push(PlannedFile {
                 path: file.path.clone(),
                 partition: self.partition.clone(),
@@ -439,7 +440,7 @@ impl SeenChain {
     }
 
     /// Ranges that no file holds, up to the file that the head names, and that were not removed on purpose.
-    fn holes(&self) -> Vec<Hole> {
+    fn holes(&self, folder: &CollectionFolder) -> Vec<Hole> {
         let mut holes = Vec::new();
         let mut expected = self.head.start;
         let mut before = None;
@@ -447,7 +448,7 @@ impl SeenChain {
         let files = self.files.iter().map(|file| (file.first, file.next, Some(file.hour)));
         for (first, next, hour) in files.chain(current) {
             if first > expected {
-                let hour = hour.or_else(|| self.head.path.as_ref()?.hour());
+                let hour = hour.or_else(|| folder.hour_of(self.head.path.as_ref()?));
                 let (a, b) = (before.unwrap_or(EventHour::EPOCH), hour.unwrap_or(EventHour::LAST));
                 let hours = HourSpan { start: a.min(b), end: a.max(b) };
                 let left = match &self.expired {

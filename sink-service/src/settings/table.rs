@@ -112,6 +112,13 @@ pub(super) const AZURE_AUTHORITY_HOST: Setting = address(
     "an address such as https://login.microsoftonline.com",
     "Where tokens are asked for; by the cloud of LAKE_URL's host if not set.",
 );
+pub(super) const LAYOUT: Setting = Setting::public(
+    "LAYOUT",
+    Some("hive"),
+    "hive, or folders made of {db}, {coll}, {yyyy}, {MM}, {dd} and {HH}, such as {db}.{coll}/{yyyy}/{MM}/{dd}/{HH}",
+    "Folders of a new lake; hive is {db}/{coll}/year={yyyy}/month={MM}/day={dd}/hour={HH}. Never changes: a sink with another one stops (25). See docs/lake/files.md.",
+    LAKE,
+);
 pub(super) const SINK_GROUP: Setting = Setting::public(
     "SINK_GROUP",
     Some("atlas-lake"),
@@ -276,6 +283,7 @@ pub(super) const TABLE: Table = &[
     &AZURE_CLIENT_CERTIFICATE_PASSWORD,
     &AZURE_FEDERATED_TOKEN_FILE,
     &AZURE_AUTHORITY_HOST,
+    &LAYOUT,
     &SINK_GROUP,
     &SINK_TOPICS,
     &SINK_EXCLUDE,

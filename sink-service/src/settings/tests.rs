@@ -161,3 +161,24 @@ fn each_way_in_says_what_it_lacks_and_nothing_else() {
     }
     assert_eq!(missing("", &[]), ["LAKE_AUTH"]);
 }
+
+#[test]
+fn a_layout_that_could_mix_collections_up_is_refused_with_all_that_is_wrong() {
+    let given = |value| settings(&[("LAKE_URL", "file:///lake"), AZURE[1], ("LAYOUT", value)]);
+    let unset = given("").unwrap().layout;
+    assert!(unset.layout == Layout::hive() && !unset.given);
+    let hive = given("hive").unwrap().layout;
+    assert!(hive.layout == Layout::hive() && hive.given);
+    let dotted = given(" {db}.{coll}/{yyyy}/{MM}/{dd}/{HH} ").unwrap().layout;
+    assert_eq!(dotted.layout.to_string(), "{db}.{coll}/{yyyy}/{MM}/{dd}/{HH}");
+    let error = given("{db}-{coll}/%Y/{MM}/{dd}/{HH}").unwrap_err().to_string();
+    assert!(
+        error.starts_with(
+            "1 mistake in the settings:\nLAYOUT=\"{db}-{coll}/%Y/{MM}/{dd}/{HH}\": expected hive, or"
+        ),
+        "{error}"
+    );
+    for part in ["such as {db}.{coll}/", "two collections could share", "`%` may not", "{yyyy} is missing"] {
+        assert!(error.contains(part), "{part} in {error}");
+    }
+}

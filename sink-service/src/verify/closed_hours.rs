@@ -15,7 +15,8 @@ use crate::{
         expired::Expired,
         manifest::{Manifest, ManifestFile, sealed_files},
     },
-    lake::{Lake, LakeError},
+    lake::LakeError,
+    lake_layout::OpenLake,
     lake_path::{CollectionFolder, MANIFEST, SUCCESS},
     look_again::look_again,
     span::Span,
@@ -28,21 +29,21 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// Adds what is wrong with a topic's closed hours, those of the span, to the result of one of its partitions.
 pub(super) async fn check(
-    lake: &Lake,
+    lake: &OpenLake,
     topic: &str,
     namespace: &Namespace,
     span: &Span,
     expired: Option<&Expired>,
     walk: &mut Walk,
 ) -> Result<(), LakeError> {
-    let folder = CollectionFolder::of(namespace);
+    let folder = lake.folder(namespace);
     // Before the folder is listed: what has closed by now has its manifest. A live sink goes on closing.
     let record = look_again(async || closed_hours(lake, topic).await).await?;
     let mut with_manifest: BTreeSet<EventHour> = BTreeSet::new();
     let mut with_mark: BTreeSet<EventHour> = BTreeSet::new();
     let mut with_files: BTreeSet<EventHour> = BTreeSet::new();
     for path in look_again(async || lake.list_names(folder.path()).await).await? {
-        let Some(hour) = path.hour().filter(|hour| span.contains(*hour)) else { continue };
+        let Some(hour) = folder.hour_of(&path).filter(|hour| span.contains(*hour)) else { continue };
         match path.file_name() {
             MANIFEST => with_manifest.insert(hour),
             SUCCESS => with_mark.insert(hour),
@@ -82,7 +83,7 @@ pub(super) async fn check(
 
 /// What the manifest says and the folder does not, or the other way round.
 async fn disagreement(
-    lake: &Lake,
+    lake: &OpenLake,
     topic: &str,
     folder: &CollectionFolder,
     hour: EventHour,

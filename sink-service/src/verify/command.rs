@@ -24,7 +24,7 @@ use crate::{
 /// If it cannot be compared.
 pub fn verify(runtime: &Runtime, settings: &SinkSettings, request: &VerifyRequest) -> Result<bool, Stop> {
     kafka_client::connect_check(&settings.kafka, FIRST_CONTACT_LIMIT)?;
-    let lake = open_existing_lake(&settings.lake, settings.auth.as_ref())?;
+    let lake = open_existing_lake(runtime, settings)?;
     let refused =
         |error: KafkaError| Stop::new(ExitCode::Configuration, format!("the Kafka client refuses: {error}"));
     let kafka = settings.kafka.client_config("atlas-sink-verify");

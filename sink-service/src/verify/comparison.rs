@@ -17,7 +17,8 @@ use crate::{
     event_hour::EventHour,
     file_lines::FileLines,
     file_metadata::{FileMetadata, LastEvent, LineCrcBuilder},
-    lake::{Lake, ListedFile},
+    lake::ListedFile,
+    lake_layout::OpenLake,
     lake_path::LakePath,
     look_again::look_again,
     look_error::LookError,
@@ -29,7 +30,7 @@ use crate::{
 
 /// Records and lines, side by side.
 pub(super) struct Comparison<'a> {
-    lake: &'a Lake,
+    lake: &'a OpenLake,
     namespace: &'a Namespace,
     files: std::collections::VecDeque<ListedFile>,
     open: Option<OpenFile<'a>>,
@@ -91,7 +92,7 @@ impl RecordFacts {
 impl<'a> Comparison<'a> {
     /// `files` are the chain's, in its order; `before` is the last event before them.
     pub(super) fn new(
-        lake: &'a Lake,
+        lake: &'a OpenLake,
         namespace: &'a Namespace,
         files: Vec<ListedFile>,
         before: Option<&LastEvent>,
@@ -231,7 +232,7 @@ impl<'a> Comparison<'a> {
         };
         let reader = self.lake.read_file(&listed.path, &state).await?;
         self.open = Some(OpenFile {
-            hour: listed.path.hour(),
+            hour: self.lake.hour_of(&listed.path),
             lines: FileLines::new(reader, listed.path.clone(), &listed.metadata),
             path: listed.path,
             metadata: listed.metadata,

@@ -14,10 +14,12 @@ use crate::{
     head::Head,
     hours::expired::expired,
     lake::{LakeError, ListedFile},
-    lake_path::{CollectionFolder, LakePath},
+    lake_layout::begin,
+    lake_path::LakePath,
     look_again::look_again,
     look_error::LookError,
     record::LAYOUT,
+    settings::LayoutSetting,
 };
 
 impl Verification<'_> {
@@ -39,7 +41,7 @@ impl Verification<'_> {
             );
             return Err(Stop::new(ExitCode::LakeDiffers, what).into());
         };
-        let folder = CollectionFolder::of(&namespace);
+        let folder = self.lake.folder(&namespace);
         let listed = look_again(async || self.lake.list_files(folder.path()).await).await?;
         let mut files: Vec<ListedFile> =
             listed.into_iter().filter(|file| file.metadata.topic_partition == *partition).collect();
@@ -91,6 +93,9 @@ impl Verification<'_> {
             lastevent: before,
             scanned: first.metadata.first,
         };
+        // A head without a record would be taken for one of before there were records.
+        let layout = LayoutSetting { layout: self.lake.layout().clone(), given: true };
+        begin(self.lake, &layout).await?;
         match self.lake.create_document(&path, head.to_bytes()).await {
             Ok(_) => Ok(Some(last.path.clone())),
             Err(LakeError::Conflict | LakeError::Unknown { .. }) => {

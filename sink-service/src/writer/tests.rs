@@ -14,6 +14,7 @@ use crate::{
     consumer::{GroupProtocol, GroupSettings},
     file_metadata::WriterId,
     lake::ETag,
+    layout::Layout,
     line_format::LineFormat,
     partition::AssignmentEpoch,
     publish::tests::{first_head, offline_publisher},
@@ -82,7 +83,13 @@ fn partition(number: i32) -> TopicPartition {
 /// A chain without a file.
 fn chain(partition: &TopicPartition) -> Chain {
     let log = LogBounds { start: KafkaOffset::ZERO, end: KafkaOffset::ZERO };
-    let reading = Reading { head: first_head(partition), head_etag: ETag::new("1"), file: None, log };
+    let reading = Reading {
+        layout: Layout::hive(),
+        head: first_head(partition),
+        head_etag: ETag::new("1"),
+        file: None,
+        log,
+    };
     let writer = Writer { id: WriterId::random(), version: "test" };
     Chain::adopt(partition.clone(), writer, reading, None, KafkaOffset::ZERO, Instant::now()).unwrap()
 }

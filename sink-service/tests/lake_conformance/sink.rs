@@ -31,7 +31,9 @@ use sink_service::{
     file_metadata::WriterId,
     kafka_log::KafkaLog,
     lake::{Lake, LakeError},
-    lake_path::{CollectionFolder, LakePath},
+    lake_layout::OpenLake,
+    lake_path::LakePath,
+    layout::Layout,
     line_format::LineFormat,
     metrics::SinkMetrics,
     publish::{Identity, Job, LostRecords, Published, Publisher, StartAt, perform},
@@ -125,7 +127,7 @@ impl Sink {
         let letters = DeadLetterTopic::new(&config, names.dead_letters(), names, 1024 * 1024).unwrap();
         let (waits, waits_end) = mpsc::channel(16);
         let publisher = Publisher {
-            lake: Arc::new(lake),
+            lake: Arc::new(OpenLake::new(lake, Layout::hive())),
             log: broker.log.clone(),
             dead_letters: DeadLetterQueue::new(&config, letters, VERSION),
             breaker: DeadLetterBreaker::new(None),
@@ -218,7 +220,7 @@ pub(crate) fn name_of(step: &Step) -> &'static str {
 pub(crate) async fn check(lake: &Lake, what: &str) -> BTreeSet<String> {
     let heads = lake.list_heads().await.unwrap();
     assert_eq!(heads, [LakePath::head(&partition())], "{what}");
-    let mut files = lake.list_files(CollectionFolder::of(&namespace()).path()).await.unwrap();
+    let mut files = lake.list_files(Layout::hive().folder(&namespace()).path()).await.unwrap();
     files.sort_by_key(|file| file.metadata.first);
     let (mut expected, mut offset) = (KafkaOffset::ZERO, 0);
     for (index, file) in files.iter().enumerate() {
@@ -233,7 +235,7 @@ pub(crate) async fn check(lake: &Lake, what: &str) -> BTreeSet<String> {
             assert_eq!(line["_kafka"]["offset"].as_u64(), Some(offset), "{what}");
             let hour = HOURS[usize::try_from(offset).unwrap()];
             let hour = EventHour::from_cluster_time(ClusterTime::new(hour * 3600, 1));
-            assert_eq!(file.path.hour(), Some(hour), "{what}: row {offset}");
+            assert_eq!(Layout::hive().hour_of(&file.path), Some(hour), "{what}: row {offset}");
             offset += 1;
         }
     }

@@ -143,7 +143,7 @@ proptest! {
             for (index, turn) in turns {
                 sinks[index].take(turn, &world).await;
                 if modes.iter().all(|(publishing, _)| *publishing == Publishing::Sealed) {
-                    let files = world.lake.list_files(CollectionFolder::of(&namespace()).path()).await.unwrap();
+                    let files = world.lake.list_files(layout().folder(&namespace()).path()).await.unwrap();
                     assert!(files.iter().all(|file| file.metadata.sealed), "no file is seen before it has ended");
                 }
             }
