@@ -44,12 +44,24 @@ pub struct Expected {
 pub struct Topics {
     prefix: String,
     source_id: String,
+    hours: String,
 }
 
 impl Topics {
     /// As `TOPIC_PREFIX` and `SOURCE_ID` of the source.
     pub fn new(prefix: impl Into<String>, source_id: impl Into<String>) -> Self {
-        Self { prefix: prefix.into(), source_id: source_id.into() }
+        Self { prefix: prefix.into(), source_id: source_id.into(), hours: event_hour::HIVE.to_owned() }
+    }
+
+    /// As the time's part of `LAYOUT` of the sink, written as `strftime` has it.
+    #[must_use]
+    pub fn with_hours(self, format: &str) -> Self {
+        Self { hours: format.to_owned(), ..self }
+    }
+
+    /// An hour's folder below its collection's, as `strftime` has it.
+    pub fn hours(&self) -> &str {
+        &self.hours
     }
 
     /// All topics begin with this: the prefix and its dot.

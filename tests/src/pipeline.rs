@@ -33,6 +33,8 @@ pub struct Pipeline {
     topics: Topics,
     lake: LakeReader,
     lake_settings: Vec<(String, String)>,
+    /// A collection's folder, with `{db}` and `{coll}`.
+    place: String,
     folder: TempDir,
     started: AtomicU32,
 }
@@ -84,9 +86,21 @@ impl Pipeline {
             topics,
             lake,
             lake_settings,
+            place: "{db}/{coll}".to_owned(),
             folder,
             started,
         }
+    }
+
+    /// The same with another `LAYOUT`: that of a collection, and that of an hour below it as `strftime` has it. Sinks are not told.
+    #[must_use]
+    pub fn laid_out(self, place: &str, hours: &str) -> Self {
+        Self { topics: self.topics.with_hours(hours), place: place.to_owned(), ..self }
+    }
+
+    /// Where a collection lies whose name needs no escape.
+    pub fn place(&self, collection: &str) -> String {
+        self.place.replace("{db}", &self.name).replace("{coll}", collection)
     }
 
     /// The database whose changes are read.

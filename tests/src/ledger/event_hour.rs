@@ -1,6 +1,6 @@
 //! The hour a record belongs to, by DESIGN's layout 1, written a second time from its text.
 
-use chrono::{DateTime, Datelike, TimeZone, Timelike, Utc};
+use chrono::{DateTime, TimeZone, Utc};
 
 use crate::{json::Json, kafka_reader::KafkaRecord};
 
@@ -8,8 +8,11 @@ const FIRST_MS: i64 = 0;
 /// The last millisecond of the year 9999.
 const LAST_MS: i64 = 253_402_300_799_999;
 
-/// `year=YYYY/month=MM/day=DD/hour=HH` of a record. `value` is its parsed value, if it is JSON.
-pub(super) fn folder(record: &KafkaRecord, value: Option<&Json>) -> String {
+/// An hour's folder below its collection's, as `strftime` has it, unless a lake is laid out otherwise.
+pub(super) const HIVE: &str = "year=%Y/month=%m/day=%d/hour=%H";
+
+/// That of a record. `value` is its parsed value, if it is JSON.
+pub(super) fn folder(record: &KafkaRecord, value: Option<&Json>, format: &str) -> String {
     let value = value.filter(|value| matches!(value, Json::Object(_)));
     let millis = record
         .header("cluster-time")
@@ -21,7 +24,7 @@ pub(super) fn folder(record: &KafkaRecord, value: Option<&Json>) -> String {
         .or(record.timestamp_ms.filter(is_within))
         .unwrap_or(0);
     let time = Utc.timestamp_millis_opt(millis).single().unwrap_or(DateTime::UNIX_EPOCH);
-    format!("year={:04}/month={:02}/day={:02}/hour={:02}", time.year(), time.month(), time.day(), time.hour())
+    time.format(format).to_string()
 }
 
 fn is_within(millis: &i64) -> bool {

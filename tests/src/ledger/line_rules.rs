@@ -25,7 +25,7 @@ pub(super) fn judge(evidence: &Evidence, chains: &[Chain<'_>], violations: &mut 
     let empty = PartitionContent::default();
     for chain in chains {
         let content = evidence.kafka.topics.get(&chain.topic).and_then(|parts| parts.get(&chain.partition));
-        judge_chain(chain, content.unwrap_or(&empty), violations);
+        judge_chain(chain, content.unwrap_or(&empty), evidence.topics.hours(), violations);
     }
 
     for (topic, partitions) in
@@ -85,7 +85,7 @@ fn offsets(chain: &Chain<'_>) -> BTreeSet<i64> {
 }
 
 /// The files of one chain against the records of its partition.
-fn judge_chain(chain: &Chain<'_>, content: &PartitionContent, violations: &mut Violations) {
+fn judge_chain(chain: &Chain<'_>, content: &PartitionContent, hours: &str, violations: &mut Violations) {
     let records: HashMap<i64, &KafkaRecord> =
         content.records.iter().map(|record| (record.offset, record)).collect();
     let mut seen: HashMap<i64, &str> = HashMap::new();
@@ -131,7 +131,7 @@ fn judge_chain(chain: &Chain<'_>, content: &PartitionContent, violations: &mut V
                 );
             }
             match records.get(&kafka.offset) {
-                Some(record) => judge_line(&place, link.file, line, record, violations),
+                Some(record) => judge_line(&place, link.file, line, (record, hours), violations),
                 // What retention has removed can no longer be compared.
                 None if kafka.offset < content.low => {}
                 None => violations
@@ -141,7 +141,13 @@ fn judge_chain(chain: &Chain<'_>, content: &PartitionContent, violations: &mut V
     }
 }
 
-fn judge_line(place: &str, file: &LakeFile, line: &[u8], record: &KafkaRecord, violations: &mut Violations) {
+fn judge_line(
+    place: &str,
+    file: &LakeFile,
+    line: &[u8],
+    (record, hours): (&KafkaRecord, &str),
+    violations: &mut Violations,
+) {
     let Some(value) = record.value.as_deref() else {
         violations.add(ViolationKind::InventedInLake, format!("{place}: the record is a tombstone"));
         return;
@@ -159,7 +165,7 @@ fn judge_line(place: &str, file: &LakeFile, line: &[u8], record: &KafkaRecord, v
         );
         violations.add(ViolationKind::WrongContent, detail);
     }
-    let folder = event_hour::folder(record, Json::parse(value).ok().as_ref());
+    let folder = event_hour::folder(record, Json::parse(value).ok().as_ref(), hours);
     if !file.path.contains(&format!("/{folder}/")) {
         violations.add(ViolationKind::WrongHour, format!("{place}: belongs to {folder}"));
     }

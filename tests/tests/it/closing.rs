@@ -48,7 +48,8 @@ pub(crate) fn instant(seconds: i64) -> String {
 }
 
 pub(crate) fn folder(pipeline: &Pipeline, seconds: i64) -> String {
-    format!("{}/orders/{}", pipeline.database(), folder_of(seconds))
+    let at = chrono::DateTime::from_timestamp(seconds, 0).expect("a date");
+    format!("{}/{}", pipeline.place("orders"), at.format(pipeline.topics().hours()))
 }
 
 /// An hour's folder below its collection's.

@@ -25,6 +25,7 @@ mod idle;
 mod kill_nine;
 mod lake_outage;
 mod large_records;
+mod layout;
 mod many_partitions;
 mod memory;
 mod mongod_restart;
