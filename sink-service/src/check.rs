@@ -2,7 +2,7 @@
 //! no group is joined, and the one change that is sent to a storage account is to a blob that is not there.
 //!
 //! ```text
-//!  kafka: brokers ─▶ schema registry ─▶ lake: place ▸ rights ▸ account ─▶ kafka: group ▸ data topics ▸ dead letters
+//!  kafka: brokers ─▶ schema registry ─▶ lake: place ▸ rights ▸ account ▸ layout ─▶ kafka: group ▸ data topics ▸ dead letters
 //! ```
 //!
 //! The exit code is the one that `run` would end with: of several reasons, that of the first which a start would meet ([`Step`]).
@@ -39,7 +39,7 @@ Examples:
   sink-service check --config sink.toml
   sink-service check --config sink.toml --json | jq '.findings[] | select(.state != \"ok\")'
 
-Exit codes: 0 a start would go on; else the one that `run` would end with: 69 unreachable, 77 not allowed, \
+Exit codes: 0 a start would go on; else the one that `run` would end with: 69 unreachable, 25 the lake has another LAYOUT, 77 not allowed, \
 78 a setting, a server or the storage account has to be changed first.";
 
 const JSON: &str = "json";
@@ -51,6 +51,7 @@ enum Step {
     Registry,
     Lake,
     Account,
+    Layout,
     Group,
     DataTopics,
     DeadLetters,

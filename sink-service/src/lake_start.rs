@@ -50,7 +50,7 @@ pub fn await_lake(
         refuse_unfit(&lake, settings.account_use()).await?;
         let has = answered(async || begin(&lake, &settings.layout).await, deadline, tell).await;
         let layout = agreed(&settings.lake, has.map_err(cannot)?, &settings.layout)?;
-        tracing::info!(%layout, "lake");
+        tracing::info!(%layout, "lake opened");
         Ok(OpenLake::new(lake, layout))
     })
 }

@@ -58,11 +58,13 @@ async fn look_at(lake: &Lake, settings: &SinkSettings, report: &mut Report) {
             Ok(()) => report.ok("right to write", "granted; it was asked for without writing"),
             Err(error) => failed(report, "right to write", target, &error),
         }
-        layout(lake, settings, report).await;
     }
     match lake.account().await {
         Some(facts) => account(&facts, there, settings.account_use(), report),
         None => report.ok("clean-up", format!("jobs that delete old files have to spare {CHAIN_FOLDER}/")),
+    }
+    if there {
+        layout(lake, settings, report).await;
     }
 }
 
@@ -75,7 +77,7 @@ async fn layout(lake: &Lake, settings: &SinkSettings, report: &mut Report) {
         }
         Ok(Some(has)) => match agreed(&settings.lake, has, told) {
             Ok(has) => report.ok(LAYOUT, has.to_string()),
-            Err(stop) => report.stop(Step::Account, LAYOUT, &stop),
+            Err(stop) => report.stop(Step::Layout, LAYOUT, &stop),
         },
         Err(error) => failed(report, LAYOUT, &settings.lake, &error),
     }
