@@ -17,7 +17,7 @@ use crate::{
     replay::ReplayRequest,
     settings::CATALOGUE,
     span::{Span, span_of, topic_argument, topics_of, with_closed_hours, with_hours},
-    verify::Output,
+    verify::{Delivery, Output},
 };
 
 const TABLE: Table = CATALOGUE.table;
@@ -70,6 +70,7 @@ pub struct VerifyRequest {
     pub topics: Vec<String>,
     pub span: Span,
     pub drained: bool,
+    pub delivery: Delivery,
     /// Heads that are missing are made again first.
     pub restore_heads: bool,
     pub output: Output,
@@ -146,6 +147,10 @@ pub fn command() -> Command {
     let verify = with_hours(verify)
         .group(ArgGroup::new("what").args(["all", "topic", "day", "from"]).multiple(true).required(true))
         .arg(flag("drained", "A record in Kafka that is not in the lake yet is a difference"))
+        .arg(flag(
+            "at-least-once",
+            "The sources deliver at least once: rows of a snapshot may come twice, and are only counted",
+        ))
         .arg(
             flag(
                 "restore-head",
@@ -260,6 +265,11 @@ fn verify(matches: &ArgMatches) -> VerifyRequest {
         topics: topics_of(matches),
         span: span_of(matches),
         drained: matches.get_flag("drained"),
+        delivery: if matches.get_flag("at-least-once") {
+            Delivery::AtLeastOnce
+        } else {
+            Delivery::ExactlyOnce
+        },
         restore_heads: matches.get_flag("restore-head"),
         output: Output::asked_for(matches),
     }

@@ -35,7 +35,11 @@ use shared::{
 
 #[cfg(test)]
 pub(crate) use self::expected_flat::flat as expected_flat;
-pub use self::{command::verify, report::Output, walk::PartitionResult};
+pub use self::{
+    command::verify,
+    report::Output,
+    walk::{Delivery, PartitionResult},
+};
 use self::{
     comparison::Comparison,
     walk::{EventIds, Walk},
@@ -66,6 +70,7 @@ pub struct Verification<'a> {
     pub span: Span,
     /// Whether a record in Kafka that is not yet durable counts as a difference.
     pub drained: bool,
+    pub delivery: Delivery,
 }
 
 /// What one topic's partitions are compared with.
@@ -155,7 +160,7 @@ impl Verification<'_> {
     ) -> Result<PartitionResult, LookError> {
         let Seen { partition, log, head } = seen;
         let log = *log;
-        let mut walk = Walk::new(partition);
+        let mut walk = Walk::new(partition, self.delivery);
         walk.result.lost = look.gaps.as_ref().map_or(0, |gaps| gaps.lost_of(partition.partition));
         if log.is_none() {
             walk.differs("the topic is no longer in Kafka: only the files were checked".to_owned());

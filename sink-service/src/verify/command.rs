@@ -35,6 +35,7 @@ pub fn verify(runtime: &Runtime, settings: &SinkSettings, request: &VerifyReques
         names: settings.names.clone(),
         span: request.span.clone(),
         drained: request.drained,
+        delivery: request.delivery,
     };
     let registry = settings.registry.as_ref().map(SchemaRegistry::new).transpose()?;
     let mut records = RecordReader::new(registry);

@@ -192,7 +192,7 @@ impl<'a> Comparison<'a> {
                 if let Some(id) = event_id(message)
                     && !self.events.insert(message.topic(), id)
                 {
-                    self.walk.differs(format!("{}: the event at offset {offset} is there twice", file.path));
+                    self.walk.comes_again(&file.path, offset, record.snapshot);
                 }
             }
             (Verdict::Tombstone, None) => {}
@@ -326,7 +326,7 @@ impl OpenFile<'_> {
     }
 }
 
-/// Event id and source of a record, where it has both and is no snapshot row.
+/// Event id and source of a record, where it has both.
 fn event_id<'a>(message: &'a BorrowedMessage<'_>) -> Option<(&'a [u8], &'a [u8])> {
     let headers = message.headers()?;
     let (mut id, mut source) = (None, None);
@@ -334,7 +334,6 @@ fn event_id<'a>(message: &'a BorrowedMessage<'_>) -> Option<(&'a [u8], &'a [u8])
         match each.key {
             header::EVENT_ID => id = each.value,
             header::SOURCE => source = each.value,
-            header::SNAPSHOT => return None,
             _ => {}
         }
     }

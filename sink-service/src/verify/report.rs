@@ -45,6 +45,7 @@ pub(super) fn print(
                 "bytes": sum(|result| result.bytes),
                 "deadLetters": sum(|result| result.dead_letters),
                 "repeats": sum(|result| result.repeats),
+                "repeatedSnapshotRows": sum(|result| result.repeated_snapshot_rows),
                 "lost": sum(|result| result.lost),
                 "pending": sum(|result| result.pending),
                 "differences": differences,
@@ -123,6 +124,10 @@ fn print_table(
     let repeats: u64 = results.iter().map(|result| result.repeats).sum();
     if repeats > 0 {
         writeln!(to, "{repeats} records of Kafka repeat an event that is there already: no rows.")?;
+    }
+    let repeated: u64 = results.iter().map(|result| result.repeated_snapshot_rows).sum();
+    if repeated > 0 {
+        writeln!(to, "{repeated} rows of snapshots are there more than once.")?;
     }
     let rows: u64 = results.iter().map(|result| result.rows).sum();
     let files: usize = results.iter().map(|result| result.files).sum();

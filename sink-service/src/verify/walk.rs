@@ -8,7 +8,9 @@ use std::{
 use serde::Serialize;
 use shared::kafka_position::{KafkaOffset, TopicPartition};
 
-use crate::{file_metadata::FileMetadata, head::Head, hours::expired::Expired, lake::ListedFile};
+use crate::{
+    file_metadata::FileMetadata, head::Head, hours::expired::Expired, lake::ListedFile, lake_path::LakePath,
+};
 
 /// How many differences of one partition are kept for showing; all are counted.
 const DIFFERENCES_SHOWN: usize = 10;
@@ -29,6 +31,8 @@ pub struct PartitionResult {
     pub tombstones: u64,
     /// Records of events that the partition has already: no rows.
     pub repeats: u64,
+    /// Rows of a snapshot that are there already, where that is no difference.
+    pub repeated_snapshot_rows: u64,
     /// Offsets that were lost in Kafka and given up.
     pub lost: u64,
     /// Records in Kafka behind the chain's end.
@@ -43,7 +47,7 @@ pub struct PartitionResult {
 impl PartitionResult {
     /// A partition whose part of the lake cannot be read.
     pub fn unreadable(partition: &TopicPartition, what: String) -> Self {
-        let mut walk = Walk::new(partition);
+        let mut walk = Walk::new(partition, Delivery::ExactlyOnce);
         walk.differs(what);
         walk.result
     }
@@ -71,14 +75,24 @@ impl EventIds {
     }
 }
 
+/// How the topic's sources deliver, as the operator has it: records do not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    ExactlyOnce,
+    /// Rows of a snapshot may come twice: they are never taken for repeats.
+    AtLeastOnce,
+}
+
 /// A partition's result in the making.
 pub(super) struct Walk {
     pub(super) result: PartitionResult,
+    delivery: Delivery,
 }
 
 impl Walk {
-    pub(super) fn new(partition: &TopicPartition) -> Self {
+    pub(super) fn new(partition: &TopicPartition, delivery: Delivery) -> Self {
         Self {
+            delivery,
             result: PartitionResult {
                 topic: partition.topic.to_string(),
                 partition: partition.partition,
@@ -90,6 +104,7 @@ impl Walk {
                 dead_letters: 0,
                 tombstones: 0,
                 repeats: 0,
+                repeated_snapshot_rows: 0,
                 lost: 0,
                 pending: 0,
                 unconfirmed: 0,
@@ -103,6 +118,17 @@ impl Walk {
         self.result.differences += 1;
         if self.result.shown.len() < DIFFERENCES_SHOWN {
             self.result.shown.push(what);
+        }
+    }
+
+    /// The row at `offset` has an event id that another row has.
+    pub(super) fn comes_again(&mut self, path: &LakePath, offset: KafkaOffset, of_snapshot: bool) {
+        match (of_snapshot, self.delivery) {
+            (false, _) => self.differs(format!("{path}: the event at offset {offset} is there twice")),
+            (true, Delivery::AtLeastOnce) => self.result.repeated_snapshot_rows += 1,
+            (true, Delivery::ExactlyOnce) => self.differs(format!(
+                "{path}: the snapshot's row at offset {offset} is there twice (if its source delivers at least once, that may be: --at-least-once)"
+            )),
         }
     }
 

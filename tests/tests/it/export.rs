@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -105,6 +106,13 @@ impl<'a> Hours<'a> {
             }
         }
         Ok(files)
+    }
+
+    async fn delete_files(&self) -> Result<()> {
+        for hour in self.files().await?.keys() {
+            self.silver.delete(&self.hour(*hour)).await?;
+        }
+        Ok(())
     }
 
     async fn run(&self, name: &str, arguments: &[&str]) -> Result<(i32, String)> {
@@ -256,6 +264,38 @@ async fn hours_of_azurite_become_parquet_in_azurite() -> Result<()> {
     Ok(())
 }
 
+/// An export that is killed leaves an hour's file as it was: whole, or not there. The next one makes the rest.
+async fn killed(hours: &Hours<'_>, span: &[&str], whole: &BTreeMap<i64, Vec<u8>>) -> Result<()> {
+    const KILLS: u32 = 10;
+    let arguments = ["export", "parquet", "--topic", &hours.topic, "--into", &hours.into];
+    let arguments = [&arguments[..], span].concat();
+    hours.delete_files().await?;
+    let begin = Instant::now();
+    hours.export("before-kills", span, 0).await?;
+    let takes = begin.elapsed();
+    let mut finished = 0;
+    for kill in 0..KILLS {
+        hours.delete_files().await?;
+        let environment = hours.pipeline.sink_environment();
+        let name = format!("killed-{kill}");
+        let mut service =
+            Service::start_with(Binary::Sink, &name, &arguments, environment, hours.pipeline.folder())?;
+        tokio::time::sleep(rand::random_range(Duration::ZERO..takes)).await;
+        service.kill9()?;
+        let files = hours.files().await?;
+        finished += files.len();
+        for (hour, bytes) in &files {
+            ensure!(bytes == &whole[hour], "a killed export left another file of hour {hour}");
+        }
+    }
+    let all = whole.len() * KILLS as usize;
+    ensure!(finished < all, "every kill came too late");
+    eprintln!("{finished} of {all} files were done when their export was killed");
+    hours.export("after-kills", span, 0).await?;
+    ensure!(&hours.files().await? == whole, "after kills the files are others");
+    Ok(())
+}
+
 async fn hours_become_parquet(hours: &mut Hours<'_>) -> Result<()> {
     let (this_day, next_day) = (day(hours.begin), day(hours.begin + 2 * HOUR_S));
     let span = ["--day", this_day.as_str()];
@@ -284,6 +324,7 @@ async fn hours_become_parquet(hours: &mut Hours<'_>) -> Result<()> {
     let (one, two) = tokio::join!(hours.export("one", &span, 0), hours.export("two", &span, 0));
     let text = format!("{}{}", one?, two?);
     ensure!(text.contains("1 written") && hours.files().await? == first, "two at once: {text}");
+    killed(hours, &span, &first).await?;
 
     // An hour that has not closed.
     let text = hours.export("open", &["--day", &next_day, "--hour", "0"], 75).await?;

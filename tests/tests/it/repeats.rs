@@ -196,6 +196,39 @@ async fn are_passed_over_by_a_rebuild() -> Result<()> {
     Ok(())
 }
 
+/// Only the operator knows whether a row of a snapshot may come twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_snapshot_are_told_by_verify() -> Result<()> {
+    let pipeline = &Stage::shared().await?.pipeline("repeatssnapshot")?;
+    let topic = pipeline.data_topic("orders");
+    let writer = pipeline.kafka_writer();
+    writer.create_topic(&topic, 1, &[]).await?;
+    let rows = [1, 2, 1].map(|row| {
+        event(pipeline, row, LONG_AGO_S)
+            .header("event-id", &format!("00~5.1~00000000~{row:08}"))
+            .header("source", "w/1")
+            .header("snapshot", "true")
+    });
+    writer.send(&topic, 0, rows.into()).await?;
+    let mut sink = pipeline.start_sink()?;
+    pipeline.wait_for_lake(&mut [&mut sink]).await?;
+    for (arguments, code, says) in [
+        (
+            &["verify", "--all"][..],
+            25,
+            "p0000-00000000000000000000.jsonl: the snapshot's row at offset 2 is there twice",
+        ),
+        (&["verify", "--all", "--at-least-once"], 0, "1 rows of snapshots are there more than once."),
+    ] {
+        let environment = pipeline.sink_environment();
+        let name = format!("verify-{code}");
+        let mut verify = Service::start_with(Binary::Sink, &name, arguments, environment, pipeline.folder())?;
+        let (found, text) = (verify.exit_code(LIMIT).await?, verify.log_text()?);
+        ensure!(found == code && text.contains(says), "{found}\n{text}");
+    }
+    Ok(())
+}
+
 /// As a resume token begins; `records::event` has 1 as the increment.
 fn event_id(seconds: i64, number: i64) -> String {
     format!("82{seconds:08X}00000001{number:06X}04")
