@@ -1,4 +1,5 @@
-//! `verify --restore-head`: heads that were lost, made again from the files. The only thing that `verify` ever writes.
+//! `verify --restore-head`: heads that were lost, made again from the files. The only thing that `verify` ever writes, with the record
+//! of the layout where that is lost too.
 //!
 //! A head says where its chain begins and which file is its current one; both can be seen from the files, as long as they follow each other
 //! without gap. What cannot be seen is a `scanned` beyond the last file: then the sink reads from the file's end, where there was nothing.
@@ -95,7 +96,12 @@ impl Verification<'_> {
         };
         // A head without a record would be taken for one of before there were records.
         let layout = LayoutSetting { layout: self.lake.layout().clone(), given: true };
-        begin(self.lake, &layout).await?;
+        let has = begin(self.lake, &layout).await?;
+        if has != layout.layout {
+            let what =
+                format!("somebody else began the lake with LAYOUT={has} meanwhile: type the command again");
+            return Err(Stop::new(ExitCode::Temporary, what).into());
+        }
         match self.lake.create_document(&path, head.to_bytes()).await {
             Ok(_) => Ok(Some(last.path.clone())),
             Err(LakeError::Conflict | LakeError::Unknown { .. }) => {

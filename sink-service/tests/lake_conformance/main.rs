@@ -13,6 +13,7 @@ mod azure_faults;
 mod chains;
 mod directory_faults;
 mod facts;
+mod layouts;
 mod promises;
 mod proxy;
 mod sink;

@@ -13,6 +13,7 @@ use sink_service::{
 
 use crate::{
     facts::{TOPIC, after, append, content, create, is_conflict, nothing, path, read, rewrite, state},
+    layouts::{a_file_lies_where_its_layout_puts_it, of_two_layouts_one_begins_the_lake},
     target::{Ground, Target},
 };
 
@@ -49,6 +50,8 @@ pub(crate) async fn keep_all(target: &Target) {
         of_two_objects_one_wins,
         what_is_removed_is_gone_and_may_be_made_again,
         listings_show_data_files_in_order_and_nothing_else,
+        a_file_lies_where_its_layout_puts_it,
+        of_two_layouts_one_begins_the_lake,
         metadata_over_the_limit_is_refused,
         two_writers_lose_and_double_nothing,
     ];

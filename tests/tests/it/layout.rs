@@ -255,6 +255,17 @@ async fn commands_find_it(
         serde_json::from_slice::<Value>(&record)?["layout"] == lake.layout,
         "the copy has another layout"
     );
+    if let LakeReader::Directory(root) = silver {
+        let foreign = root.join("foreign");
+        fs::create_dir_all(foreign.join("_chain"))?;
+        fs::write(foreign.join(RECORD), r#"{"version":1,"layout":"hive"}"#)?;
+        let foreign = format!("file://{}", foreign.display());
+        let replay = ["replay", "--topic", topic, "--day", day, "--hour", "22", "--into", &foreign];
+        let text = lake.run(None, &replay, 25).await?;
+        ensure!(text.contains("LAYOUT=hive") && text.contains(lake.layout), "{text}");
+        let copied = silver.files().await?.iter().filter(|file| file.path.starts_with("foreign/")).count();
+        ensure!(copied == 0, "{copied} files in a lake of another layout");
+    }
     Ok(())
 }
 
