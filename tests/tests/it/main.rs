@@ -39,6 +39,7 @@ mod repeats;
 mod replay;
 mod retention;
 mod rights;
+mod schema_check;
 mod sealed;
 mod seeded_bugs;
 mod servers;
