@@ -24,6 +24,8 @@ pub enum DeadLetterReason {
     NoTime,
     /// Larger than a line may be.
     TooLarge,
+    /// Its document breaks the schema that its collection has here.
+    SchemaViolation,
     /// A change event whose bytes are no BSON.
     UnreadableEvent,
     /// A change event without a member that routing, key or position need.
@@ -33,7 +35,7 @@ pub enum DeadLetterReason {
 }
 
 impl DeadLetterReason {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Empty,
         Self::InvalidUtf8,
         Self::InvalidJson,
@@ -44,6 +46,7 @@ impl DeadLetterReason {
         Self::NamespaceMismatch,
         Self::NoTime,
         Self::TooLarge,
+        Self::SchemaViolation,
         Self::UnreadableEvent,
         Self::IncompleteEvent,
         Self::Oversize,
@@ -62,6 +65,7 @@ impl DeadLetterReason {
             Self::NamespaceMismatch => "namespace-mismatch",
             Self::NoTime => "no-time",
             Self::TooLarge => "too-large",
+            Self::SchemaViolation => "schema-violation",
             Self::UnreadableEvent => "unreadable-event",
             Self::IncompleteEvent => "incomplete-event",
             Self::Oversize => "oversize",

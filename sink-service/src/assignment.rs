@@ -8,6 +8,7 @@ use shared::{kafka_position::TopicPartition, namespace::Namespace};
 use crate::{
     line_format::LineFormat,
     partition::{AssignmentEpoch, PartitionState},
+    schema_check::SchemaChecks,
     uploads::{TopicUploads, Uploads},
 };
 
@@ -68,6 +69,7 @@ impl Assignment {
         namespace: Option<Namespace>,
         uploads: &Uploads,
         format: LineFormat,
+        schemas: SchemaChecks,
     ) -> &PartitionState {
         self.remove(&partition);
         self.epoch += 1;
@@ -78,7 +80,7 @@ impl Assignment {
             .or_insert_with(|| Topic { places: HashMap::new(), uploads: uploads.of_topic() });
         topic.places.insert(partition.partition, place);
         let (uploads, epoch) = (topic.uploads.clone(), AssignmentEpoch(self.epoch));
-        self.states.push(PartitionState::opening(partition, namespace, uploads, epoch, format));
+        self.states.push(PartitionState::opening(partition, namespace, uploads, epoch, format, schemas));
         &self.states[place]
     }
 

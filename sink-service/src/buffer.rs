@@ -198,18 +198,32 @@ impl Buffer {
             Verdict::Tombstone => EntryKind::Tombstone,
             Verdict::DeadLetter { .. } => unreachable!("dead letters are pushed with their record"),
         };
-        let (event_id, source) = inspected.event.unwrap_or_default();
-        self.names.extend_from_slice(event_id.as_bytes());
-        let event_id_end = self.names.len();
-        self.names.extend_from_slice(source.as_bytes());
+        let event_id_end = self.push_event(inspected.event);
         self.push_entry(offset, inspected.hour, kind, inspected.cluster_time, event_id_end, now);
     }
 
-    pub fn push_dead_letter(&mut self, letter: DeadLetter, hour: EventHour, now: Instant) {
+    /// `event` as [`Inspected::event`] has it.
+    pub fn push_dead_letter(
+        &mut self,
+        letter: DeadLetter,
+        hour: EventHour,
+        event: Option<(&str, &str)>,
+        now: Instant,
+    ) {
         let offset = letter.offset;
         self.dead_letter_bytes += letter.size();
         self.dead_letters.push(letter);
-        self.push_entry(offset, hour, EntryKind::DeadLetter, None, self.names.len(), now);
+        let event_id_end = self.push_event(event);
+        self.push_entry(offset, hour, EntryKind::DeadLetter, None, event_id_end, now);
+    }
+
+    /// Where the id ends in the names.
+    fn push_event(&mut self, event: Option<(&str, &str)>) -> usize {
+        let (event_id, source) = event.unwrap_or_default();
+        self.names.extend_from_slice(event_id.as_bytes());
+        let event_id_end = self.names.len();
+        self.names.extend_from_slice(source.as_bytes());
+        event_id_end
     }
 
     fn push_entry(

@@ -85,6 +85,7 @@ pub fn run(service: &str, sources: Sources, json: bool) -> ProcessExit {
         for warning in &effective.warnings {
             report.warning("settings", warning.clone(), []);
         }
+        look_at_schemas(&settings, &mut report);
         look(&runtime, &settings, &mut report);
         Ok((settings, report))
     });
@@ -117,6 +118,15 @@ fn look(runtime: &Runtime, settings: &SinkSettings, report: &mut Report) {
             kafka.look(settings, report).await;
         }
     });
+}
+
+/// They were compiled with the settings: a mistake in them is one of those.
+fn look_at_schemas(settings: &SinkSettings, report: &mut Report) {
+    let collections: Vec<String> = settings.schema_checks.collections().map(ToString::to_string).collect();
+    if !collections.is_empty() {
+        let found = format!("documents of {} are held against their schema", collections.join(", "));
+        report.ok("schema check", found);
+    }
 }
 
 async fn look_at_registry(settings: &SinkSettings, report: &mut Report) {

@@ -44,24 +44,50 @@ use crate::{
     topic_reader::TopicReader,
 };
 
-/// Letters that somebody has sent back or dropped, by the place of their records: these stay letters, also where a later version could write
-/// them, for a row of theirs would be the second one, or one that nobody wants.
-pub type Settled = BTreeMap<(TopicPartition, KafkaOffset), DeadLetterReason>;
+/// The sink's letters in the dead-letter topic, by the place of their records: what a replay has to know of them.
+#[derive(Debug, Default)]
+pub struct KnownLetters(BTreeMap<(TopicPartition, KafkaOffset), KnownLetter>);
 
-/// Reads them from the dead-letter topic. One that is not there has none.
-///
-/// # Errors
-/// If Kafka cannot be read.
-pub async fn settled(dead_letters: &str, log: &KafkaLog, reader: &TopicReader) -> Result<Settled, LogError> {
-    let mut book = Book::new(dead_letters, log, reader);
-    book.catch_up().await?;
-    let marked = book.letters.values().filter(|letter| book.mark(&letter.key).is_some());
-    let places = marked.filter_map(|letter| {
-        let reason = DeadLetterReason::ALL.into_iter().find(|reason| reason.as_str() == letter.reason)?;
-        let origin = letter.origin.clone()?;
-        Some(((origin.partition, origin.offset), reason))
-    });
-    Ok(places.collect())
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KnownLetter {
+    pub(crate) reason: DeadLetterReason,
+    /// Somebody has sent it back or dropped it.
+    pub(crate) is_settled: bool,
+}
+
+impl KnownLetters {
+    /// A dead-letter topic that is not there has none.
+    ///
+    /// # Errors
+    /// If Kafka cannot be read.
+    pub async fn read(dead_letters: &str, log: &KafkaLog, reader: &TopicReader) -> Result<Self, LogError> {
+        let mut book = Book::new(dead_letters, log, reader);
+        book.catch_up().await?;
+        let letters = book.letters.values().filter_map(|letter| {
+            let reason = DeadLetterReason::ALL.into_iter().find(|reason| reason.as_str() == letter.reason)?;
+            let is_settled = book.mark(&letter.key).is_some();
+            let origin = letter.origin.clone()?;
+            Some(((origin.partition, origin.offset), KnownLetter { reason, is_settled }))
+        });
+        Ok(Self(letters.collect()))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(
+        letters: impl IntoIterator<Item = ((TopicPartition, KafkaOffset), KnownLetter)>,
+    ) -> Self {
+        Self(letters.into_iter().collect())
+    }
+
+    /// Why the record became a letter; `None` if the topic has none of it, or no longer.
+    pub fn reason(&self, place: &(TopicPartition, KafkaOffset)) -> Option<DeadLetterReason> {
+        self.0.get(place).map(|letter| letter.reason)
+    }
+
+    /// Such a letter stays one, also where it could be written by now: a row of it would be the second one, or one that nobody wants.
+    pub fn is_settled(&self, place: &(TopicPartition, KafkaOffset)) -> bool {
+        self.0.get(place).is_some_and(|letter| letter.is_settled)
+    }
 }
 
 /// What was asked for.

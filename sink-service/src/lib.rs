@@ -54,6 +54,7 @@ pub mod record;
 pub mod record_reader;
 pub mod repeats;
 pub mod replay;
+pub mod schema_check;
 pub mod settings;
 pub mod span;
 pub mod standing;

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use flat::write_flat;
+pub(crate) use flat::{each_member, write_flat};
 
 /// Of all lines of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]

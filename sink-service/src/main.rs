@@ -163,6 +163,7 @@ fn serve(
     let (shutdown, start) = shutdown::on_signals(settings.process.shutdown_timeout)?;
     // Held until the end: it says "draining" while the writer does.
     let _admin = AdminServer::start(settings.process.admin_addr, shown, live_within, recorder, build)?;
+    let schemas: Vec<String> = settings.schema_checks.collections().map(ToString::to_string).collect();
     tracing::info!(
         version = VERSION,
         group = settings.group,
@@ -170,6 +171,7 @@ fn serve(
         kafka = settings.kafka.bootstrap(),
         kafka_protocol = settings.kafka.protocol(),
         lake = %settings.lake,
+        schemas = schemas.join(","),
         "starting"
     );
     kafka_client::first_contact(&settings.kafka, FIRST_CONTACT_LIMIT, &mut |text| health.not_ready(text))?;
@@ -237,6 +239,7 @@ fn serve(
         names: settings.names,
         accepted_gaps,
         values,
+        schemas: settings.schema_checks,
         flush: settings.flush,
         drain_limit,
         health,

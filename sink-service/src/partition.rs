@@ -9,7 +9,10 @@
 //! Records are buffered in every phase but `Opening`, in which the partition is not fetched yet. At most one batch is on
 //! its way at a time: nothing is published before its predecessor is confirmed.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chrono::Utc;
 use rdkafka::{Message, message::Headers};
@@ -36,6 +39,7 @@ use crate::{
     publish::Identity,
     record::{Inspected, RecordView, VALUE_BYTES_MAX, Verdict, inspect, refused},
     repeats::RepeatFilter,
+    schema_check::{DocumentSchema, SchemaChecks},
     uploads::TopicUploads,
     value_reader::{Value, ValueReader, no_registry},
 };
@@ -79,6 +83,9 @@ pub struct PartitionState {
     identity: Identity,
     epoch: AssignmentEpoch,
     namespace: Option<Namespace>,
+    schemas: SchemaChecks,
+    /// That of the namespace.
+    schema: Option<Arc<DocumentSchema>>,
     phase: Phase,
     buffer: Buffer,
     /// The consumer has the partition.
@@ -122,8 +129,12 @@ impl PartitionState {
         uploads: TopicUploads,
         epoch: AssignmentEpoch,
         format: LineFormat,
+        schemas: SchemaChecks,
     ) -> Self {
+        let schema = namespace.as_ref().and_then(|namespace| schemas.of(namespace)).cloned();
         Self {
+            schemas,
+            schema,
             buffer: Buffer::new(&partition, format),
             metrics: PartitionMetrics::of(&partition),
             identity: Identity { partition, namespace: namespace.clone(), topic_id: None, uploads },
@@ -278,8 +289,10 @@ impl PartitionState {
         // Somebody else's commit may cover all records of ours and end before the markers behind them.
         self.buffered_from = self.buffered_from.min(self.position);
         self.next = chain.next();
-        if let Some(namespace) = chain.head().namespace() {
-            self.namespace = Some(namespace);
+        if let Some(namespace) = chain.head().namespace()
+            && self.namespace.as_ref() != Some(&namespace)
+        {
+            self.set_namespace(namespace);
         }
         if let Some(path) = &chain.head().path {
             path.as_str().clone_into(&mut self.path);
@@ -291,6 +304,11 @@ impl PartitionState {
             self.hour_end = None;
         }
         self.phase = Phase::Idle(Box::new(chain));
+    }
+
+    fn set_namespace(&mut self, namespace: Namespace) -> &Namespace {
+        self.schema = self.schemas.of(&namespace).cloned();
+        self.namespace.insert(namespace)
     }
 
     /// An hour is over, and with it those before it.
@@ -353,8 +371,10 @@ impl PartitionState {
         {
             self.buffer.reuse(spare);
         }
-        let partition = &self.identity.partition;
-        let namespace = self.namespace.get_or_insert_with(|| namespace_of_first(&record, partition));
+        let namespace = match &self.namespace {
+            Some(namespace) => namespace,
+            None => self.set_namespace(namespace_of_first(&record, &self.identity.partition)),
+        };
         let mut inspected = match &read {
             Ok(record) => inspect(record, namespace, VALUE_BYTES_MAX),
             Err((reason, error)) => refused(&record, *reason, error.clone()),
@@ -364,12 +384,20 @@ impl PartitionState {
                 EventHour::from_millis(Utc::now().timestamp_millis()).unwrap_or(EventHour::EPOCH);
         }
         self.records += 1;
+        if self.repeats.passes_over(&inspected) {
+            self.metrics.repeat();
+            return Ok(Taken::Yes);
+        }
+        if let Some(schema) = &self.schema {
+            inspected = schema.judge(inspected);
+        }
         match inspected {
-            Inspected { verdict: Verdict::DeadLetter { reason, error }, hour, .. } => {
+            Inspected { verdict: Verdict::DeadLetter { reason, error }, hour, event, .. } => {
+                let partition = &self.identity.partition;
                 tracing::warn!(%partition, %offset, reason = reason.as_str(), %error, "dead letter");
-                self.buffer.push_dead_letter(letter_of(message, offset, reason, error), hour, now);
+                let letter = letter_of(message, offset, reason, error);
+                self.buffer.push_dead_letter(letter, hour, event, now);
             }
-            inspected if self.repeats.passes_over(&inspected) => self.metrics.repeat(),
             inspected => self.buffer.push(offset, &record, &inspected, now),
         }
         Ok(Taken::Yes)

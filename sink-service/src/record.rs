@@ -107,7 +107,8 @@ pub struct Inspected<'a> {
     pub hour: EventHour,
     /// From the header or `_meta.clusterTime`.
     pub cluster_time: Option<ClusterTime>,
-    /// Id and source of the change, if it is one that a source of ours publishes in the order of the ids.
+    /// Id and source of the change, if it is one that a source of ours publishes in the order of the ids. None of a dead letter, but for one that
+    /// [`crate::schema_check`] has made of a line.
     pub event: Option<(&'a str, &'a str)>,
 }
 
@@ -153,7 +154,8 @@ pub fn inspect<'a>(record: &RecordView<'a>, namespace: &Namespace, value_bytes_m
     let hour = dated.unwrap_or(EventHour::EPOCH);
     let event = record.event(header_time);
     let verdict = |verdict| Inspected { verdict, hour, cluster_time, event };
-    let dead_letter = |reason, error: String| verdict(Verdict::DeadLetter { reason, error });
+    let dead_letter =
+        |reason, error: String| Inspected { event: None, ..verdict(Verdict::DeadLetter { reason, error }) };
 
     let db = record.database.or(probe.database.as_deref());
     let coll = record.collection.or(probe.collection.as_deref());

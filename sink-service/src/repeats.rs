@@ -9,11 +9,11 @@
 //!
 //! Never repeats: rows of a snapshot, records that were sent back from the dead-letter topic, and records that are no event of a source of ours
 //! ([`Inspected::event`]). They do not count as the last event either. A tombstone is an event of its own, just behind its deletion.
+//!
+//! A letter of the schema check is its event all the same: else what is sent again would be a second letter, or a row beside the letter where the schema
+//! was corrected in between. So whether a record is a repeat is asked before its document is looked at. What became of the event does not matter.
 
-use crate::{
-    file_metadata::LastEvent,
-    record::{Inspected, Verdict},
-};
+use crate::{file_metadata::LastEvent, record::Inspected};
 
 /// The last event of a partition's chain, and what follows from it for the next record. Allocates nothing per record.
 #[derive(Clone, Debug, Default)]
@@ -32,13 +32,9 @@ impl RepeatFilter {
         }
     }
 
-    /// Whether the record, which would be a line or a tombstone otherwise, is a repeat. One that is none is the last event from here on.
+    /// Whether the record is a repeat. One that is none is the last event from here on.
     pub fn passes_over(&mut self, inspected: &Inspected<'_>) -> bool {
-        let (Verdict::Line { .. } | Verdict::Tombstone, Some((event_id, source))) =
-            (&inspected.verdict, inspected.event)
-        else {
-            return false;
-        };
+        let Some((event_id, source)) = inspected.event else { return false };
         if LastEvent::is_short(event_id, source) {
             let same = self.source == source;
             if same && event_id <= self.event_id.as_str() {
@@ -68,10 +64,10 @@ impl RepeatFilter {
 
 #[cfg(test)]
 mod tests {
-    use shared::namespace::Namespace;
+    use shared::{dead_letter::DeadLetterReason, namespace::Namespace};
 
     use super::*;
-    use crate::record::{RecordView, inspect};
+    use crate::record::{RecordView, Verdict, inspect};
 
     /// Of one cluster time.
     fn id(tail: &str) -> String {
@@ -140,6 +136,20 @@ mod tests {
         }
         assert_eq!(filter.last(), Some(nine));
         assert!(!takes(&mut filter, &ours, LINE));
+    }
+
+    #[test]
+    fn a_letter_of_the_schema_check_is_its_event_and_no_other_letter_is() {
+        let mut filter = RepeatFilter::default();
+        assert!(takes(&mut filter, &event(&id("03"), "a/1"), Some(b"{\"_kafka\":1}")));
+        assert_eq!(filter.last(), None);
+        let (four, namespace) = (id("04"), Namespace::new("shop", "orders"));
+        let mut letter = inspect(&RecordView { value: LINE, ..event(&four, "a/1") }, &namespace, 1024);
+        letter.verdict =
+            Verdict::DeadLetter { reason: DeadLetterReason::SchemaViolation, error: String::new() };
+        assert!(!filter.passes_over(&letter));
+        assert!(filter.passes_over(&letter), "the letter again");
+        assert!(!takes(&mut filter, &event(&four, "a/1"), LINE), "a row beside the letter");
     }
 
     #[test]

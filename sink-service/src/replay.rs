@@ -23,6 +23,7 @@
 
 mod command;
 mod hour_claim;
+mod judge;
 mod plan;
 mod rebuild;
 mod report;

@@ -3,7 +3,7 @@
 mod credentials;
 mod table;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use bytesize::ByteSize;
 use chrono::{DateTime, Utc};
@@ -21,8 +21,8 @@ use self::credentials::read_auth;
 use self::table::{
     ADMIN_ADDR, ALLOW_VERSIONED, COMPRESSION, DLQ_MAX_RATIO, FLUSH_BYTES, FLUSH_INTERVAL, FLUSH_ROWS,
     GROUP_INSTANCE_ID, HOUR_GRACE, KAFKA_GROUP_PROTOCOL, LAKE_ENDPOINT, LAKE_URL, LAYOUT, LINE_FORMAT,
-    MEMORY_LIMIT, MONGO_URI, OLD_NAMES, PUBLISH, ROLL_AGE, ROLL_BYTES, ROLL_ROWS, SINK_EXCLUDE, SINK_GROUP,
-    SINK_TOPICS, START_AT, TABLE, TOPIC_MAX_MESSAGE_BYTES, UPLOAD_CONCURRENCY,
+    MEMORY_LIMIT, MONGO_URI, OLD_NAMES, PUBLISH, ROLL_AGE, ROLL_BYTES, ROLL_ROWS, SCHEMA_CHECK_DIR,
+    SINK_EXCLUDE, SINK_GROUP, SINK_TOPICS, START_AT, TABLE, TOPIC_MAX_MESSAGE_BYTES, UPLOAD_CONCURRENCY,
 };
 use crate::{
     chain::{FilePolicy, Publishing},
@@ -33,6 +33,7 @@ use crate::{
     lake_account::AccountUse,
     layout::Layout,
     publish::StartAt,
+    schema_check::SchemaChecks,
     topic_patterns::{TopicChoice, can_be_data, parse_topic_glob},
     writer::FlushPolicy,
 };
@@ -69,6 +70,8 @@ pub struct SinkSettings {
     pub hour_grace: Duration,
     /// `None`: the breaker never opens.
     pub dlq_max_ratio: Option<MaxRatio>,
+    /// What documents must be; of no collection unless it is asked for.
+    pub schema_checks: SchemaChecks,
     pub uploads: usize,
 }
 
@@ -142,6 +145,7 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
     let hour_grace = reader.bounded(&HOUR_GRACE, Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600));
     let dlq_max_ratio =
         reader.parsed(&DLQ_MAX_RATIO, |text| MaxRatio::parse(text).ok_or(Expected::AsDeclared));
+    let schema_checks = read_schema_checks(reader, names.as_ref());
     let uploads = reader.bounded(&UPLOAD_CONCURRENCY, 1..=256);
     Some(SinkSettings {
         process: process?,
@@ -165,6 +169,7 @@ fn read(reader: &mut Reader) -> Option<SinkSettings> {
         allow_versioned: allow_versioned?,
         hour_grace: hour_grace?,
         dlq_max_ratio: dlq_max_ratio?,
+        schema_checks: schema_checks?,
         uploads: uploads?,
     })
 }
@@ -216,6 +221,22 @@ fn read_topics(reader: &mut Reader, names: Option<&TopicNames>) -> Option<TopicC
     });
     let excluded = reader.list(&SINK_EXCLUDE, parse);
     Some(TopicChoice::new(names?, included?, excluded?))
+}
+
+fn read_schema_checks(reader: &mut Reader, names: Option<&TopicNames>) -> Option<SchemaChecks> {
+    if !reader.is_given(&SCHEMA_CHECK_DIR) {
+        return Some(SchemaChecks::default());
+    }
+    // The files are read whatever else is wrong, so that all mistakes come together; what a name means hardly depends on the prefix.
+    let stand_in = TopicNames::new("atlas").expect("a prefix");
+    let folder: String = reader.required(&SCHEMA_CHECK_DIR)?;
+    match SchemaChecks::read(Path::new(&folder), names.unwrap_or(&stand_in)) {
+        Ok(checks) => Some(checks),
+        Err(mistakes) => {
+            mistakes.into_iter().for_each(|mistake| reader.refuse(&SCHEMA_CHECK_DIR, mistake));
+            None
+        }
+    }
 }
 
 fn read_flush(reader: &mut Reader) -> Option<FlushPolicy> {

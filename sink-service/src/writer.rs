@@ -48,6 +48,7 @@ use crate::{
     metrics::SinkMetrics,
     partition::{PartitionState, Taken},
     publish::{Halt, Waiting},
+    schema_check::SchemaChecks,
     value_reader::ValueReader,
 };
 
@@ -115,6 +116,7 @@ pub struct SinkWriter {
     /// Topics of which records that Kafka no longer has are given up.
     pub accepted_gaps: BTreeSet<String>,
     pub values: ValueReader,
+    pub schemas: SchemaChecks,
     pub flush: FlushPolicy,
     /// Bounds a flush at revocation and at the end.
     pub drain_limit: Duration,

@@ -122,9 +122,7 @@ impl Batch {
                 piece.max_cluster_time = Some(piece.max_cluster_time.map_or(time, |max| max.max(time)));
             }
         }
-        let is_event = |index: &usize| entries[*index].kind != EntryKind::DeadLetter;
-        piece.last_event =
-            (0..count).rev().filter(is_event).find_map(|index| self.event_of(self.cut + index));
+        piece.last_event = (0..count).rev().find_map(|index| self.event_of(self.cut + index));
         piece.bytes = self.lines.slice(self.line_start(self.cut)..self.line_start(self.cut + count));
         piece.crc = LineCrc::of(&piece.bytes);
         piece

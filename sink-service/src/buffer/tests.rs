@@ -116,3 +116,18 @@ fn freezing_empties_the_buffer() {
 fn event_id(index: usize) -> String {
     format!("82{:08X}00000003{index:02X}04", 1_755_900_000)
 }
+
+#[test]
+fn a_letter_with_an_event_is_the_last_event_and_one_without_is_not() {
+    let ids = [event_id(0), event_id(1)];
+    let letter = |offset| DeadLetter::noted(KafkaOffset::new(offset), DeadLetterReason::SchemaViolation);
+    let mut buffer = buffer_of(&["{}"]);
+    let (hour, now) = (EventHour::EPOCH, Instant::now());
+    buffer.push_dead_letter(letter(11), hour, Some((&ids[1], "default/1")), now);
+    buffer.push_dead_letter(letter(12), hour, None, now);
+    let batch = buffer.freeze(KafkaOffset::new(10), KafkaOffset::new(13));
+    assert_eq!(batch.piece(1).last_event, Some(LastEvent::new(&ids[0], "default/1")));
+    let whole = batch.piece(3);
+    assert_eq!(whole.last_event, Some(LastEvent::new(&ids[1], "default/1")));
+    assert_eq!((whole.rows, whole.dead_letters.iter().count()), (1, 2));
+}

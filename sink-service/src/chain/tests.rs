@@ -60,7 +60,7 @@ impl Log {
             let inspected = inspect(&record, &namespace(), 1024);
             match kind {
                 Kind::Row | Kind::Tombstone => buffer.push(offset, &record, &inspected, now),
-                Kind::DeadLetter => buffer.push_dead_letter(dead_letter(offset), inspected.hour, now),
+                Kind::DeadLetter => buffer.push_dead_letter(dead_letter(offset), inspected.hour, None, now),
                 Kind::Marker => {}
             }
         }

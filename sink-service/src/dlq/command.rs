@@ -36,6 +36,7 @@ use crate::{
     lake_start::open_existing_lake,
     record::{RecordView, Verdict},
     record_reader::RecordReader,
+    schema_check::SchemaChecks,
     settings::SinkSettings,
     topic_reader::TopicReader,
 };
@@ -71,6 +72,7 @@ pub fn run(runtime: &Runtime, settings: &SinkSettings, request: &DlqRequest) -> 
         reader: &reader,
         standings: Standings::new(&lake),
         records: RecordReader::new(registry),
+        schemas: &settings.schema_checks,
         topics: HashMap::new(),
     };
     runtime.block_on(desk.serve(request, repaired.as_deref())).map_err(Stop::from)
@@ -100,6 +102,7 @@ struct Desk<'a> {
     reader: &'a TopicReader,
     standings: Standings<'a>,
     records: RecordReader,
+    schemas: &'a SchemaChecks,
     topics: HashMap<String, Option<Target>>,
 }
 
@@ -299,6 +302,7 @@ impl Desk<'_> {
             }
         }
         let inspected = self.records.inspect(&record, &partition.topic, &namespace).await?;
+        let inspected = self.schemas.judge(&namespace, inspected);
         Ok(match inspected.verdict {
             Verdict::DeadLetter { reason, error } => Outlook::Leave(format!(
                 "it would be a dead letter again ({}: {error}): repair it (--with-value), or drop it",

@@ -285,7 +285,7 @@ impl<'de> Visitor<'de> for EventVisitor {
 }
 
 /// Hands out the members of an object one by one, names with their quotes; `None` if it is none, or if `each` ends it.
-pub(super) fn each_member<'a>(
+pub(crate) fn each_member<'a>(
     object: &'a str,
     each: impl FnMut(&'a str, &'a str) -> Option<()>,
 ) -> Option<()> {

@@ -21,13 +21,14 @@ use tokio::{runtime::Runtime, task::JoinSet};
 use super::{
     PlannedFile, ReplayError, ReplayRequest,
     hour_claim::HourClaim,
+    judge::Judge,
     plan::{Plan, Planner},
     rebuild::{Rebuilder, Rebuilt},
     report::{Outcome, print_plan, print_result},
 };
 use crate::{
     chain::Writer,
-    dlq::{Settled, settled},
+    dlq::KnownLetters,
     event_hour::EventHour,
     file_metadata::WriterId,
     hours::accounts::HourFolder,
@@ -37,6 +38,7 @@ use crate::{
     metrics::SinkMetrics,
     progress::Progress,
     record_reader::RecordReader,
+    schema_check::SchemaChecks,
     settings::{LayoutSetting, SinkSettings},
     topic_reader::TopicReader,
 };
@@ -104,6 +106,8 @@ impl Replay<'_> {
     async fn run(&self, request: &ReplayRequest) -> Result<(), ReplayError> {
         let mut records = self.records()?;
         let reader = TopicReader::new(&self.kafka, &self.settings.group).map_err(refused)?;
+        let letters = KnownLetters::read(&self.settings.dead_letters, &self.log, &reader).await?;
+        let letters = Arc::new(letters);
         let planner = Planner {
             lake: &self.lake,
             log: &self.log,
@@ -111,6 +115,8 @@ impl Replay<'_> {
             names: &self.settings.names,
             compression: self.settings.compression,
             format: self.settings.files.line_format,
+            schemas: &self.settings.schema_checks,
+            letters: &letters,
         };
         let mut plans = Vec::new();
         for topic in &request.topics {
@@ -132,9 +138,8 @@ impl Replay<'_> {
                 return Err(Stop::new(ExitCode::LakeDiffers, what).into());
             }
         }
-        let settled = Arc::new(settled(&self.settings.dead_letters, &self.log, &reader).await?);
         let generations = self.claim(&plans).await?;
-        let outcomes = self.rebuild(&plans, &generations, &settled).await?;
+        let outcomes = self.rebuild(&plans, &generations, &letters).await?;
         self.finish(&plans, &generations).await?;
         print_result(&outcomes, request.output, &mut std::io::stdout().lock()).map_err(unprintable)?;
         Ok(())
@@ -194,7 +199,7 @@ impl Replay<'_> {
         &self,
         plans: &[Plan],
         generations: &Generations,
-        settled: &Arc<Settled>,
+        letters: &Arc<KnownLetters>,
     ) -> Result<Vec<Outcome>, ReplayError> {
         let mut waiting: Vec<(&Plan, Vec<PlannedFile>)> = Vec::new();
         for plan in plans {
@@ -229,7 +234,8 @@ impl Replay<'_> {
                     reader: TopicReader::new(&self.kafka, &self.settings.group).map_err(refused)?,
                     records: self.records()?,
                     writer: self.writer.clone(),
-                    settled: Arc::clone(settled),
+                    schemas: self.settings.schema_checks.clone(),
+                    letters: Arc::clone(letters),
                     done: Arc::clone(&done),
                     failed: Arc::clone(&failed),
                 };
@@ -268,7 +274,8 @@ struct PartitionJob {
     reader: TopicReader,
     records: RecordReader,
     writer: Writer,
-    settled: Arc<Settled>,
+    schemas: SchemaChecks,
+    letters: Arc<KnownLetters>,
     done: Arc<AtomicU64>,
     /// Another partition cannot go on: then this one need not either.
     failed: Arc<AtomicBool>,
@@ -282,7 +289,7 @@ impl PartitionJob {
             reader: self.reader,
             records: self.records,
             writer: self.writer,
-            settled: &self.settled,
+            judge: Judge { namespace: &self.plan.namespace, schemas: &self.schemas, letters: &self.letters },
             done: &self.done,
             last: None,
         };

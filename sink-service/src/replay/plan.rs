@@ -12,9 +12,10 @@ use shared::{
     topic_name::{DataTopic, TopicNames},
 };
 
-use super::{EventBefore, Known, PlannedFile, ReplayError};
+use super::{EventBefore, Known, PlannedFile, ReplayError, judge::Judge};
 use crate::{
     compression::Compression,
+    dlq::KnownLetters,
     event_hour::EventHour,
     file_metadata::LastEvent,
     head::Head,
@@ -32,6 +33,7 @@ use crate::{
     record::Verdict,
     record_reader::RecordReader,
     repeats::RepeatFilter,
+    schema_check::SchemaChecks,
     span::Span,
     topic_reader::TopicReader,
 };
@@ -56,6 +58,8 @@ pub(super) struct Planner<'a> {
     /// Of new files.
     pub compression: Compression,
     pub format: LineFormat,
+    pub schemas: &'a SchemaChecks,
+    pub letters: &'a KnownLetters,
 }
 
 /// One partition's chain as far as it can be seen.
@@ -264,6 +268,7 @@ impl Planner<'_> {
             return Err(Stop::new(ExitCode::OffsetGap, what).into());
         }
         let namespace = chain.head.namespace().unwrap_or_else(|| Namespace::new("", ""));
+        let judge = Judge { namespace: &namespace, schemas: self.schemas, letters: self.letters };
         let mut pieces: Vec<(EventHour, KafkaOffset)> = Vec::new();
         let before = chain.event_before(from).or_else(|| {
             let expired = chain.expired.as_ref()?;
@@ -275,6 +280,8 @@ impl Planner<'_> {
             use rdkafka::Message;
             let Some(offset) = KafkaOffset::from_kafka(message.offset()) else { continue };
             let inspected = records.inspect(&view_of(&message), message.topic(), &namespace).await?;
+            let place = (chain.partition.clone(), offset);
+            let inspected = judge.judge(&place, None, None, inspected);
             if repeats.passes_over(&inspected) {
                 continue;
             }

@@ -14,11 +14,10 @@ use shared::{
     namespace::Namespace,
 };
 
-use super::{EventBefore, Known, PlannedFile, ReplayError, hour_claim::superseded};
+use super::{EventBefore, Known, PlannedFile, ReplayError, hour_claim::superseded, judge::Judge};
 use crate::{
     buffer::{Buffer, DeadLetter},
     chain::Writer,
-    dlq::Settled,
     file_metadata::{FileMetadata, LastEvent, LineCrc, LineCrcBuilder, OffsetRuns},
     lake::{ETag, FileState, Lake, LakeError, Rewrite},
     partition::view_of,
@@ -41,8 +40,7 @@ pub(super) struct Rebuilder<'a> {
     pub reader: TopicReader,
     pub records: RecordReader,
     pub writer: Writer,
-    /// Letters that stay letters.
-    pub settled: &'a Settled,
+    pub judge: Judge<'a>,
     /// Counts the offsets that are done.
     pub done: &'a AtomicU64,
     /// Where the file before ended that was made again, and with which event.
@@ -184,6 +182,11 @@ impl<'a> Rebuilder<'a> {
                 return Err(Stop::new(ExitCode::Usage, what).into());
             }
         };
+        let said = match (old, &file.known) {
+            (Some(old), _) => Some(old),
+            (None, Known::Whole(metadata)) => Some(&**metadata),
+            (None, Known::Listed { .. } | Known::Untraced { .. }) => None,
+        };
         let mut repeats = RepeatFilter::after(before.as_ref());
         let mut metadata = FileMetadata { last_event: before, ..self.empty(file, generation) };
         let mut rewrite = self.lake.rewrite(&file.path, &file.partition).await?;
@@ -197,17 +200,14 @@ impl<'a> Rebuilder<'a> {
             if let (Some(message), Some(offset)) = (&message, position) {
                 let record = view_of(message);
                 let inspected = self.records.inspect(&record, message.topic(), self.namespace).await?;
-                let was_letter = old.is_some_and(|old| old.dead_letters.contains(offset));
+                let was_letter = said.map(|metadata| metadata.dead_letters.contains(offset));
                 let place = (file.partition.clone(), offset);
-                let settled = self.settled.get(&place).filter(|_| was_letter || old.is_none());
+                let inspected = self.judge.judge(&place, was_letter, Some(file.hour), inspected);
+                let is_repeat = repeats.passes_over(&inspected);
                 match inspected.verdict {
-                    Verdict::Line { .. } | Verdict::Tombstone if settled.is_some() => {
-                        let reason = *settled.expect("it was just looked at");
-                        let letter = DeadLetter::noted(offset, reason);
-                        buffer.push_dead_letter(letter, inspected.hour, Instant::now());
-                    }
+                    Verdict::DeadLetter { .. } if is_repeat && was_letter.is_none() => {}
                     Verdict::DeadLetter { reason, ref error } => {
-                        if old.is_some() && !was_letter {
+                        if was_letter == Some(false) {
                             let what = format!(
                                 "{}: offset {offset} is a row in the lake, and now it would be a dead letter ({}: {error}). Nothing of this file was changed",
                                 file.path,
@@ -217,11 +217,11 @@ impl<'a> Rebuilder<'a> {
                         }
                         // It is in the dead-letter topic since the file was written first; here only its offset counts.
                         let letter = DeadLetter::noted(offset, reason);
-                        buffer.push_dead_letter(letter, inspected.hour, Instant::now());
+                        buffer.push_dead_letter(letter, inspected.hour, inspected.event, Instant::now());
                     }
-                    Verdict::Line { .. } | Verdict::Tombstone if repeats.passes_over(&inspected) => {}
+                    Verdict::Line { .. } | Verdict::Tombstone if is_repeat => {}
                     Verdict::Line { .. } | Verdict::Tombstone => {
-                        taken_in += u64::from(was_letter);
+                        taken_in += u64::from(was_letter == Some(true));
                         buffer.push(offset, &record, &inspected, Instant::now());
                     }
                 }

@@ -266,6 +266,13 @@ pub(super) const DLQ_MAX_RATIO: Setting = Setting::public(
     "Share of dead letters among the last 10,000 records or 10 minutes at which the sink stops (26), from 20 letters on.",
     SINK,
 );
+pub(super) const SCHEMA_CHECK_DIR: Setting = Setting::public(
+    "SCHEMA_CHECK_DIR",
+    None,
+    "a folder of JSON Schemas, one file <database>.<collection>.json per collection",
+    "Documents of these collections that break their schema become dead letters; see docs/dead-letters.md.",
+    SINK,
+);
 pub(super) const ADMIN_ADDR: Setting =
     admin_addr("127.0.0.1:9465", "an IP address with a port, such as 127.0.0.1:9465");
 
@@ -308,6 +315,7 @@ pub(super) const TABLE: Table = &[
     &TOPIC_PREFIX,
     &DLQ_TOPIC,
     &DLQ_MAX_RATIO,
+    &SCHEMA_CHECK_DIR,
     &KAFKA_SECURITY_PROTOCOL,
     &KAFKA_SASL_MECHANISM,
     &KAFKA_SASL_USERNAME,

@@ -37,6 +37,11 @@ pub(super) struct Comparison<'a> {
     walk: &'a mut Walk,
     events: &'a mut EventIds,
     repeats: RepeatFilter,
+    /// The same if letters that could be rows by now are events too. Those of the schema check are; of another, such as one in Avro whose schema was not
+    /// known then, they are not. The chain does not say which, so both are right.
+    repeats_of_letters: RepeatFilter,
+    /// Of these letters.
+    letters: EventIds,
     /// Every record of the chain so far was compared: an event that is repeated must be in `events`.
     from_the_start: bool,
     /// The first event that was compared, else: one that is not before it must be there too.
@@ -100,7 +105,6 @@ impl<'a> Comparison<'a> {
         walk: &'a mut Walk,
         events: &'a mut EventIds,
     ) -> Self {
-        let repeats = RepeatFilter::after(before);
         Self {
             lake,
             namespace,
@@ -108,7 +112,9 @@ impl<'a> Comparison<'a> {
             open: None,
             walk,
             events,
-            repeats,
+            repeats: RepeatFilter::after(before),
+            repeats_of_letters: RepeatFilter::after(before),
+            letters: EventIds::default(),
             from_the_start,
             first_event: None,
         }
@@ -139,7 +145,12 @@ impl<'a> Comparison<'a> {
                 .differs(format!("{}: a line at offset {extra} that is no record of Kafka's", file.path));
         }
         let is_letter = file.metadata.dead_letters.contains(offset);
-        if !is_letter && self.repeats.passes_over(&inspected) {
+        let repeats_any = self.repeats_of_letters.passes_over(&inspected);
+        if is_letter {
+            if let Some((id, source)) = inspected.event {
+                self.letters.insert(message.topic(), (id.as_bytes(), source.as_bytes()));
+            }
+        } else if self.repeats.passes_over(&inspected) || repeats_any && found.line.is_none() {
             self.walk.result.repeats += 1;
             if let Some(line) = found.line {
                 file.count(&line);
@@ -149,7 +160,9 @@ impl<'a> Comparison<'a> {
                 && matches!(inspected.verdict, Verdict::Line { .. })
                 && (self.from_the_start
                     || self.first_event.as_ref().is_some_and(|first| first.is_known_before(id, source)))
-                && !self.events.contains(message.topic(), (id.as_bytes(), source.as_bytes()))
+                && ![&*self.events, &self.letters]
+                    .iter()
+                    .any(|seen| seen.contains(message.topic(), (id.as_bytes(), source.as_bytes())))
             {
                 let path = &file.path;
                 self.walk.differs(format!("{path}: offset {offset} repeats an event that is nowhere else"));
@@ -253,7 +266,7 @@ impl<'a> Comparison<'a> {
             }
             let Some(file) = &mut self.open else { continue };
             file.unconfirmed = true;
-            self.repeats = RepeatFilter::default();
+            (self.repeats, self.repeats_of_letters) = (RepeatFilter::default(), RepeatFilter::default());
             self.from_the_start = false;
             let until = end.min(file.metadata.next);
             while let Some((offset, line)) = file.lines.next_before(until).await? {
@@ -289,11 +302,12 @@ impl<'a> Comparison<'a> {
             self.walk.differs(format!("{}: a line with {at} that is no record of Kafka's", file.path));
         }
         let OpenFile { path, metadata, crc, rows, size, records, .. } = &file;
-        let last = if file.unconfirmed { metadata.last_event.clone() } else { self.repeats.last() };
-        if last != metadata.last_event {
+        let ends_so = |repeats: &RepeatFilter| repeats.last() == metadata.last_event;
+        if !file.unconfirmed && !ends_so(&self.repeats) && !ends_so(&self.repeats_of_letters) {
             self.walk.differs(format!("{path} ends with another event than its metadata says"));
         }
         self.repeats = RepeatFilter::after(metadata.last_event.as_ref());
+        self.repeats_of_letters = self.repeats.clone();
         let said = RecordFacts::of(metadata);
         if !file.unconfirmed && *records != said {
             self.walk.differs(format!("{path} is of {records:?}, its metadata says {said:?}"));

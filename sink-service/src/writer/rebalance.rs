@@ -36,7 +36,13 @@ impl Loop {
                 self.io.accepted_gaps.contains(&*partition.topic) && !self.opened.contains(&partition);
             let lost = if give_up { LostRecords::GiveUp } else { LostRecords::Stop };
             let Publisher { uploads, policy, .. } = self.io.jobs.publisher();
-            let state = self.assignment.insert(partition, namespace, uploads, policy.line_format);
+            let state = self.assignment.insert(
+                partition,
+                namespace,
+                uploads,
+                policy.line_format,
+                self.io.schemas.clone(),
+            );
             round.push(Opening { lost, ..opening_of(state, KafkaOffset::ZERO) });
         }
         self.io.jobs.open(round);

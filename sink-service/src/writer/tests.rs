@@ -18,6 +18,7 @@ use crate::{
     line_format::LineFormat,
     partition::AssignmentEpoch,
     publish::tests::{first_head, offline_publisher},
+    schema_check::SchemaChecks,
     uploads::Uploads,
 };
 
@@ -56,6 +57,7 @@ impl Bench {
             hour_ends: mpsc::channel(1).1,
             names,
             values: ValueReader::new(true),
+            schemas: SchemaChecks::default(),
             flush: FlushPolicy {
                 interval: Duration::from_secs(5),
                 bytes: 1024 * 1024,
@@ -107,7 +109,13 @@ fn take(state: &mut Loop, partition: &TopicPartition, offset: i64, bytes: usize)
 
 fn own(state: &mut Loop, partitions: &[TopicPartition]) {
     for partition in partitions {
-        state.assignment.insert(partition.clone(), None, &Uploads::new(8), LineFormat::Envelope);
+        state.assignment.insert(
+            partition.clone(),
+            None,
+            &Uploads::new(8),
+            LineFormat::Envelope,
+            SchemaChecks::default(),
+        );
         state.assignment.get_mut(partition).unwrap().opened(None, chain(partition));
     }
 }
@@ -173,7 +181,13 @@ fn a_partition_that_is_read_again_late_leaves_the_others_alone() {
     let state = &mut bench.state;
     let (late, other) = (partition(0), partition(1));
     for partition in [&late, &other] {
-        state.assignment.insert(partition.clone(), None, &Uploads::new(1), LineFormat::Envelope);
+        state.assignment.insert(
+            partition.clone(),
+            None,
+            &Uploads::new(1),
+            LineFormat::Envelope,
+            SchemaChecks::default(),
+        );
         state.assignment.get_mut(partition).unwrap().opened(None, chain(partition));
     }
     let (_, batch, _) = state.assignment.get_mut(&late).unwrap().freeze().unwrap();

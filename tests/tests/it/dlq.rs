@@ -277,6 +277,88 @@ async fn a_retry_that_is_killed_lands_every_row_once() -> Result<()> {
     sink.stop(LIMIT).await
 }
 
+/// Where a command is killed, as it is seen from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    /// Nothing is in Kafka yet.
+    BehindThePlan,
+    /// The first of its records are in the log.
+    InTheTransaction,
+}
+
+/// Goal: a retry that is killed right behind its plan, or in the midst of its one transaction, has done nothing, and typed again it does all, once.
+/// Method: letters so large that their transaction takes its time, watched by the topic's high watermark; their schema is taken away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_that_is_killed_at_its_plan_or_in_its_transaction_can_be_typed_again() -> Result<()> {
+    use Moment::{BehindThePlan, InTheTransaction};
+    const LETTERS: usize = 18;
+    /// A new command ends the transaction of the one before, and that is a record too.
+    const MARKERS: i64 = 1;
+    let pipeline = &Stage::shared().await?.pipeline("dlqmoment")?;
+    let topic = make_topic(pipeline).await?;
+    pipeline.kafka_writer().set_topic_setting(&topic, "max.message.bytes", "16777216").await?;
+    let schemas = pipeline.folder().join("schemas");
+    std::fs::create_dir(&schemas)?;
+    std::fs::write(schemas.join("dlqmoment.orders.json"), r#"{"not": {"required": ["padding"]}}"#)?;
+    let mut random = StdRng::seed_from_u64(13);
+    let large = (0..LETTERS).map(|number| {
+        let padding: String = (0..50_000).map(|_| format!("{:016x}", random.random::<u64>())).collect();
+        let value = serde_json::json!({"fullDocument": {"_id": number, "padding": padding}}).to_string();
+        let number = i64::try_from(number).expect("a small number");
+        bad(pipeline, value.as_bytes(), number, LONG_AGO_S - (number % 5) * HOUR_S)
+    });
+    let large: Vec<NewRecord> = large.collect();
+    pipeline.kafka_writer().send(&topic, 0, large).await?;
+    pipeline.kafka_writer().send(&topic, 0, events(pipeline, 100..110, LONG_AGO_S)).await?;
+    let mut sink = pipeline
+        .start(Binary::Sink, pipeline.sink_environment().set("SCHEMA_CHECK_DIR", schemas.display()))?;
+    sink.wait_until_ready().await?;
+    pipeline.wait_for_lake(&mut [&mut sink]).await?;
+    sink.stop(LIMIT).await?;
+    let mut sink = pipeline.ready_sink().await?;
+
+    let end = async || -> Result<i64> {
+        Ok(pipeline.kafka().high_watermarks([topic.clone()]).await?[&(topic.clone(), 0)])
+    };
+    let mut in_the_transaction = 0;
+    // Whoever reads behind a transaction that nobody ends waits for its timeout, half a minute: one is enough.
+    for (number, moment) in [BehindThePlan, BehindThePlan, InTheTransaction].into_iter().enumerate() {
+        let mut retry = start(pipeline, &format!("moment-{number}"), &["retry", "--all", "--yes"])?;
+        wait::until("the plan is shown", LIMIT, || async {
+            Ok(retry.log_text()?.contains("send\topen").then_some(()))
+        })
+        .await?;
+        let before = end().await?;
+        // A pause between two looks would miss the moment: each is a request of its own.
+        while moment == InTheTransaction && end().await? <= before + MARKERS && retry.is_running()? {}
+        ensure!(retry.is_running()?, "{moment:?}: it had ended\n{}", retry.log_tail());
+        retry.kill9()?;
+        let written = end().await? - before;
+        let planned = retry.log_text()?.matches("send\topen").count();
+        eprintln!("killed {moment:?}: {written} more in the log, {planned} were planned");
+        ensure!(planned == LETTERS, "{planned} of {LETTERS} letters: the one before has committed something");
+        ensure!(
+            moment == InTheTransaction || written <= MARKERS,
+            "{written} were written behind the plan already"
+        );
+        in_the_transaction += u32::from(written > MARKERS);
+    }
+    ensure!(in_the_transaction == 1, "{in_the_transaction} were killed in the transaction");
+    let arguments = ["retry", "--all", "--yes"];
+    let text = ok(pipeline, "at-last", &arguments).await?;
+    ensure!(text.contains(&format!("{LETTERS} sent back")), "{text}");
+    let text = ok(pipeline, "once-more", &arguments).await?;
+    ensure!(text.contains("0 sent back"), "{text}");
+
+    let (evidence, violations) = judge(pipeline, &mut [&mut sink]).await?;
+    violations.none()?;
+    let records: Vec<KafkaRecord> = evidence.kafka.records(&topic).cloned().collect();
+    ensure!(sent_back(&records).len() == LETTERS, "{} came back", sent_back(&records).len());
+    let states = states(pipeline, "states").await?;
+    ensure!(states.values().all(|letter| letter["state"] == "retried"), "{states:?}");
+    sink.stop(LIMIT).await
+}
+
 /// Goal: a sink that meets mostly poison stops with 26 before its position moves past it, and nothing is lost. Method: few bad records, which it
 /// bears; then many; then the same with the breaker off.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

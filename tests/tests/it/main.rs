@@ -40,6 +40,7 @@ mod repeats;
 mod replay;
 mod retention;
 mod rights;
+mod schema_check;
 mod sealed;
 mod seeded_bugs;
 mod servers;

@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     line_format::LineFormat,
     partition::{AssignmentEpoch, PartitionState},
+    schema_check::SchemaChecks,
     uploads::{TopicUploads, Uploads},
     value_reader::ValueReader,
 };
@@ -26,6 +27,7 @@ fn a_position_seen_while_the_chain_is_read_again_says_nothing() {
             uploads(),
             AssignmentEpoch(1),
             LineFormat::Envelope,
+            SchemaChecks::default(),
         );
         state.opened(None, chain.clone());
         assert!(state.reopen().is_some());
@@ -59,6 +61,7 @@ fn a_batch_follows_what_was_adopted_even_if_that_ends_earlier() {
             uploads(),
             AssignmentEpoch(1),
             LineFormat::Envelope,
+            SchemaChecks::default(),
         );
         state.opened(None, first);
         state.consumer_is_at(KafkaOffset::new(3), Instant::now());
@@ -83,6 +86,7 @@ fn a_record_that_comes_twice_is_taken_once() {
             uploads(),
             AssignmentEpoch(1),
             LineFormat::Envelope,
+            SchemaChecks::default(),
         );
         state.opened(None, chain);
         let mut spares = Vec::new();
