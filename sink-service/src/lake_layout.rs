@@ -15,18 +15,16 @@
 use std::ops::Deref;
 
 use serde::{Deserialize, Serialize};
-use shared::{
-    exit::{ExitCode, Stop},
-    namespace::Namespace,
-};
+use shared::exit::{ExitCode, Stop};
 
 use crate::{
     event_hour::EventHour,
     head::Head,
     lake::{Lake, LakeError, LakeTarget},
-    lake_path::{CollectionFolder, LakePath},
+    lake_path::{LakePath, TopicFolder},
     layout::Layout,
     settings::LayoutSetting,
+    topic_content::TopicContent,
 };
 
 /// Of the record's form.
@@ -55,9 +53,9 @@ impl OpenLake {
         &self.layout
     }
 
-    /// Where a collection lies.
-    pub fn folder(&self, namespace: &Namespace) -> CollectionFolder {
-        self.layout.folder(namespace)
+    /// Where a topic's files lie.
+    pub fn folder(&self, content: &TopicContent) -> TopicFolder {
+        self.layout.folder(content)
     }
 
     /// The hour whose folder a file lies in; `None` for every other path.

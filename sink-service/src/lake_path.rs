@@ -5,6 +5,7 @@
 //! <root>/<db>/<coll>/year=YYYY/month=MM/day=DD/hour=HH/events-YYYYMMDD-HH-p<partition>-<first>.jsonl[.gz|.zst]
 //!     …/hour=HH/_manifest.json, _SUCCESS         of an hour that has closed
 //! <root>/_chain/layout.json                      which layout that is
+//! <root>/_control/year=YYYY/…                    the same of the control topic, which is of no collection
 //! <root>/_chain/<topic>/p<partition>.json        the head of a partition's chain
 //! <root>/_chain/<topic>/hours.json               which hours of the topic have closed
 //! <root>/_chain/<topic>/expired.json             what was removed on purpose
@@ -29,6 +30,9 @@ use crate::{compression::Compression, event_hour::EventHour, layout::Layout};
 
 /// Bookkeeping of the chains; lifecycle and clean-up rules must spare it.
 pub const CHAIN_FOLDER: &str = "_chain";
+
+/// Definitions and gap markers. No database has a folder of this name, and readers of the whole lake skip it.
+pub const CONTROL_FOLDER: &str = "_control";
 
 /// Hidden from readers by their first character, as Spark, Hive and Hadoop have it.
 pub const MANIFEST: &str = "_manifest.json";
@@ -138,14 +142,14 @@ impl From<LakePath> for String {
     }
 }
 
-/// The folder of one collection: [`Layout::folder`].
+/// The folder of one topic: that of its collection, or the one of definitions. [`Layout::folder`] gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CollectionFolder {
+pub struct TopicFolder {
     path: LakePath,
     layout: Layout,
 }
 
-impl CollectionFolder {
+impl TopicFolder {
     pub(crate) fn new(path: LakePath, layout: Layout) -> Self {
         Self { path, layout }
     }
@@ -250,10 +254,15 @@ mod tests {
     use shared::namespace::Namespace;
 
     use super::*;
+    use crate::topic_content::TopicContent;
+
+    fn data(db: &str, coll: &str) -> TopicContent {
+        TopicContent::Data(Namespace::new(db, coll))
+    }
 
     #[test]
     fn a_data_file_lies_in_its_hour() {
-        let folder = Layout::hive().folder(&Namespace::new("shop", "orders"));
+        let folder = Layout::hive().folder(&data("shop", "orders"));
         let hour = EventHour::from_calendar(2026, 11, 21, 7).unwrap();
         let path = folder.data_file(hour, 3, KafkaOffset::new(42), Compression::None);
         assert_eq!(
@@ -273,6 +282,20 @@ mod tests {
     }
 
     #[test]
+    fn definitions_lie_in_a_folder_that_no_database_has() {
+        let folder = Layout::hive().folder(&TopicContent::Control);
+        let hour = EventHour::from_calendar(2026, 11, 21, 7).unwrap();
+        let path = folder.data_file(hour, 0, KafkaOffset::new(42), Compression::None);
+        assert_eq!(
+            path.as_str(),
+            "_control/year=2026/month=11/day=21/hour=07/events-20261121-07-p0000-00000000000000000042.jsonl"
+        );
+        assert_eq!(folder.hour_of(&path), Some(hour));
+        assert_eq!(path.as_head(), None);
+        assert_eq!(Layout::hive().folder(&data("_control", "a")).path().as_str(), "-x5fcontrol/a");
+    }
+
+    #[test]
     fn a_head_names_its_partition() {
         let partition = TopicPartition::new("atlas.shop.orders", 2);
         let path = LakePath::head(&partition);
@@ -283,7 +306,7 @@ mod tests {
 
     #[test]
     fn unsafe_names_are_escaped() {
-        let folder = |db, coll| Layout::hive().folder(&Namespace::new(db, coll)).path().as_str().to_owned();
+        let folder = |db, coll| Layout::hive().folder(&data(db, coll)).path().as_str().to_owned();
         assert_eq!(folder("shop", "orders.eu"), "shop/orders.eu");
         assert_eq!(folder("shop", "a/b"), "shop/a-x2fb");
         assert_eq!(folder("_chain", ".."), "-x5fchain/-x2e-x2e");

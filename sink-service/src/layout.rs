@@ -13,15 +13,18 @@
 //! - No folder hides from readers, and none can be `_chain` or `_control`.
 //! - The hour can be read back from the path of anything in its folder.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, LazyLock},
+};
 
-use shared::namespace::Namespace;
 use thiserror::Error;
 
 use crate::{
     event_hour::EventHour,
     head::Head,
-    lake_path::{CollectionFolder, LakePath, SEGMENT_LEN_MAX, segment},
+    lake_path::{CONTROL_FOLDER, LakePath, SEGMENT_LEN_MAX, TopicFolder, segment},
+    topic_content::TopicContent,
 };
 
 /// What `LAYOUT=hive` stands for.
@@ -159,6 +162,20 @@ impl Layout {
         Self::parse(HIVE_NAME).expect("the template is right")
     }
 
+    /// The hours of definitions. No collection's folder is `_control`.
+    fn control() -> Self {
+        static CONTROL: LazyLock<Layout> = LazyLock::new(|| {
+            let Scheme { template, time, .. } = &*Layout::hive().0;
+            let place = vec![vec![Part::Text(CONTROL_FOLDER.to_owned())]];
+            Layout(Arc::new(Scheme { template: template.clone(), place, time: time.clone() }))
+        });
+        CONTROL.clone()
+    }
+
+    fn is_control(&self) -> bool {
+        matches!(&self.0.place[..], [folder] if matches!(&folder[..], [Part::Text(text)] if text == CONTROL_FOLDER))
+    }
+
     /// A template, or `hive`.
     ///
     /// # Errors
@@ -181,11 +198,15 @@ impl Layout {
         Ok(Self(Arc::new(Scheme { template: template.to_owned(), place, time })))
     }
 
-    /// Where a collection lies.
+    /// Where a topic's files lie: those of a collection as the layout says; definitions always below `_control`, as hive has it.
     ///
     /// # Panics
     /// Never: what the names are put together to is a path.
-    pub fn folder(&self, namespace: &Namespace) -> CollectionFolder {
+    pub fn folder(&self, content: &TopicContent) -> TopicFolder {
+        let Some(namespace) = content.namespace() else {
+            let path = LakePath::new(CONTROL_FOLDER).expect("a name is a path");
+            return TopicFolder::new(path, Self::control());
+        };
         let mut path = String::with_capacity(self.0.template.len() + 32);
         for folder in &self.0.place {
             if !path.is_empty() {
@@ -203,14 +224,14 @@ impl Layout {
             }
         }
         let path = LakePath::new(path).expect("escaped names and checked text are a path");
-        CollectionFolder::new(path, self.clone())
+        TopicFolder::new(path, self.clone())
     }
 
     /// Whether a head's file lies where it has to; a head that names none agrees with every layout.
     pub fn puts(&self, head: &Head) -> bool {
-        match (&head.path, head.first, head.namespace()) {
-            (Some(path), Some(first), Some(namespace)) => {
-                self.folder(&namespace).is_at(path, head.partition, first)
+        match (&head.path, head.first, head.content()) {
+            (Some(path), Some(first), Some(content)) => {
+                self.folder(&content).is_at(path, head.partition, first)
             }
             (Some(_), ..) => false,
             (None, ..) => true,
@@ -242,6 +263,10 @@ impl Layout {
 
     /// The hour whose folder a file lies in; `None` for every other path.
     pub fn hour_of(&self, path: &LakePath) -> Option<EventHour> {
+        let is_control = path.as_str().split('/').next() == Some(CONTROL_FOLDER);
+        if is_control && !self.is_control() {
+            return Self::control().hour_of(path);
+        }
         let mut folders = path.as_str().rsplit('/').skip(1);
         let mut calendar = [0; 4];
         for folder in self.0.time.iter().rev() {

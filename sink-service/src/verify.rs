@@ -30,7 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use shared::{
     kafka_position::{KafkaOffset, TopicPartition},
     namespace::Namespace,
-    topic_name::{DataTopic, TopicNames},
+    topic_name::TopicNames,
 };
 
 #[cfg(test)]
@@ -52,11 +52,12 @@ use crate::{
     kafka_log::{KafkaLog, LogError},
     lake::{LakeError, ListedFile, Listing},
     lake_layout::OpenLake,
-    lake_path::{CollectionFolder, LakePath, is_data_file_of},
+    lake_path::{LakePath, TopicFolder, is_data_file_of},
     look_again::look_again,
     look_error::LookError,
     record_reader::RecordReader,
     span::Span,
+    topic_content::TopicContent,
     topic_reader::TopicReader,
 };
 
@@ -118,8 +119,8 @@ impl Verification<'_> {
             look.partitions.push(Seen { partition: partition.clone(), log, head });
         }
         for seen in &look.partitions {
-            if let Some(namespace) = self.namespace(seen)
-                && let folder = self.lake.folder(&namespace)
+            if let Some(content) = self.content(seen)
+                && let folder = self.lake.folder(&content)
                 && !look.folders.contains_key(folder.path())
             {
                 let files = look_again(async || self.lake.list(folder.path()).await).await?;
@@ -138,12 +139,9 @@ impl Verification<'_> {
     }
 
     /// Where a partition's files lie; `None` if its topic's name was cut and it has no rows yet.
-    fn namespace(&self, seen: &Seen) -> Option<Namespace> {
-        let of_head = seen.head.as_ref().and_then(|head| head.as_ref().ok()).and_then(Head::namespace);
-        of_head.or(match self.names.decode(&seen.partition.topic) {
-            Some(DataTopic::Named(namespace)) => Some(namespace),
-            _ => None,
-        })
+    fn content(&self, seen: &Seen) -> Option<TopicContent> {
+        let of_head = seen.head.as_ref().and_then(|head| head.as_ref().ok()).and_then(Head::content);
+        of_head.or_else(|| TopicContent::by_name(&self.names, &seen.partition.topic))
     }
 
     /// Compares one partition; tells `progress` how many records have been compared.
@@ -165,8 +163,8 @@ impl Verification<'_> {
         if log.is_none() {
             walk.differs("the topic is no longer in Kafka: only the files were checked".to_owned());
         }
-        let namespace = self.namespace(seen);
-        let place = namespace.as_ref().map(|namespace| self.lake.folder(namespace));
+        let content = self.content(seen);
+        let place = content.as_ref().map(|content| self.lake.folder(content));
         let place = place.as_ref().and_then(|folder| Some((folder, look.folders.get(folder.path())?)));
         let head = match head {
             Some(Ok(head)) => head,
@@ -194,12 +192,12 @@ impl Verification<'_> {
             let FileMetadata { first, next, .. } = file.metadata;
             !may_be_missing(expired, partition, first, next)
         });
-        let namespace = namespace.unwrap_or_else(|| Namespace::new("", ""));
+        let content = content.unwrap_or_else(|| TopicContent::Data(Namespace::new("", "")));
         walk.result.start = Some(head.start.get());
         let end = walk.check_chain(head, &files, expired);
         walk.result.end = Some(end.get());
         if partition.partition == 0 {
-            closed_hours::check(self.lake, &partition.topic, &namespace, &self.span, expired, &mut walk)
+            closed_hours::check(self.lake, &partition.topic, &content, &self.span, expired, &mut walk)
                 .await?;
         }
         let ends: BTreeMap<KafkaOffset, Option<LastEvent>> =
@@ -219,7 +217,7 @@ impl Verification<'_> {
             let before = ends.get(&run_start).cloned().unwrap_or_else(|| removed().or_else(of_head));
             let whole = run_start == head.start;
             let mut comparison =
-                Comparison::new(self.lake, &namespace, run, before.as_ref(), whole, &mut walk, events);
+                Comparison::new(self.lake, &content, run, before.as_ref(), whole, &mut walk, events);
             // Files that Kafka can no longer confirm, whole or in part, are read up to where the log begins.
             comparison.read_alone_until(compared_from).await?;
             let mut messages = self.reader.read(partition, compared_from, run_end)?;
@@ -245,7 +243,7 @@ impl Verification<'_> {
 
     async fn files(
         &self,
-        folder: &CollectionFolder,
+        folder: &TopicFolder,
         listed: &Folder,
         partition: &TopicPartition,
         walk: &mut Walk,

@@ -2,10 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use shared::{
-    kafka_position::{KafkaOffset, TopicPartition},
-    namespace::Namespace,
-};
+use shared::kafka_position::{KafkaOffset, TopicPartition};
 
 use super::{filter::State, letter::Letter};
 use crate::{
@@ -16,11 +13,12 @@ use crate::{
     lake::LakeError,
     lake_layout::OpenLake,
     lake_path::{LakePath, is_data_file_of},
+    topic_content::TopicContent,
 };
 
 /// One chain as far as it was asked for.
 struct ChainFiles {
-    namespace: Option<Namespace>,
+    content: Option<TopicContent>,
     start: KafkaOffset,
     expired: Option<Expired>,
     /// By where they begin.
@@ -71,17 +69,17 @@ impl<'a> Standings<'a> {
         })
     }
 
+    /// What a chain's rows are of.
+    pub(super) async fn topic_content(
+        &mut self,
+        partition: &TopicPartition,
+    ) -> Result<Option<TopicContent>, LakeError> {
+        Ok(self.chain(partition).await?.and_then(|chain| chain.content.clone()))
+    }
+
     /// An hour's folder below its collection's.
     pub(super) fn hour(&self, hour: EventHour) -> String {
         self.lake.layout().hour(hour)
-    }
-
-    /// The collection that a chain's rows are of.
-    pub(super) async fn namespace(
-        &mut self,
-        partition: &TopicPartition,
-    ) -> Result<Option<Namespace>, LakeError> {
-        Ok(self.chain(partition).await?.and_then(|chain| chain.namespace.clone()))
     }
 
     async fn chain(&mut self, partition: &TopicPartition) -> Result<Option<&mut ChainFiles>, LakeError> {
@@ -96,10 +94,10 @@ impl<'a> Standings<'a> {
         let path = LakePath::head(partition);
         let Some(document) = self.lake.read_document(&path).await? else { return Ok(None) };
         let head = Head::parse(&document.bytes).map_err(|what| LakeError::Damaged { path, what })?;
-        let namespace = head.namespace();
+        let content = head.content();
         let mut paths = BTreeMap::new();
-        if let Some(namespace) = &namespace {
-            for path in self.lake.list_names(self.lake.folder(namespace).path()).await? {
+        if let Some(content) = &content {
+            for path in self.lake.list_names(self.lake.folder(content).path()).await? {
                 if is_data_file_of(&path, partition.partition)
                     && let Some(first) = path.first()
                 {
@@ -108,6 +106,6 @@ impl<'a> Standings<'a> {
             }
         }
         let expired = expired(self.lake, &partition.topic).await?.map(|(record, _)| record);
-        Ok(Some(ChainFiles { namespace, start: head.start, expired, paths, read: HashMap::new() }))
+        Ok(Some(ChainFiles { content, start: head.start, expired, paths, read: HashMap::new() }))
     }
 }

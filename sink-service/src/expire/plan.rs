@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shared::{kafka_position::KafkaOffset, namespace::Namespace};
+use shared::kafka_position::KafkaOffset;
 
 use crate::{
     event_hour::EventHour,
@@ -12,12 +12,13 @@ use crate::{
     lake_layout::OpenLake,
     lake_path::{LakePath, MANIFEST, SUCCESS},
     look_again::look_again,
+    topic_content::TopicContent,
 };
 
 /// Everything of one topic.
 pub(super) struct Plan {
     pub topic: String,
-    pub namespace: Namespace,
+    pub content: TopicContent,
     /// Hours before this one go: what was asked for, as far as hours have closed.
     pub before: EventHour,
     /// In their order.
@@ -63,8 +64,8 @@ impl Plan {
         asked: EventHour,
     ) -> Result<Option<Self>, LakeError> {
         let heads = heads(lake, topic).await?;
-        let Some(namespace) = heads.values().find_map(Head::namespace) else { return Ok(None) };
-        let folder = lake.folder(&namespace);
+        let Some(content) = heads.values().find_map(Head::content) else { return Ok(None) };
+        let folder = lake.folder(&content);
         let closed = look_again(async || closed_hours(lake, topic).await).await?;
         let closed = closed.and_then(|(record, _)| record.closed);
         let before = closed.and_then(EventHour::next).unwrap_or(EventHour::EPOCH).min(asked);
@@ -92,8 +93,7 @@ impl Plan {
                 hours.entry(hour).or_default().push(file);
             }
         }
-        let mut plan =
-            Self { topic: topic.to_owned(), namespace, before, hours: Vec::new(), kept: Vec::new() };
+        let mut plan = Self { topic: topic.to_owned(), content, before, hours: Vec::new(), kept: Vec::new() };
         for (hour, files) in hours.range(..before) {
             let why = damaged.remove(hour).map(Kept::Damaged);
             match why.or_else(|| files.iter().find_map(|file| needed(file, &heads))) {

@@ -30,7 +30,7 @@ use crate::{
     },
     lake::{ETag, Lake, LakeError, Object},
     lake_layout::OpenLake,
-    lake_path::{CollectionFolder, LakePath},
+    lake_path::{LakePath, TopicFolder},
 };
 
 /// How often an hour is begun again because somebody changed it meanwhile.
@@ -46,7 +46,7 @@ pub(super) struct HourExport {
     pub lake: Arc<OpenLake>,
     pub into: Arc<Lake>,
     pub topic: String,
-    pub folder: CollectionFolder,
+    pub folder: TopicFolder,
     pub hour: EventHour,
     /// Rows, of all hours.
     pub done: Arc<AtomicU64>,

@@ -6,7 +6,7 @@
 //! it. So no sealed file of a closed hour stays outside.
 
 use chrono::{SubsecRound, Utc};
-use shared::{kafka_position::KafkaOffset, namespace::Namespace};
+use shared::kafka_position::KafkaOffset;
 use std::collections::BTreeMap;
 
 use super::{
@@ -17,8 +17,9 @@ use crate::{
     event_hour::EventHour,
     lake::{ETag, Lake, LakeError},
     lake_layout::OpenLake,
-    lake_path::{CollectionFolder, LakePath},
+    lake_path::{LakePath, TopicFolder},
     metrics::SinkMetrics,
+    topic_content::TopicContent,
 };
 
 /// One hour of one collection.
@@ -26,7 +27,7 @@ pub struct HourFolder<'a> {
     pub lake: &'a OpenLake,
     pub metrics: &'a SinkMetrics,
     pub topic: &'a str,
-    pub namespace: &'a Namespace,
+    pub content: &'a TopicContent,
     pub hour: EventHour,
 }
 
@@ -48,7 +49,7 @@ impl HourFolder<'_> {
     /// # Errors
     /// As the lake says.
     pub async fn write_manifest(&self, positions: &BTreeMap<i32, KafkaOffset>) -> Result<(), LakeError> {
-        let folder = self.lake.folder(self.namespace);
+        let folder = self.lake.folder(self.content);
         let path = folder.manifest(self.hour);
         loop {
             let found = self.manifest().await?;
@@ -71,7 +72,7 @@ impl HourFolder<'_> {
                     let (topic, positions) = (self.topic, positions.clone());
                     let first = Manifest::new(
                         topic,
-                        self.namespace,
+                        self.content,
                         self.hour,
                         positions,
                         files,
@@ -92,7 +93,7 @@ impl HourFolder<'_> {
     }
 
     async fn mark(&self) -> Result<(), LakeError> {
-        let path = self.lake.folder(self.namespace).success(self.hour);
+        let path = self.lake.folder(self.content).success(self.hour);
         if self.lake.read_document(&path).await?.is_some() {
             return Ok(());
         }
@@ -107,7 +108,7 @@ impl HourFolder<'_> {
     /// # Errors
     /// As the lake says, and if what is there is no manifest.
     pub async fn manifest(&self) -> Result<Option<(Manifest, ETag)>, LakeError> {
-        manifest(self.lake, &self.lake.folder(self.namespace), self.hour).await
+        manifest(self.lake, &self.lake.folder(self.content), self.hour).await
     }
 
     async fn has_closed(&self) -> Result<bool, LakeError> {
@@ -133,7 +134,7 @@ pub async fn closed_hours(lake: &Lake, topic: &str) -> Result<Option<(ClosedHour
 /// As the lake says, and if what is there is no manifest.
 pub async fn manifest(
     lake: &Lake,
-    folder: &CollectionFolder,
+    folder: &TopicFolder,
     hour: EventHour,
 ) -> Result<Option<(Manifest, ETag)>, LakeError> {
     let path = folder.manifest(hour);

@@ -1,7 +1,10 @@
 //! On the real local directory.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use shared::kafka_position::{KafkaOffset, TopicPartition};
+use shared::{
+    kafka_position::{KafkaOffset, TopicPartition},
+    namespace::Namespace,
+};
 use tempfile::TempDir;
 
 use super::*;
@@ -26,7 +29,7 @@ async fn make_head(lake: &Lake, partition: i32, layout: Option<&str>) {
     let mut head = first_head(&partition);
     if let Some(layout) = layout {
         let namespace = Namespace::new("shop", "orders");
-        let folder = Layout::parse(layout).unwrap().folder(&namespace);
+        let folder = Layout::parse(layout).unwrap().folder(&TopicContent::Data(namespace.clone()));
         let path =
             folder.data_file(EventHour::EPOCH, partition.partition, KafkaOffset::ZERO, Compression::Gzip);
         (head.db, head.coll) = (Some(namespace.db), Some(namespace.coll));

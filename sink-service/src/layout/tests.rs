@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use shared::kafka_position::KafkaOffset;
+use shared::{kafka_position::KafkaOffset, namespace::Namespace};
 
 use super::*;
 use crate::compression::Compression;
@@ -24,12 +24,16 @@ const TEMPLATES: [&str; 12] = [
     "{db}_._{coll}/{yyyy}/{MM}/{dd}/{HH}",
 ];
 
+fn data(db: impl Into<String>, coll: impl Into<String>) -> TopicContent {
+    TopicContent::Data(Namespace::new(db, coll))
+}
+
 fn layouts() -> Vec<Layout> {
     TEMPLATES.iter().map(|template| Layout::parse(template).unwrap()).collect()
 }
 
 fn folder(template: &str, db: &str, coll: &str) -> String {
-    Layout::parse(template).unwrap().folder(&Namespace::new(db, coll)).path().as_str().to_owned()
+    Layout::parse(template).unwrap().folder(&data(db, coll)).path().as_str().to_owned()
 }
 
 fn mistakes(template: &str) -> Vec<LayoutMistake> {
@@ -40,7 +44,7 @@ fn mistakes(template: &str) -> Vec<LayoutMistake> {
 fn a_template_says_where_a_file_lies() {
     let layout = Layout::parse("raw/{coll}/db={db}/dt={yyyy}-{MM}-{dd}/hr={HH}").unwrap();
     let hour = EventHour::from_calendar(2026, 3, 4, 5).unwrap();
-    let folder = layout.folder(&Namespace::new("shop", "orders.eu"));
+    let folder = layout.folder(&data("shop", "orders.eu"));
     let file = folder.data_file(hour, 1, KafkaOffset::new(42), Compression::Gzip);
     assert_eq!(
         file.as_str(),
@@ -48,11 +52,7 @@ fn a_template_says_where_a_file_lies() {
     );
     assert!(folder.is_at(&file, 1, KafkaOffset::new(42)));
     assert!(!folder.is_at(&file, 2, KafkaOffset::new(42)) && !folder.is_at(&file, 1, KafkaOffset::new(43)));
-    assert!(!Layout::hive().folder(&Namespace::new("shop", "orders.eu")).is_at(
-        &file,
-        1,
-        KafkaOffset::new(42)
-    ));
+    assert!(!Layout::hive().folder(&data("shop", "orders.eu")).is_at(&file, 1, KafkaOffset::new(42)));
     assert_eq!(layout.to_string(), "raw/{coll}/db={db}/dt={yyyy}-{MM}-{dd}/hr={HH}");
     assert_eq!(folder.manifest(hour).as_str(), "raw/orders.eu/db=shop/dt=2026-03-04/hr=05/_manifest.json");
 }
@@ -63,7 +63,7 @@ fn hive_is_a_template_too() {
     assert_eq!(Layout::hive().to_string(), "hive");
     let hour = EventHour::from_calendar(2026, 3, 4, 5).unwrap();
     assert_eq!(
-        Layout::hive().folder(&Namespace::new("shop", "orders")).hour(hour).as_str(),
+        Layout::hive().folder(&data("shop", "orders")).hour(hour).as_str(),
         "shop/orders/year=2026/month=03/day=04/hour=05"
     );
 }
@@ -190,7 +190,7 @@ proptest! {
     #[test]
     fn folders_are_safe_and_differ(a in (NAME, NAME), b in (NAME, NAME)) {
         for layout in layouts() {
-            let folder = |(db, coll): &(String, String)| layout.folder(&Namespace::new(db.clone(), coll.clone()));
+            let folder = |(db, coll): &(String, String)| layout.folder(&data(db.clone(), coll.clone()));
             let (one, other) = (folder(&a), folder(&b));
             prop_assert_eq!(one.path().as_str().split('/').count(), layout.0.place.len());
             for part in one.path().as_str().split('/') {
@@ -213,7 +213,7 @@ proptest! {
             for first_end in 1..text.len() {
                 for second_start in first_end..text.len() {
                     count += 1;
-                    let namespace = Namespace::new(&text[..first_end], &text[second_start..]);
+                    let namespace = data(&text[..first_end], &text[second_start..]);
                     folders.insert(layout.folder(&namespace).path().as_str().to_owned());
                 }
             }
@@ -231,7 +231,7 @@ proptest! {
         let numbered = |number: u32| EventHour::from_millis(i64::from(number) * 3_600_000).unwrap();
         let (hour, other) = (numbered(hour), numbered(other));
         for layout in layouts() {
-            let folder = layout.folder(&Namespace::new(names.0.clone(), names.1.clone()));
+            let folder = layout.folder(&data(names.0.clone(), names.1.clone()));
             for path in [
                 folder.data_file(hour, 7, KafkaOffset::new(9), Compression::Zstd),
                 folder.manifest(hour),
@@ -240,6 +240,11 @@ proptest! {
                 prop_assert_eq!(folder.hour_of(&path), Some(hour), "{}", path);
                 prop_assert!(path.as_str().len() <= 900);
             }
+            let control = layout.folder(&TopicContent::Control);
+            let path = control.data_file(hour, 0, KafkaOffset::new(9), Compression::None);
+            prop_assert!(path.as_str().starts_with("_control/year="), "{}", path);
+            prop_assert!(control.is_at(&path, 0, KafkaOffset::new(9)));
+            prop_assert_eq!((control.hour_of(&path), layout.hour_of(&path)), (Some(hour), Some(hour)));
             prop_assert_eq!(hour == other, folder.hour(hour) == folder.hour(other));
             prop_assert_eq!(Layout::parse(&layout.to_string()), Ok(layout));
         }

@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{SubsecRound, Utc};
-use shared::{
-    exit::{ExitCode, Stop},
-    namespace::Namespace,
-};
+use shared::exit::{ExitCode, Stop};
 
 use super::ReplayError;
 use crate::{
@@ -18,6 +15,7 @@ use crate::{
     lake::{ETag, LakeError},
     lake_layout::OpenLake,
     metrics::SinkMetrics,
+    topic_content::TopicContent,
 };
 
 /// See the module.
@@ -25,7 +23,7 @@ pub(super) struct HourClaim<'a> {
     pub lake: &'a OpenLake,
     pub metrics: &'a SinkMetrics,
     pub topic: &'a str,
-    pub namespace: &'a Namespace,
+    pub content: &'a TopicContent,
     pub hour: EventHour,
 }
 
@@ -58,7 +56,7 @@ impl HourClaim<'_> {
     /// As the lake says, and if a later replay has begun meanwhile.
     pub(super) async fn finish(&self, generation: u64) -> Result<(), ReplayError> {
         loop {
-            let folder = self.lake.folder(self.namespace).hour(self.hour);
+            let folder = self.lake.folder(self.content).hour(self.hour);
             let Some((manifest, etag)) = self.manifest().await? else {
                 self.folder().write_manifest(&BTreeMap::new()).await?;
                 continue;
@@ -81,8 +79,8 @@ impl HourClaim<'_> {
     }
 
     fn folder(&self) -> HourFolder<'_> {
-        let Self { lake, metrics, topic, namespace, hour } = *self;
-        HourFolder { lake, metrics, topic, namespace, hour }
+        let Self { lake, metrics, topic, content, hour } = *self;
+        HourFolder { lake, metrics, topic, content, hour }
     }
 
     async fn manifest(&self) -> Result<Option<(Manifest, ETag)>, LakeError> {
@@ -91,7 +89,7 @@ impl HourClaim<'_> {
 
     /// Whether it was done; otherwise it is read again.
     async fn replace(&self, manifest: &Manifest, etag: &ETag) -> Result<bool, LakeError> {
-        let path = self.lake.folder(self.namespace).manifest(self.hour);
+        let path = self.lake.folder(self.content).manifest(self.hour);
         match self.lake.replace_document(&path, manifest.to_bytes(), etag).await {
             Ok(_) => Ok(true),
             Err(LakeError::Conflict | LakeError::Unknown { .. }) => Ok(false),

@@ -3,7 +3,7 @@
 use shared::{kafka_position::KafkaOffset, namespace::Namespace};
 use sink_service::{
     compression::Compression, event_hour::EventHour, lake_layout::begin, layout::Layout,
-    settings::LayoutSetting,
+    settings::LayoutSetting, topic_content::TopicContent,
 };
 
 use crate::{
@@ -25,7 +25,7 @@ pub(crate) async fn a_file_lies_where_its_layout_puts_it(ground: Ground) {
     let (hour, first) = (EventHour::from_calendar(2026, 3, 4, 5).unwrap(), KafkaOffset::new(7));
     let mut folders = Vec::new();
     for (db, coll) in [("shop", "orders"), ("shop", "orders+"), ("shop~+orders", "a b/%2f"), ("é~", "..")] {
-        let folder = layout.folder(&Namespace::new(db, coll));
+        let folder = layout.folder(&TopicContent::Data(Namespace::new(db, coll)));
         let at = folder.data_file(hour, 0, first, Compression::None);
         create(&lake, &at, &["1\n"]).await.unwrap();
         lake.create_document(&folder.manifest(hour), b"{}".to_vec()).await.unwrap();

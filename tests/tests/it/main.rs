@@ -11,6 +11,7 @@ mod closing;
 mod compare;
 mod compose;
 mod compression;
+mod control;
 mod damage;
 mod dashboards;
 mod dead_letters;
