@@ -43,6 +43,7 @@ use shared::{
     namespace::Namespace,
 };
 
+pub(crate) use self::file_step::roll_due;
 use self::staged::Staged;
 pub use self::{
     file_policy::{FilePolicy, Publishing, RollReason},
