@@ -3,12 +3,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use rdkafka::{Message, message::BorrowedMessage};
-use shared::{kafka_position::TopicPartition, namespace::Namespace};
+use shared::kafka_position::TopicPartition;
 
 use crate::{
     line_format::LineFormat,
     partition::{AssignmentEpoch, PartitionState},
     schema_check::SchemaChecks,
+    topic_content::TopicContent,
     uploads::{TopicUploads, Uploads},
 };
 
@@ -66,7 +67,7 @@ impl Assignment {
     pub fn insert(
         &mut self,
         partition: TopicPartition,
-        namespace: Option<Namespace>,
+        content: Option<TopicContent>,
         uploads: &Uploads,
         format: LineFormat,
         schemas: SchemaChecks,
@@ -80,7 +81,7 @@ impl Assignment {
             .or_insert_with(|| Topic { places: HashMap::new(), uploads: uploads.of_topic() });
         topic.places.insert(partition.partition, place);
         let (uploads, epoch) = (topic.uploads.clone(), AssignmentEpoch(self.epoch));
-        self.states.push(PartitionState::opening(partition, namespace, uploads, epoch, format, schemas));
+        self.states.push(PartitionState::opening(partition, content, uploads, epoch, format, schemas));
         &self.states[place]
     }
 

@@ -38,10 +38,7 @@ mod tests;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use shared::{
-    kafka_position::{KafkaOffset, TopicPartition},
-    namespace::Namespace,
-};
+use shared::kafka_position::{KafkaOffset, TopicPartition};
 
 pub(crate) use self::file_step::roll_due;
 use self::staged::Staged;
@@ -57,8 +54,9 @@ use crate::{
     head::Head,
     hours::HourEnd,
     lake::{ETag, FileState},
-    lake_path::{CollectionFolder, LakePath},
+    lake_path::{LakePath, TopicFolder},
     record::LAYOUT,
+    topic_content::TopicContent,
 };
 
 /// The ends of a partition's log. The start must have been asked before the head was read (rule 5).
@@ -145,8 +143,8 @@ pub struct StepContext<'a> {
     pub policy: FilePolicy,
     /// Of files to come; a file goes on as it began.
     pub compression: Compression,
-    /// The collection whose folder the chain gets with its first record.
-    pub namespace: &'a Namespace,
+    /// Whose folder the chain gets with its first record.
+    pub content: &'a TopicContent,
     /// Publish the batch's end although no record stands before it.
     pub publish_position: bool,
     /// Files of this hour and of those before it end where the batch reaches the barrier.
@@ -333,13 +331,13 @@ impl Chain {
 
     /// The head naming the file for records of `hour` from `first` on. It carries `scanned` over unchanged.
     fn head_at(&self, first: KafkaOffset, hour: EventHour, context: &StepContext<'_>) -> Head {
-        let namespace = self.head.namespace().unwrap_or_else(|| context.namespace.clone());
+        let content = self.head.content().unwrap_or_else(|| context.content.clone());
         let compression = context.compression;
-        let path =
-            CollectionFolder::of(&namespace).data_file(hour, self.partition.partition, first, compression);
+        let path = TopicFolder::of(&content).data_file(hour, self.partition.partition, first, compression);
+        let (db, coll) = Head::names_of(&content);
         Head {
-            db: Some(namespace.db),
-            coll: Some(namespace.coll),
+            db,
+            coll,
             path: Some(path),
             first: Some(first),
             lastevent: self.last_event().cloned(),

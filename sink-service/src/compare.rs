@@ -4,7 +4,7 @@
 //! so a document that differs is looked at again until it agrees or is known to differ:
 //!
 //! ```text
-//!   lake ── fold ──▶ key ▶ last change          rows of the chain, in its order
+//!   lake ── fold ──▶ key ▶ last change          rows of the chain, in its order, and when the collection was dropped ([`drops`])
 //!                        │
 //!   MongoDB ── scan ─────┴──▶ suspects          documents that differ; changes that no document was seen for
 //!                                │
@@ -30,12 +30,14 @@ mod args;
 mod collection;
 mod command;
 mod completeness;
+mod drops;
 mod fold;
 mod lake_side;
 mod normal;
 mod report;
 mod rounds;
 mod suspect;
+mod topic_lines;
 
 pub use self::{
     args::{CompareRequest, compare_command, compare_request},

@@ -9,6 +9,8 @@ use shared::{
 };
 use tokio::sync::OnceCell;
 
+use crate::topic_content::is_archived;
+
 const PARTITIONS: i32 = 3;
 
 /// The brokers' default.
@@ -88,7 +90,7 @@ impl DeadLetterTopic {
 
     async fn largest_message(&self, topics: &[String]) -> Result<Option<u64>, AdminError> {
         let data: Vec<&str> =
-            topics.iter().map(String::as_str).filter(|topic| self.names.decode(topic).is_some()).collect();
+            topics.iter().map(String::as_str).filter(|topic| is_archived(&self.names, topic)).collect();
         let configs = self.admin.topic_configs(&data).await?;
         let limits = configs.into_values().filter_map(Result::ok);
         let limits = limits.filter_map(|configs| configs.get("max.message.bytes")?.parse().ok());

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use shared::{kafka_position::KafkaOffset, namespace::Namespace};
 
-use crate::{file_metadata::LastEvent, lake_path::LakePath};
+use crate::{file_metadata::LastEvent, lake_path::LakePath, topic_content::TopicContent};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
@@ -16,7 +16,7 @@ pub struct Head {
     pub partition: i32,
     /// Kafka's topic id (KIP-516), base64 as Kafka prints it; `None` if the broker has none, then it is not compared.
     pub topicid: Option<String>,
-    /// The folder, fixed for all groups by whoever saw the first record.
+    /// The folder, fixed for all groups by whoever saw the first record. That of the control topic is of no database and no collection.
     pub db: Option<String>,
     pub coll: Option<String>,
     /// Where the chain begins.
@@ -47,8 +47,18 @@ impl Head {
         serde_json::to_vec(self).expect("a head is JSON")
     }
 
-    pub fn namespace(&self) -> Option<Namespace> {
-        Some(Namespace::new(self.db.clone()?, self.coll.clone()?))
+    /// What the chain's rows are of, which says where its files lie; `None` until the first record.
+    pub fn content(&self) -> Option<TopicContent> {
+        self.path.as_ref()?;
+        Some(match (&self.db, &self.coll) {
+            (Some(db), Some(coll)) => TopicContent::Data(Namespace::new(db.clone(), coll.clone())),
+            _ => TopicContent::Control,
+        })
+    }
+
+    /// What it says of a folder: database and collection.
+    pub fn names_of(content: &TopicContent) -> (Option<String>, Option<String>) {
+        content.namespace().map(|namespace| (namespace.db.clone(), namespace.coll.clone())).unzip()
     }
 }
 
@@ -78,8 +88,13 @@ mod tests {
                     \"coll\":\"orders\",\"start\":0,\"layout\":1,\"path\":\"shop/orders/f\",\"first\":7,\"created\":true,\
                     \"scanned\":9}";
         assert_eq!(String::from_utf8(head.to_bytes()).unwrap(), text);
-        assert_eq!(Head::parse(text.as_bytes()), Ok(head));
+        assert_eq!(Head::parse(text.as_bytes()).as_ref(), Ok(&head));
         assert!(Head::parse(b"{}").is_err());
+        let of = |head: &Head| head.content();
+        assert_eq!(of(&head), Some(TopicContent::Data(Namespace::new("shop", "orders"))));
+        let control = Head { db: None, coll: None, ..head };
+        assert_eq!(of(&control), Some(TopicContent::Control));
+        assert_eq!(of(&Head { path: None, ..control }), None);
         assert!(Head::parse(text.replace("shop/orders/f", "../f").as_bytes()).is_err());
     }
 }

@@ -15,7 +15,6 @@ use shared::{
     backoff::Backoff,
     kafka_ffi::TopicId,
     kafka_position::{KafkaOffset, TopicPartition},
-    namespace::Namespace,
     schema_registry::IdMeans,
     seeded_bug::{self, SeededBug},
 };
@@ -29,6 +28,7 @@ use crate::{
     kafka_log::LogError,
     partition::AssignmentEpoch,
     publish::{Dependency, Halt, Identity, Job, LostRecords, Published, Publisher, Wait, Waiting},
+    topic_content::TopicContent,
 };
 
 /// What a task reports. `epoch` says for which assignment it was started.
@@ -76,7 +76,7 @@ pub struct Publishing {
     pub epoch: AssignmentEpoch,
     pub chain: Chain,
     pub batch: Batch,
-    pub namespace: Namespace,
+    pub content: TopicContent,
     pub publish_position: bool,
     pub hour_end: Option<HourEnd>,
     /// The partition is given up after it: nothing stays staged.
@@ -150,13 +150,13 @@ impl Jobs {
     }
 
     async fn publish_one(self, publishing: Publishing, ids: Ids) {
-        let Publishing { mut identity, epoch, chain, batch, namespace, .. } = publishing;
+        let Publishing { mut identity, epoch, chain, batch, content, .. } = publishing;
         let Publishing { publish_position, hour_end, drain, given_up, .. } = publishing;
         let partition = identity.partition.clone();
         let jobs = self.clone();
         let work = async move {
             identity.topic_id = jobs.topic_id(&identity.partition, ids).await?;
-            let job = Job { identity, namespace, chain, batch, publish_position, hour_end, drain };
+            let job = Job { identity, content, chain, batch, publish_position, hour_end, drain };
             Ok(match jobs.publisher.publish(job).await? {
                 Published::Whole { chain, batch } => {
                     Outcome::Published { chain: Box::new(chain), batch: Box::new(batch) }

@@ -4,6 +4,7 @@
 //! <root>/<db>/<coll>/year=YYYY/month=MM/day=DD/hour=HH/events-YYYYMMDD-HH-p<partition>-<first>.jsonl[.gz|.zst]
 //!     …/hour=HH/_manifest.json, _SUCCESS         of an hour that has closed
 //!     …/hour=HH/_gen-<n>/events-…                a reprint of the hour, for those who follow its manifest
+//! <root>/_control/year=YYYY/…                    the same of the control topic, which is of no collection
 //! <root>/_chain/<topic>/p<partition>.json        the head of a partition's chain
 //! <root>/_chain/<topic>/hours.json               which hours of the topic have closed
 //! <root>/_chain/<topic>/expired.json             what was removed on purpose
@@ -25,10 +26,13 @@ use shared::{
 };
 use thiserror::Error;
 
-use crate::{compression::Compression, event_hour::EventHour};
+use crate::{compression::Compression, event_hour::EventHour, topic_content::TopicContent};
 
 /// Bookkeeping of the chains; lifecycle and clean-up rules must spare it.
 pub const CHAIN_FOLDER: &str = "_chain";
+
+/// Definitions and gap markers. No database has a folder of this name, and readers of the whole lake skip it.
+pub const CONTROL_FOLDER: &str = "_control";
 
 /// Hidden from readers by their first character, as Spark, Hive and Hadoop have it.
 pub const MANIFEST: &str = "_manifest.json";
@@ -193,13 +197,16 @@ impl From<LakePath> for String {
     }
 }
 
-/// The folder of one collection.
+/// The folder of one topic: that of its collection, or the one of definitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CollectionFolder(LakePath);
+pub struct TopicFolder(LakePath);
 
-impl CollectionFolder {
-    pub fn of(namespace: &Namespace) -> Self {
-        Self(LakePath(format!("{}/{}", segment(&namespace.db), segment(&namespace.coll))))
+impl TopicFolder {
+    pub fn of(content: &TopicContent) -> Self {
+        Self(LakePath(match content {
+            TopicContent::Data(Namespace { db, coll }) => format!("{}/{}", segment(db), segment(coll)),
+            TopicContent::Control => CONTROL_FOLDER.to_owned(),
+        }))
     }
 
     pub fn path(&self) -> &LakePath {
@@ -281,9 +288,13 @@ mod tests {
 
     use super::*;
 
+    fn data(db: &str, coll: &str) -> TopicContent {
+        TopicContent::Data(Namespace::new(db, coll))
+    }
+
     #[test]
     fn a_data_file_lies_in_its_hour() {
-        let folder = CollectionFolder::of(&Namespace::new("shop", "orders"));
+        let folder = TopicFolder::of(&data("shop", "orders"));
         let hour = EventHour::from_calendar(2026, 11, 21, 7).unwrap();
         let path = folder.data_file(hour, 3, KafkaOffset::new(42), Compression::None);
         assert_eq!(
@@ -321,6 +332,20 @@ mod tests {
     }
 
     #[test]
+    fn definitions_lie_in_a_folder_that_no_database_has() {
+        let folder = TopicFolder::of(&TopicContent::Control);
+        let hour = EventHour::from_calendar(2026, 11, 21, 7).unwrap();
+        let path = folder.data_file(hour, 0, KafkaOffset::new(42), Compression::None);
+        assert_eq!(
+            path.as_str(),
+            "_control/year=2026/month=11/day=21/hour=07/events-20261121-07-p0000-00000000000000000042.jsonl"
+        );
+        assert_eq!(path.hour(), Some(hour));
+        assert_eq!(path.as_head(), None);
+        assert_eq!(TopicFolder::of(&data("_control", "a")).path().as_str(), "-x5fcontrol/a");
+    }
+
+    #[test]
     fn a_head_names_its_partition() {
         let partition = TopicPartition::new("atlas.shop.orders", 2);
         let path = LakePath::head(&partition);
@@ -331,7 +356,7 @@ mod tests {
 
     #[test]
     fn unsafe_names_are_escaped() {
-        let folder = |db, coll| CollectionFolder::of(&Namespace::new(db, coll)).path().as_str().to_owned();
+        let folder = |db, coll| TopicFolder::of(&data(db, coll)).path().as_str().to_owned();
         assert_eq!(folder("shop", "orders.eu"), "shop/orders.eu");
         assert_eq!(folder("shop", "a/b"), "shop/a-x2fb");
         assert_eq!(folder("_chain", ".."), "-x5fchain/-x2e-x2e");
@@ -352,7 +377,7 @@ mod tests {
     proptest! {
         #[test]
         fn folders_are_safe_and_differ(a in (NAME, NAME), b in (NAME, NAME)) {
-            let folder = |names: &(String, String)| CollectionFolder::of(&Namespace::new(names.0.clone(), names.1.clone()));
+            let folder = |names: &(String, String)| TopicFolder::of(&data(&names.0, &names.1));
             let path = folder(&a).0.0;
             prop_assert_eq!(path.matches('/').count(), 1);
             for part in path.split('/') {

@@ -56,6 +56,7 @@ pub mod schema_check;
 pub mod settings;
 pub mod span;
 pub mod standing;
+pub mod topic_content;
 pub mod topic_patterns;
 pub mod topic_reader;
 pub mod uploads;

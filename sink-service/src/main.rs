@@ -39,6 +39,7 @@ use sink_service::{
     publish::Publisher,
     replay,
     settings::{self, CATALOGUE, SinkSettings},
+    topic_content::is_archived,
     uploads::Uploads,
     value_reader::ValueReader,
     verify,
@@ -143,10 +144,11 @@ fn serve(
     accepted_gaps: BTreeSet<String>,
     writer: Writer,
 ) -> Result<Totals, Stop> {
-    if let Some(strange) = accepted_gaps.iter().find(|topic| settings.names.decode(topic).is_none()) {
+    if let Some(strange) = accepted_gaps.iter().find(|topic| !is_archived(&settings.names, topic)) {
         let what = format!(
-            "--accept-gap {strange}: expected a data topic under the prefix {}",
-            settings.names.prefix()
+            "--accept-gap {strange}: expected a data topic under the prefix {}, or {}",
+            settings.names.prefix(),
+            settings.names.control()
         );
         return Err(Stop::new(ExitCode::Usage, what));
     }

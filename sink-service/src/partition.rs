@@ -40,6 +40,7 @@ use crate::{
     record::{Inspected, RecordView, VALUE_BYTES_MAX, Verdict, inspect, refused},
     repeats::RepeatFilter,
     schema_check::{DocumentSchema, SchemaChecks},
+    topic_content::TopicContent,
     uploads::TopicUploads,
     value_reader::{Value, ValueReader, no_registry},
 };
@@ -82,9 +83,9 @@ enum Phase {
 pub struct PartitionState {
     identity: Identity,
     epoch: AssignmentEpoch,
-    namespace: Option<Namespace>,
+    content: Option<TopicContent>,
     schemas: SchemaChecks,
-    /// That of the namespace.
+    /// That of the collection.
     schema: Option<Arc<DocumentSchema>>,
     phase: Phase,
     buffer: Buffer,
@@ -125,21 +126,21 @@ pub struct PartitionState {
 impl PartitionState {
     pub fn opening(
         partition: TopicPartition,
-        namespace: Option<Namespace>,
+        content: Option<TopicContent>,
         uploads: TopicUploads,
         epoch: AssignmentEpoch,
         format: LineFormat,
         schemas: SchemaChecks,
     ) -> Self {
-        let schema = namespace.as_ref().and_then(|namespace| schemas.of(namespace)).cloned();
+        let schema = content.as_ref().and_then(|content| schemas.of(content)).cloned();
         Self {
             schemas,
             schema,
             buffer: Buffer::new(&partition, format),
             metrics: PartitionMetrics::of(&partition),
-            identity: Identity { partition, namespace: namespace.clone(), topic_id: None, uploads },
+            identity: Identity { partition, content: content.clone(), topic_id: None, uploads },
             epoch,
-            namespace,
+            content,
             phase: Phase::Opening,
             assigned: false,
             tasks: CancellationToken::new().drop_guard(),
@@ -289,10 +290,10 @@ impl PartitionState {
         // Somebody else's commit may cover all records of ours and end before the markers behind them.
         self.buffered_from = self.buffered_from.min(self.position);
         self.next = chain.next();
-        if let Some(namespace) = chain.head().namespace()
-            && self.namespace.as_ref() != Some(&namespace)
+        if let Some(content) = chain.head().content()
+            && self.content.as_ref() != Some(&content)
         {
-            self.set_namespace(namespace);
+            self.set_content(content);
         }
         if let Some(path) = &chain.head().path {
             path.as_str().clone_into(&mut self.path);
@@ -306,9 +307,9 @@ impl PartitionState {
         self.phase = Phase::Idle(Box::new(chain));
     }
 
-    fn set_namespace(&mut self, namespace: Namespace) -> &Namespace {
-        self.schema = self.schemas.of(&namespace).cloned();
-        self.namespace.insert(namespace)
+    fn set_content(&mut self, content: TopicContent) -> &TopicContent {
+        self.schema = self.schemas.of(&content).cloned();
+        self.content.insert(content)
     }
 
     /// An hour is over, and with it those before it.
@@ -333,7 +334,7 @@ impl PartitionState {
     pub fn standing(&self) -> Standing {
         Standing {
             partition: self.identity.partition.clone(),
-            namespace: self.namespace.clone(),
+            content: self.content.clone(),
             open: self.idle_chain().and_then(Chain::open_hour),
         }
     }
@@ -371,12 +372,12 @@ impl PartitionState {
         {
             self.buffer.reuse(spare);
         }
-        let namespace = match &self.namespace {
-            Some(namespace) => namespace,
-            None => self.set_namespace(namespace_of_first(&record, &self.identity.partition)),
+        let content = match &self.content {
+            Some(content) => content,
+            None => self.set_content(content_of_first(&record, &self.identity.partition)),
         };
         let mut inspected = match &read {
-            Ok(record) => inspect(record, namespace, VALUE_BYTES_MAX),
+            Ok(record) => inspect(record, content, VALUE_BYTES_MAX),
             Err((reason, error)) => refused(&record, *reason, error.clone()),
         };
         if seeded_bug::planted(SeededBug::HourFromClock) {
@@ -495,7 +496,7 @@ impl PartitionState {
     /// Freezes what is buffered, up to the consumer's position, and hands out the chain with it.
     ///
     /// `None` while a batch is on its way or the chain is not read yet.
-    pub fn freeze(&mut self) -> Option<(Chain, Batch, Namespace)> {
+    pub fn freeze(&mut self) -> Option<(Chain, Batch, TopicContent)> {
         self.idle_chain()?;
         let Phase::Idle(chain) = std::mem::replace(&mut self.phase, Phase::Opening) else { return None };
         let end = self.ahead.take().map_or(self.position, |(ahead, _)| ahead.max(self.position));
@@ -503,8 +504,8 @@ impl PartitionState {
         self.buffered_from = batch.end();
         self.phase = Phase::Publishing { memory: batch.memory(), oldest: batch.oldest() };
         // A batch without records names no folder; its position goes where the chain is.
-        let namespace = self.namespace.clone().unwrap_or_else(|| Namespace::new("", ""));
-        Some((*chain, batch, namespace))
+        let content = self.content.clone().unwrap_or_else(|| TopicContent::Data(Namespace::new("", "")));
+        Some((*chain, batch, content))
     }
 
     /// What is committed is not known for certain.
@@ -564,10 +565,10 @@ pub fn view_of(message: &impl Message) -> RecordView<'_> {
     record
 }
 
-/// The namespace of a topic whose name was cut: that of its first record, or else the name itself.
-fn namespace_of_first(record: &RecordView<'_>, partition: &TopicPartition) -> Namespace {
-    match (record.database, record.collection) {
+/// What a topic holds whose name was cut: the collection of its first record, or else one by the name itself.
+fn content_of_first(record: &RecordView<'_>, partition: &TopicPartition) -> TopicContent {
+    TopicContent::Data(match (record.database, record.collection) {
         (Some(db), Some(coll)) => Namespace::new(db, coll),
         _ => Namespace::new("cut", &*partition.topic),
-    }
+    })
 }

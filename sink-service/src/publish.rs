@@ -26,7 +26,6 @@ use shared::{
     exit::ExitCode,
     kafka_ffi::TopicId,
     kafka_position::{KafkaOffset, TopicPartition},
-    namespace::Namespace,
     schema_registry::{IdMeans, RegistryError, SchemaRegistry},
 };
 
@@ -45,9 +44,10 @@ use crate::{
     hours::{HourEnd, accounts::HourFolder},
     kafka_log::{KafkaLog, LogError},
     lake::{FileState, Lake, LakeError, StagedFile},
-    lake_path::{CollectionFolder, LakePath, is_data_file_of},
+    lake_path::{LakePath, TopicFolder, is_data_file_of},
     metrics::SinkMetrics,
     record::LAYOUT,
+    topic_content::TopicContent,
     uploads::{TopicUploads, Uploads},
 };
 
@@ -72,7 +72,7 @@ pub enum LostRecords {
 pub struct Identity {
     pub partition: TopicPartition,
     /// From the topic's name; `None` if that was cut.
-    pub namespace: Option<Namespace>,
+    pub content: Option<TopicContent>,
     pub topic_id: Option<TopicId>,
     pub uploads: TopicUploads,
 }
@@ -81,7 +81,7 @@ pub struct Identity {
 pub struct Job {
     pub identity: Identity,
     /// The folder that the chain gets with its first record.
-    pub namespace: Namespace,
+    pub content: TopicContent,
     pub chain: Chain,
     pub batch: Batch,
     /// Publish the batch's end although no record stands before it.
@@ -209,7 +209,7 @@ impl Publisher {
     /// # Errors
     /// If going on would lose or double records; nothing of the batch beyond the returned chain is published.
     pub async fn publish(&self, job: Job) -> Result<Published, Halt> {
-        let Job { identity, namespace, mut chain, mut batch, publish_position, hour_end, drain } = job;
+        let Job { identity, content, mut chain, mut batch, publish_position, hour_end, drain } = job;
         chain.check_topic_id(identity.topic_id.map(|id| id.to_string()).as_deref())?;
         let from = chain.reached();
         batch.go_on_from(from);
@@ -223,7 +223,7 @@ impl Publisher {
             let context = StepContext {
                 policy: self.policy,
                 compression: self.compression,
-                namespace: &namespace,
+                content: &content,
                 publish_position,
                 hour_end,
                 drain,
@@ -271,10 +271,10 @@ impl Publisher {
 
     /// Before the head moves off a sealed file, and after a partition was taken over: the manifest of its hour names it, if there is one.
     async fn account(&self, chain: &mut Chain, patience: &mut Patience<'_>) -> Result<(), Halt> {
-        while let (Some(hour), Some(namespace)) = (chain.unaccounted(), chain.head().namespace()) {
+        while let (Some(hour), Some(content)) = (chain.unaccounted(), chain.head().content()) {
             let (lake, metrics) = (&self.lake, &self.metrics);
             let topic = chain.head().topic.as_str();
-            let folder = HourFolder { lake, metrics, topic, namespace: &namespace, hour };
+            let folder = HourFolder { lake, metrics, topic, content: &content, hour };
             patience.upload().await;
             match folder.account_for_sealed().await {
                 Ok(()) => {
@@ -296,9 +296,9 @@ impl Publisher {
         step: &Step,
     ) -> Result<(), Trouble> {
         match step {
-            Step::WriteHead(next) if identity.namespace.is_none() && chain.head().path.is_none() => {
-                match next.namespace() {
-                    Some(namespace) => self.check_for_lost_head(&namespace, &identity.partition).await,
+            Step::WriteHead(next) if identity.content.is_none() && chain.head().path.is_none() => {
+                match next.content() {
+                    Some(content) => self.check_for_lost_head(&content, &identity.partition).await,
                     None => Ok(()),
                 }
             }
@@ -309,10 +309,10 @@ impl Publisher {
     /// A file of this partition although no head names one: the head was lost, and a new chain would double the old one.
     async fn check_for_lost_head(
         &self,
-        namespace: &Namespace,
+        content: &TopicContent,
         partition: &TopicPartition,
     ) -> Result<(), Trouble> {
-        let Some(file) = self.file_of(namespace, partition).await? else { return Ok(()) };
+        let Some(file) = self.file_of(content, partition).await? else { return Ok(()) };
         // Somebody else may have begun the chain meanwhile: then the file is theirs, and the head names one now.
         let path = LakePath::head(partition);
         let head = match self.lake.read_document(&path).await? {
@@ -383,8 +383,8 @@ impl Publisher {
         let partition = &identity.partition;
         let path = LakePath::head(partition);
         // Of a cut name the folder is known with the first record only: see `check_first_folder`.
-        if let Some(namespace) = &identity.namespace {
-            self.check_for_lost_head(namespace, partition).await?;
+        if let Some(content) = &identity.content {
+            self.check_for_lost_head(content, partition).await?;
         }
         let start = match self.start_at {
             StartAt::Earliest => log_start,
@@ -422,10 +422,10 @@ impl Publisher {
     /// together with the head; a file that another topic owns is not ours.
     async fn file_of(
         &self,
-        namespace: &Namespace,
+        content: &TopicContent,
         partition: &TopicPartition,
     ) -> Result<Option<LakePath>, LakeError> {
-        let folder = CollectionFolder::of(namespace);
+        let folder = TopicFolder::of(content);
         for path in self.lake.list_names(folder.path()).await? {
             if is_data_file_of(&path, partition.partition) {
                 let owner = self.lake.file(&path).await?.map(|file| file.metadata.topic_partition);

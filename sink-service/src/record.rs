@@ -19,11 +19,10 @@ use serde_json::Value;
 use shared::{
     cluster_time::ClusterTime,
     dead_letter::{self, DeadLetterReason},
-    namespace::Namespace,
     wire::{header, member},
 };
 
-use crate::event_hour::EventHour;
+use crate::{event_hour::EventHour, topic_content::TopicContent};
 
 /// The function from a record to its hour that this version implements; kept in heads and file metadata.
 pub const LAYOUT: u32 = 1;
@@ -123,9 +122,9 @@ pub fn refused(record: &RecordView<'_>, reason: DeadLetterReason, error: String)
     }
 }
 
-/// Looks at one record of a topic that holds `namespace`. Its value is JSON here: Avro was made JSON before
+/// Looks at one record of a topic that holds `content`. Its value is JSON here: Avro was made JSON before
 /// ([`crate::value_reader`]).
-pub fn inspect<'a>(record: &RecordView<'a>, namespace: &Namespace, value_bytes_max: usize) -> Inspected<'a> {
+pub fn inspect<'a>(record: &RecordView<'a>, content: &TopicContent, value_bytes_max: usize) -> Inspected<'a> {
     let header_time = record.cluster_time.and_then(ClusterTime::parse);
     let Some(value) = record.value else {
         return Inspected {
@@ -143,9 +142,10 @@ pub fn inspect<'a>(record: &RecordView<'a>, namespace: &Namespace, value_bytes_m
         Err((reason, error)) => return refused(record, reason, error),
     };
 
-    // Records of our source say all in their headers; only foreign ones are parsed a second time.
-    let named_by_headers = record.database.is_some() && record.collection.is_some();
-    let probe = if header_time.is_some() && named_by_headers { Probe::default() } else { Probe::of(value) };
+    // Records of our source say all in their headers; only foreign ones are parsed a second time. A definition need not say what it is of.
+    let is_named =
+        *content == TopicContent::Control || record.database.is_some() && record.collection.is_some();
+    let probe = if header_time.is_some() && is_named { Probe::default() } else { Probe::of(value) };
     let cluster_time = header_time.or(probe.cluster_time);
     let dated = cluster_time
         .map(EventHour::from_cluster_time)
@@ -159,8 +159,6 @@ pub fn inspect<'a>(record: &RecordView<'a>, namespace: &Namespace, value_bytes_m
 
     let db = record.database.or(probe.database.as_deref());
     let coll = record.collection.or(probe.collection.as_deref());
-    let contradicts =
-        db.is_some_and(|db| db != namespace.db) || coll.is_some_and(|coll| coll != namespace.coll);
     if value.len() > value_bytes_max {
         let error = format!("the value has {} bytes, a line may have {value_bytes_max}", value.len());
         dead_letter(DeadLetterReason::TooLarge, error)
@@ -169,9 +167,9 @@ pub fn inspect<'a>(record: &RecordView<'a>, namespace: &Namespace, value_bytes_m
             DeadLetterReason::KafkaMemberPresent,
             format!("the value has a member `{}` already", member::KAFKA),
         )
-    } else if contradicts {
+    } else if content.contradicts(db, coll) {
         let error = format!(
-            "the record is of `{}.{}`, its topic holds `{namespace}`",
+            "the record is of `{}.{}`, its topic holds `{content}`",
             db.unwrap_or("?"),
             coll.unwrap_or("?")
         );

@@ -3,10 +3,11 @@
 //! `verify` and `replay` must take the decisions that the live sink took. They do it by the same functions; here the registry is
 //! asked at once, where the live sink lets a partition wait.
 
-use shared::{exit::Stop, namespace::Namespace, schema_registry::SchemaRegistry};
+use shared::{exit::Stop, schema_registry::SchemaRegistry};
 
 use crate::{
     record::{Inspected, RecordView, VALUE_BYTES_MAX, inspect, refused},
+    topic_content::TopicContent,
     value_reader::{Value, ValueReader, no_registry},
 };
 
@@ -22,7 +23,7 @@ impl RecordReader {
         Self { values: ValueReader::new(registry.is_some()), registry }
     }
 
-    /// Looks at one record of `topic`, which holds `namespace`.
+    /// Looks at one record of `topic`, which holds `content`.
     ///
     /// # Errors
     /// If what the record's schema is cannot be found out.
@@ -30,7 +31,7 @@ impl RecordReader {
         &'a mut self,
         record: &RecordView<'a>,
         topic: &str,
-        namespace: &Namespace,
+        content: &TopicContent,
     ) -> Result<Inspected<'a>, Stop> {
         let asked = match self.values.read(record) {
             Value::AskFor(id) => Some(id),
@@ -41,7 +42,7 @@ impl RecordReader {
             self.values.learn(id, means);
         }
         match self.values.read(record) {
-            Value::Json(value) => Ok(inspect(&RecordView { value, ..*record }, namespace, VALUE_BYTES_MAX)),
+            Value::Json(value) => Ok(inspect(&RecordView { value, ..*record }, content, VALUE_BYTES_MAX)),
             Value::Refused { reason, error } => Ok(refused(record, reason, error)),
             Value::AskFor(_) | Value::NoRegistry => Err(no_registry(topic)),
         }

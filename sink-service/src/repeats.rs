@@ -67,7 +67,10 @@ mod tests {
     use shared::{dead_letter::DeadLetterReason, namespace::Namespace};
 
     use super::*;
-    use crate::record::{RecordView, Verdict, inspect};
+    use crate::{
+        record::{RecordView, Verdict, inspect},
+        topic_content::TopicContent,
+    };
 
     /// Of one cluster time.
     fn id(tail: &str) -> String {
@@ -79,7 +82,7 @@ mod tests {
     fn takes(filter: &mut RepeatFilter, record: &RecordView<'_>, value: Option<&[u8]>) -> bool {
         let (value, timestamp) = (value, Some(5_000));
         let record = RecordView { value, timestamp, ..*record };
-        !filter.passes_over(&inspect(&record, &Namespace::new("shop", "orders"), 1024))
+        !filter.passes_over(&inspect(&record, &TopicContent::Data(Namespace::new("shop", "orders")), 1024))
     }
 
     fn event<'a>(id: &'a str, source: &'a str) -> RecordView<'a> {
@@ -143,8 +146,8 @@ mod tests {
         let mut filter = RepeatFilter::default();
         assert!(takes(&mut filter, &event(&id("03"), "a/1"), Some(b"{\"_kafka\":1}")));
         assert_eq!(filter.last(), None);
-        let (four, namespace) = (id("04"), Namespace::new("shop", "orders"));
-        let mut letter = inspect(&RecordView { value: LINE, ..event(&four, "a/1") }, &namespace, 1024);
+        let (four, content) = (id("04"), TopicContent::Data(Namespace::new("shop", "orders")));
+        let mut letter = inspect(&RecordView { value: LINE, ..event(&four, "a/1") }, &content, 1024);
         letter.verdict =
             Verdict::DeadLetter { reason: DeadLetterReason::SchemaViolation, error: String::new() };
         assert!(!filter.passes_over(&letter));

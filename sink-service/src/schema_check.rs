@@ -32,6 +32,7 @@ use shared::{dead_letter::DeadLetterReason, namespace::Namespace, topic_name::To
 use crate::{
     line_format::each_member,
     record::{Inspected, Verdict},
+    topic_content::TopicContent,
 };
 
 /// So many broken rules of one document are named; how many more there are is not counted.
@@ -54,15 +55,15 @@ impl SchemaChecks {
         folder::read(folder, names).map(|schemas| Self { schemas: Arc::new(schemas) })
     }
 
-    /// The schema of a collection's documents.
-    pub fn of(&self, namespace: &Namespace) -> Option<&Arc<DocumentSchema>> {
-        self.schemas.get(namespace)
+    /// The schema of a collection's documents. Definitions have none.
+    pub fn of(&self, content: &TopicContent) -> Option<&Arc<DocumentSchema>> {
+        self.schemas.get(content.namespace()?)
     }
 
     /// The record as the sink judges it: a line of a collection with a schema is a dead letter if its document breaks it.
     #[must_use]
-    pub fn judge<'a>(&self, namespace: &Namespace, inspected: Inspected<'a>) -> Inspected<'a> {
-        match self.of(namespace) {
+    pub fn judge<'a>(&self, content: &TopicContent, inspected: Inspected<'a>) -> Inspected<'a> {
+        match self.of(content) {
             Some(schema) => schema.judge(inspected),
             None => inspected,
         }

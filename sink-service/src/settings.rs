@@ -33,7 +33,7 @@ use crate::{
     lake_account::AccountUse,
     publish::StartAt,
     schema_check::SchemaChecks,
-    topic_patterns::{TopicChoice, can_be_data, parse_topic_glob},
+    topic_patterns::{TopicChoice, can_be_archived, parse_topic_glob},
     writer::FlushPolicy,
 };
 
@@ -193,7 +193,7 @@ fn read_topics(reader: &mut Reader, names: Option<&TopicNames>) -> Option<TopicC
     let prefix = names.map(TopicNames::prefix).unwrap_or_default();
     let parse = |glob: &str| parse_topic_glob(prefix, glob).ok_or(Expected::AsDeclared);
     let included = reader.list(&SINK_TOPICS, |glob| match names {
-        Some(names) if !can_be_data(names, glob) => Err(Expected::AsDeclared),
+        Some(names) if !can_be_archived(names, glob) => Err(Expected::AsDeclared),
         _ => parse(glob),
     });
     let excluded = reader.list(&SINK_EXCLUDE, parse);

@@ -2,8 +2,12 @@
 //!
 //! librdkafka takes a subscription that begins with `^` for a regular expression, and never looks at topics that its
 //! `topic.blacklist` matches. The globs of the settings become such expressions.
+//!
+//! The control topic belongs to every choice, since a collection's rows alone do not say that it was dropped. Only an exception leaves it out.
 
 use shared::{name_pattern::NamePattern, topic_name::TopicNames};
+
+use crate::topic_content::is_archived;
 
 /// Subscriptions and exceptions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,14 +17,21 @@ pub struct TopicChoice {
     /// As regular expressions.
     pub excludes: Vec<String>,
     names: TopicNames,
+    takes_control: bool,
     /// The same as they were given; empty for all data topics.
     included: Vec<NamePattern>,
     excluded: Vec<NamePattern>,
 }
 
 impl TopicChoice {
-    /// All data topics under the prefix if nothing is included by name. Each is a glob that [`parse_topic_glob`] accepts.
-    pub fn new(names: &TopicNames, included: Vec<TopicGlob>, excluded: Vec<TopicGlob>) -> Self {
+    /// All data topics under the prefix if nothing is included by name; the control topic always, unless an exception matches it. Each is a glob
+    /// that [`parse_topic_glob`] accepts.
+    pub fn new(names: &TopicNames, included: Vec<TopicGlob>, mut excluded: Vec<TopicGlob>) -> Self {
+        let control = names.control();
+        let takes_control = !excluded.iter().any(|glob| glob.pattern.matches(&control));
+        // What nothing subscribes to need not be left out, and where the broker assigns it could not be.
+        let subscribed = included.iter().any(|glob| glob.pattern.matches(&control));
+        excluded.retain(|glob| subscribed || glob.pattern.text() != control);
         let split = |globs: Vec<TopicGlob>| -> (Vec<String>, Vec<NamePattern>) {
             globs.into_iter().map(|glob| (glob.regex, glob.pattern)).unzip()
         };
@@ -29,13 +40,20 @@ impl TopicChoice {
         if patterns.is_empty() {
             patterns.push(names.data_pattern());
         }
-        Self { patterns, excludes, names: names.clone(), included, excluded }
+        let control = regex_of(&control);
+        if takes_control && !patterns.contains(&control) {
+            patterns.push(control);
+        }
+        Self { patterns, excludes, names: names.clone(), takes_control, included, excluded }
     }
 
     /// Whether the group would read a topic of this name.
     pub fn takes(&self, topic: &str) -> bool {
         let one_of = |patterns: &[NamePattern]| patterns.iter().any(|pattern| pattern.matches(topic));
-        self.names.decode(topic).is_some()
+        if topic == self.names.control() {
+            return self.takes_control;
+        }
+        is_archived(&self.names, topic)
             && (self.included.is_empty() || one_of(&self.included))
             && !one_of(&self.excluded)
     }
@@ -63,13 +81,17 @@ pub fn parse_topic_glob(prefix: &str, glob: &str) -> Option<TopicGlob> {
     if below.is_empty() || !glob.bytes().all(legal) {
         return None;
     }
-    let regex = format!("^{}$", glob.replace('.', "\\.").replace('*', ".*"));
-    Some(TopicGlob { pattern: NamePattern::new(glob), regex })
+    Some(TopicGlob { pattern: NamePattern::new(glob), regex: regex_of(glob) })
 }
 
-/// Whether a glob can name a data topic: control, dead letters and tokens have one part below the prefix, and are none.
-pub fn can_be_data(names: &TopicNames, glob: &str) -> bool {
-    names.decode(&glob.replace('*', "x.x")).is_some()
+/// Matches the whole name.
+fn regex_of(glob: &str) -> String {
+    format!("^{}$", glob.replace('.', "\\.").replace('*', ".*"))
+}
+
+/// Whether a glob can name a topic that a sink reads: dead letters and tokens have one part below the prefix, as the control topic has, and are none.
+pub fn can_be_archived(names: &TopicNames, glob: &str) -> bool {
+    is_archived(names, &glob.replace('*', "x.x"))
 }
 
 #[cfg(test)]
@@ -77,17 +99,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn topics_with_one_part_below_the_prefix_hold_no_data() {
+    fn topics_with_one_part_below_the_prefix_are_not_read_but_for_one() {
         let names = TopicNames::new("atlas").expect("a prefix");
-        for glob in
-            ["atlas.shop.orders", "atlas.*", "atlas.shop.*", "atlas.*.orders", "atlas.con*", "atlas.shop.a.b"]
-        {
-            assert!(can_be_data(&names, glob), "{glob}");
+        for glob in [
+            "atlas.shop.orders",
+            "atlas.*",
+            "atlas.shop.*",
+            "atlas.*.orders",
+            "atlas.con*",
+            "atlas.shop.a.b",
+            "atlas.control",
+        ] {
+            assert!(can_be_archived(&names, glob), "{glob}");
         }
-        for glob in
-            ["atlas.control", "atlas.dlq", "atlas.resume-tokens-default", "atlas..x", "other.shop.orders"]
-        {
-            assert!(!can_be_data(&names, glob), "{glob}");
+        for glob in ["atlas.dlq", "atlas.resume-tokens-default", "atlas..x", "other.shop.orders"] {
+            assert!(!can_be_archived(&names, glob), "{glob}");
         }
     }
 
@@ -109,10 +135,30 @@ mod tests {
             |texts: &[&str]| texts.iter().map(|text| parse_topic_glob("atlas", text).expect(text)).collect();
         let all = TopicChoice::new(&names, Vec::new(), globs(&["atlas.shop.tmp*"]));
         assert!(all.takes("atlas.shop.orders") && all.takes("atlas.crm.a.b"));
-        assert!(!all.takes("atlas.shop.tmp1") && !all.takes("atlas.control") && !all.takes("other.shop.a"));
+        assert!(!all.takes("atlas.shop.tmp1") && !all.takes("other.shop.a") && !all.takes("atlas.dlq"));
         let some = TopicChoice::new(&names, globs(&["atlas.shop.*", "atlas.crm.people"]), Vec::new());
         assert!(some.takes("atlas.shop.orders") && !some.takes("atlas.hr.people"));
         let there = ["atlas.shop.orders".to_owned()];
         assert_eq!(some.without_topic(&there).collect::<Vec<_>>(), ["atlas.crm.people"]);
+
+        // Definitions belong to every choice.
+        let control = "^atlas\\.control$".to_owned();
+        for (included, excluded, takes) in [
+            (&[][..], &[][..], true),
+            (&["atlas.shop.*"], &["atlas.shop.tmp*"], true),
+            (&["atlas.control"], &[], true),
+            (&["atlas.shop.*"], &["atlas.control"], false),
+            (&[], &["atlas.con*"], false),
+        ] {
+            let choice = TopicChoice::new(&names, globs(included), globs(excluded));
+            assert_eq!(choice.takes("atlas.control"), takes, "{included:?} {excluded:?}");
+            assert_eq!(choice.patterns.contains(&control), takes);
+            assert_eq!(choice.takes("atlas.shop.orders"), included != ["atlas.control"]);
+            assert!(!choice.excludes.contains(&control), "nothing subscribes to it");
+        }
+        let alone = TopicChoice::new(&names, globs(&["atlas.control"]), Vec::new());
+        assert_eq!(alone.patterns, std::slice::from_ref(&control));
+        let everything = TopicChoice::new(&names, globs(&["atlas.*"]), globs(&["atlas.control"]));
+        assert_eq!(everything.excludes, [control]);
     }
 }

@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use shared::{
     kafka_position::{KafkaOffset, TopicPartition},
     namespace::Namespace,
-    topic_name::{DataTopic, TopicNames},
+    topic_name::TopicNames,
 };
 
 #[cfg(test)]
@@ -52,11 +52,12 @@ use crate::{
     hours::expired::{Expired, expired, may_be_missing},
     kafka_log::{KafkaLog, LogError},
     lake::{Lake, LakeError, ListedFile, Listing},
-    lake_path::{CollectionFolder, LakePath, is_data_file_of},
+    lake_path::{LakePath, TopicFolder, is_data_file_of},
     look_again::look_again,
     look_error::LookError,
     record_reader::RecordReader,
     span::Span,
+    topic_content::TopicContent,
     topic_reader::TopicReader,
 };
 
@@ -120,8 +121,8 @@ impl Verification<'_> {
             look.partitions.push(Seen { partition: partition.clone(), log, head });
         }
         for seen in &look.partitions {
-            if let Some(namespace) = self.namespace(seen)
-                && let folder = CollectionFolder::of(&namespace)
+            if let Some(content) = self.content(seen)
+                && let folder = TopicFolder::of(&content)
                 && !look.folders.contains_key(folder.path())
             {
                 let listed = look_again(async || self.lake.list_with_reprints(folder.path()).await).await?;
@@ -142,12 +143,9 @@ impl Verification<'_> {
     }
 
     /// Where a partition's files lie; `None` if its topic's name was cut and it has no rows yet.
-    fn namespace(&self, seen: &Seen) -> Option<Namespace> {
-        let of_head = seen.head.as_ref().and_then(|head| head.as_ref().ok()).and_then(Head::namespace);
-        of_head.or(match self.names.decode(&seen.partition.topic) {
-            Some(DataTopic::Named(namespace)) => Some(namespace),
-            _ => None,
-        })
+    fn content(&self, seen: &Seen) -> Option<TopicContent> {
+        let of_head = seen.head.as_ref().and_then(|head| head.as_ref().ok()).and_then(Head::content);
+        of_head.or_else(|| TopicContent::by_name(&self.names, &seen.partition.topic))
     }
 
     /// Compares one partition; tells `progress` how many records have been compared.
@@ -169,8 +167,8 @@ impl Verification<'_> {
         if log.is_none() {
             walk.differs("the topic is no longer in Kafka: only the files were checked".to_owned());
         }
-        let namespace = self.namespace(seen);
-        let place = namespace.as_ref().map(CollectionFolder::of);
+        let content = self.content(seen);
+        let place = content.as_ref().map(TopicFolder::of);
         let place = place.as_ref().and_then(|folder| Some((folder, look.folders.get(folder.path())?)));
         let head = match head {
             Some(Ok(head)) => head,
@@ -198,16 +196,16 @@ impl Verification<'_> {
             let FileMetadata { first, next, .. } = file.metadata;
             !may_be_missing(expired, partition, first, next)
         });
-        let namespace = namespace.unwrap_or_else(|| Namespace::new("", ""));
+        let content = content.unwrap_or_else(|| TopicContent::Data(Namespace::new("", "")));
         walk.result.start = Some(head.start.get());
         let end = walk.check_chain(head, &files, expired);
         walk.result.end = Some(end.get());
         if partition.partition == 0 {
-            closed_hours::check(self.lake, &partition.topic, &namespace, &self.span, expired, &mut walk)
+            closed_hours::check(self.lake, &partition.topic, &content, &self.span, expired, &mut walk)
                 .await?;
         }
         let ends = files.iter().map(|file| (file.metadata.next, file.metadata.last_event.clone())).collect();
-        let chain = KnownChain { partition, namespace: &namespace, log, head, expired, ends };
+        let chain = KnownChain { partition, content: &content, log, head, expired, ends };
         let files: Vec<ListedFile> =
             files.into_iter().filter(|file| self.span.covers(file.path.hour())).collect();
         walk.count(&files);
@@ -243,7 +241,7 @@ impl Verification<'_> {
         (events, records): (&mut EventIds, &mut RecordReader),
         progress: &mut impl FnMut(u64),
     ) -> Result<(), LookError> {
-        let KnownChain { partition, namespace, log, head, .. } = chain;
+        let KnownChain { partition, content, log, head, .. } = chain;
         let mut compared = 0;
         for run in runs_of(files) {
             let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
@@ -252,7 +250,7 @@ impl Verification<'_> {
             let before = chain.event_before(run_start);
             let whole = run_start == head.start;
             let mut comparison =
-                Comparison::new(self.lake, namespace, run, before.as_ref(), whole, &mut *walk, &mut *events);
+                Comparison::new(self.lake, content, run, before.as_ref(), whole, &mut *walk, &mut *events);
             // Files that Kafka can no longer confirm, whole or in part, are read up to where the log begins.
             comparison.read_alone_until(compared_from).await?;
             let mut messages = self.reader.read(partition, compared_from, run_end)?;
@@ -271,7 +269,7 @@ impl Verification<'_> {
 
     async fn files(
         &self,
-        folder: &CollectionFolder,
+        folder: &TopicFolder,
         listed: &Folder,
         partition: &TopicPartition,
         walk: &mut Walk,
@@ -320,7 +318,7 @@ impl Verification<'_> {
 /// What is known of a partition when its files are compared.
 struct KnownChain<'a> {
     partition: &'a TopicPartition,
-    namespace: &'a Namespace,
+    content: &'a TopicContent,
     log: Option<(KafkaOffset, KafkaOffset)>,
     head: &'a Head,
     expired: Option<&'a Expired>,

@@ -140,6 +140,8 @@ impl SinkWriter {
 
 struct Loop {
     io: SinkWriter,
+    /// The name of the control topic.
+    control: String,
     assignment: Assignment,
     /// Partitions that wait for a dependency, and why.
     waiting: Waits,
@@ -163,6 +165,7 @@ struct Loop {
 impl Loop {
     fn new(io: SinkWriter) -> Self {
         Self {
+            control: io.names.control(),
             io,
             assignment: Assignment::default(),
             waiting: Waits::default(),

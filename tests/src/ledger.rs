@@ -74,6 +74,11 @@ impl Topics {
         topic.strip_prefix(&self.prefix()).is_some_and(|rest| rest.contains('.'))
     }
 
+    /// What a sink writes into the lake.
+    pub fn is_archived(&self, topic: &str) -> bool {
+        self.is_data(topic) || topic == self.control()
+    }
+
     pub fn source_id(&self) -> &str {
         &self.source_id
     }
@@ -111,16 +116,25 @@ impl Evidence {
         lake: &LakeReader,
     ) -> anyhow::Result<Self> {
         let evidence = Self::of_kafka(topics, kafka).await?;
-        let data = evidence.kafka.topics.keys().filter(|topic| topics.is_data(topic)).cloned();
+        let archived = evidence.kafka.topics.keys().filter(|topic| topics.is_archived(topic)).cloned();
         // Before the lake: what is committed must be durable already, whatever a running sink does meanwhile.
-        let committed = kafka.committed(group, data).await?;
+        let committed = kafka.committed(group, archived).await?;
         Ok(Self { lake: Some(lake.read().await?), committed, ..evidence })
     }
 
     /// How many records the data topics hold.
     pub fn data_records(&self) -> usize {
-        let data = self.kafka.topics.iter().filter(|(topic, _)| self.topics.is_data(topic));
-        data.flat_map(|(_, parts)| parts.values()).map(|part| part.records.len()).sum()
+        self.records_of(|topic| self.topics.is_data(topic))
+    }
+
+    /// How many records the data topics and the control topic hold.
+    pub fn archived_records(&self) -> usize {
+        self.records_of(|topic| self.topics.is_archived(topic))
+    }
+
+    fn records_of(&self, wanted: impl Fn(&str) -> bool) -> usize {
+        let topics = self.kafka.topics.iter().filter(|(topic, _)| wanted(topic));
+        topics.flat_map(|(_, parts)| parts.values()).map(|part| part.records.len()).sum()
     }
 
     /// How many dead letters there are.

@@ -244,14 +244,14 @@ impl Pipeline {
         }
     }
 
-    /// Waits until every record of the data topics is durable in the lake: each chain has reached the last record.
+    /// Waits until every record of the data topics and of the control topic is durable in the lake: each chain has reached the last record.
     ///
     /// # Errors
     /// If nothing moves for a minute, or one of `services` ends meanwhile; with the logs.
     pub async fn wait_for_lake(&self, services: &mut [&mut Service]) -> Result<()> {
         let content = self.kafka().read_prefix(&self.topics.prefix()).await?;
         let mut wanted = Vec::new();
-        for (topic, partitions) in content.topics.iter().filter(|(topic, _)| self.topics.is_data(topic)) {
+        for (topic, partitions) in content.topics.iter().filter(|(topic, _)| self.topics.is_archived(topic)) {
             for (&partition, part) in partitions {
                 wanted.extend(part.records.last().map(|last| ((topic.clone(), partition), last.offset + 1)));
             }

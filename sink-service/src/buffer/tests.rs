@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use shared::namespace::Namespace;
 
 use super::*;
-use crate::{file_metadata::LastEvent, record::inspect};
+use crate::{file_metadata::LastEvent, record::inspect, topic_content::TopicContent};
 
 fn record<'a>(value: &'a str, event_id: &'a str) -> RecordView<'a> {
     RecordView {
@@ -25,7 +25,7 @@ fn buffer_of(values: &[&str]) -> Buffer {
         let offset = KafkaOffset::new(10 + index as u64);
         let id = event_id(index);
         let record = record(value, &id);
-        let inspected = inspect(&record, &Namespace::new("shop", "orders"), 1024);
+        let inspected = inspect(&record, &TopicContent::Data(Namespace::new("shop", "orders")), 1024);
         buffer.push(offset, &record, &inspected, Instant::now());
     }
     buffer
@@ -49,7 +49,7 @@ fn a_record_without_timestamp_has_null() {
     let mut buffer = Buffer::new(&TopicPartition::new("t", 0), LineFormat::Envelope);
     let mut record = record("{}", "");
     record.timestamp = None;
-    let inspected = inspect(&record, &Namespace::new("shop", "orders"), 1024);
+    let inspected = inspect(&record, &TopicContent::Data(Namespace::new("shop", "orders")), 1024);
     buffer.push(KafkaOffset::ZERO, &record, &inspected, Instant::now());
     let piece = buffer.freeze(KafkaOffset::new(10), KafkaOffset::new(1)).piece(1);
     assert_eq!(

@@ -15,8 +15,9 @@ use crate::{
     metrics::SinkMetrics,
     publish::perform,
     record::{RecordView, inspect},
+    topic_content::TopicContent,
 };
-use shared::{dead_letter::DeadLetterReason, exit::ExitCode};
+use shared::{dead_letter::DeadLetterReason, exit::ExitCode, namespace::Namespace};
 
 mod partition;
 mod schedule;
@@ -56,7 +57,7 @@ impl Log {
                 cluster_time: Some(&time),
                 ..RecordView::default()
             };
-            let inspected = inspect(&record, &namespace(), 1024);
+            let inspected = inspect(&record, &content(), 1024);
             match kind {
                 Kind::Row | Kind::Tombstone => buffer.push(offset, &record, &inspected, now),
                 Kind::DeadLetter => buffer.push_dead_letter(dead_letter(offset), inspected.hour, None, now),
@@ -83,8 +84,8 @@ fn partition() -> TopicPartition {
     TopicPartition::new("atlas.shop.orders", 0)
 }
 
-fn namespace() -> Namespace {
-    Namespace::new("shop", "orders")
+fn content() -> TopicContent {
+    TopicContent::Data(Namespace::new("shop", "orders"))
 }
 
 fn first_head() -> Head {
@@ -147,12 +148,12 @@ impl World {
         Chain::adopt(partition(), writer, reading, None, confirmed, Instant::now())
     }
 
-    fn context<'a>(&self, namespace: &'a Namespace, publish_position: bool) -> StepContext<'a> {
+    fn context<'a>(&self, content: &'a TopicContent, publish_position: bool) -> StepContext<'a> {
         StepContext {
             drain: false,
             policy: self.policy,
             compression: self.compressions.get(),
-            namespace,
+            content,
             publish_position,
             hour_end: None,
             now: Instant::now(),
@@ -165,8 +166,8 @@ impl World {
         let mut chain = self.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
         let mut batch = self.log.batch(chain.position(), self.log.end(), self.policy.line_format);
         loop {
-            let namespace = namespace();
-            let context = StepContext { drain: true, ..self.context(&namespace, true) };
+            let content = content();
+            let context = StepContext { drain: true, ..self.context(&content, true) };
             let step = chain.next_step(&mut batch, &context).unwrap();
             if matches!(step, Step::Done) {
                 return chain;
@@ -177,7 +178,7 @@ impl World {
 
     /// Every record is accounted for once, and the files tile the log.
     async fn check(&self, chain: &Chain) {
-        let folder = CollectionFolder::of(&namespace());
+        let folder = TopicFolder::of(&content());
         let mut files = self.lake.list_files(folder.path()).await.unwrap();
         files.sort_by_key(|file| file.metadata.first);
         let mut expected = KafkaOffset::ZERO;
@@ -263,7 +264,7 @@ fn a_dead_letter_extends_the_open_file_whatever_its_hour() {
         let world = World::new(log, FilePolicy::default()).await;
         let chain = world.drain().await;
         world.check(&chain).await;
-        assert_eq!(world.lake.list_files(CollectionFolder::of(&namespace()).path()).await.unwrap().len(), 1);
+        assert_eq!(world.lake.list_files(TopicFolder::of(&content()).path()).await.unwrap().len(), 1);
     });
 }
 
@@ -274,7 +275,7 @@ fn a_file_ends_at_its_size_and_never_more_than_a_row_later() {
             World::new(rows(&[HOUR_A; 9]), FilePolicy { bytes: Some(300), ..FilePolicy::default() }).await;
         let chain = world.drain().await;
         world.check(&chain).await;
-        let files = world.lake.list_files(CollectionFolder::of(&namespace()).path()).await.unwrap();
+        let files = world.lake.list_files(TopicFolder::of(&content()).path()).await.unwrap();
         assert!(files.len() > 2);
         for file in files {
             assert!(file.metadata.original_size < 300 + 120, "{}", file.metadata.original_size);
@@ -294,7 +295,7 @@ fn an_open_file_of_the_other_format_is_sealed_before_anything_is_added() {
         world.log.records.extend([(Kind::Row, HOUR_A); 2]);
         let chain = world.drain().await;
         world.check(&chain).await;
-        let files = world.lake.list_files(CollectionFolder::of(&namespace()).path()).await.unwrap();
+        let files = world.lake.list_files(TopicFolder::of(&content()).path()).await.unwrap();
         let facts: Vec<_> = files
             .iter()
             .map(|file| (file.metadata.line_format, file.metadata.rows, file.metadata.sealed))
@@ -312,7 +313,7 @@ fn many_scattered_dead_letters_roll_the_file_before_its_metadata_is_full() {
             World::new(Log { records: (0..9_000).map(record).collect() }, FilePolicy::default()).await;
         let chain = world.drain().await;
         world.check(&chain).await;
-        assert!(world.lake.list_files(CollectionFolder::of(&namespace()).path()).await.unwrap().len() > 1);
+        assert!(world.lake.list_files(TopicFolder::of(&content()).path()).await.unwrap().len() > 1);
     });
 }
 
@@ -392,7 +393,7 @@ fn a_batch_with_records_missing_before_it_is_never_published() {
         let world = World::new(rows(&[HOUR_A, HOUR_A, HOUR_A]), FilePolicy::default()).await;
         let chain = world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
         let mut batch = world.log.batch(KafkaOffset::new(2), KafkaOffset::new(3), LineFormat::Envelope);
-        let step = chain.next_step(&mut batch, &world.context(&namespace(), false));
+        let step = chain.next_step(&mut batch, &world.context(&content(), false));
         drop(step);
     });
 }
@@ -403,12 +404,8 @@ fn a_file_named_for_a_lost_record_is_made_without_rows() {
     run(async {
         let hour =
             |hour: u32| EventHour::from_cluster_time(shared::cluster_time::ClusterTime::new(hour * 3600, 1));
-        let path = CollectionFolder::of(&namespace()).data_file(
-            hour(HOUR_A),
-            0,
-            KafkaOffset::new(1),
-            Compression::None,
-        );
+        let path =
+            TopicFolder::of(&content()).data_file(hour(HOUR_A), 0, KafkaOffset::new(1), Compression::None);
         let log = rows(&[HOUR_A, HOUR_A, HOUR_A, HOUR_B]);
         for policy in [FilePolicy::default(), sealed()] {
             let world = World::new(log.clone(), policy).await;
@@ -428,7 +425,7 @@ fn a_file_named_for_a_lost_record_is_made_without_rows() {
                 .unwrap();
             let chain = world.drain().await;
             assert_eq!(chain.position(), world.log.end());
-            let files = world.lake.list_files(CollectionFolder::of(&namespace()).path()).await.unwrap();
+            let files = world.lake.list_files(TopicFolder::of(&content()).path()).await.unwrap();
             let facts: Vec<_> = files
                 .iter()
                 .map(|file| {

@@ -55,6 +55,7 @@ impl Kafka {
             Err(error) => return report.unknown("topics", error.to_string(), []),
         };
         let data = self.data_topics(settings, &all, report).await;
+        self.control_topic(settings, &all, report).await;
         self.token_topics(settings, &all, report).await;
         self.dead_letters(settings, &all, &data, report).await;
     }
@@ -97,8 +98,9 @@ impl Kafka {
         report: &mut Report,
     ) -> Vec<String> {
         const WHAT: &str = "data topics";
+        let control = settings.names.control();
         let taken: Vec<&(String, i32)> =
-            all.iter().filter(|(topic, _)| settings.topics.takes(topic)).collect();
+            all.iter().filter(|(topic, _)| *topic != control && settings.topics.takes(topic)).collect();
         let names: Vec<String> = taken.iter().map(|(topic, _)| topic.clone()).collect();
         let prefix = settings.names.prefix();
         if names.is_empty() {
@@ -117,10 +119,35 @@ impl Kafka {
             let found = format!("SINK_TOPICS names {missing}, and there is no such topic yet");
             report.warning(WHAT, found, []);
         }
-        self.configurations(&names, report).await;
-        let wanted = [KafkaRight::Read, KafkaRight::DescribeConfigs];
-        self.rights(&names, &wanted, Step::DataTopics, report).await;
+        self.readable(&names, report).await;
         names
+    }
+
+    /// What happened to collections and databases, which is archived beside their changes.
+    async fn control_topic(&self, settings: &SinkSettings, all: &[(String, i32)], report: &mut Report) {
+        let name = settings.names.control();
+        let what = format!("topic {name}");
+        if !settings.topics.takes(&name) {
+            let found = "SINK_EXCLUDE leaves it out: the lake does not say which collections were dropped";
+            return report.ok(what, found);
+        }
+        if !all.iter().any(|(topic, _)| *topic == name) {
+            let tokens = settings.names.resume_tokens("");
+            if !all.iter().any(|(topic, _)| topic.starts_with(&tokens)) {
+                return report.ok(what, "is not there: a source makes it");
+            }
+            let found = "is not there although a source is, or this user may not describe it: the lake does not say which collections were dropped";
+            let to_do = format!("grant READ and DESCRIBE_CONFIGS on it; {}", acls_line());
+            return report.warning(what, found, [to_do]);
+        }
+        report.ok(what, "is there, and archived in _control/");
+        self.readable(&[name], report).await;
+    }
+
+    async fn readable(&self, names: &[String], report: &mut Report) {
+        self.configurations(names, report).await;
+        let wanted = [KafkaRight::Read, KafkaRight::DescribeConfigs];
+        self.rights(names, &wanted, Step::DataTopics, report).await;
     }
 
     /// What a topic must not be: compacted, or with records that no client can read.

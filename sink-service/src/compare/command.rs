@@ -8,7 +8,7 @@ use shared::{
     kafka_position::TopicPartition,
     namespace::Namespace,
     settings::Secret,
-    topic_name::DataTopic,
+    topic_name::TopicNames,
 };
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ use super::{
     CompareRequest,
     collection::{MongoSide, connect},
     completeness::Completeness,
+    drops::Drops,
     fold::{Bucket, ENTRY_BYTES},
     report::{CollectionResult, print},
     rounds::Rounds,
@@ -25,11 +26,13 @@ use crate::{
     hours::{expired::expired, token_follower::follow},
     kafka_log::KafkaLog,
     known_partitions::known_partitions,
+    lake::Lake,
     lake_start::open_existing_lake,
     look_again::look_again,
     look_error::LookError,
     settings::SinkSettings,
     standing::standing,
+    topic_content::TopicContent,
     topic_reader::TopicReader,
 };
 
@@ -63,6 +66,12 @@ pub fn compare(
     request: &CompareRequest,
 ) -> Result<Agreement, Stop> {
     let uri = mongo_uri(settings)?;
+    if let Some(topic) = request.topics.iter().find(|topic| **topic == settings.names.control()) {
+        let what = format!(
+            "{topic} has no documents that MongoDB could be compared with: `verify` holds it against Kafka"
+        );
+        return Err(Stop::new(ExitCode::Usage, what));
+    }
     kafka_client::connect_check(&settings.kafka, FIRST_CONTACT_LIMIT)?;
     let lake = open_existing_lake(&settings.lake, settings.auth.as_ref())?;
     let refused =
@@ -76,20 +85,32 @@ pub fn compare(
         .map_err(|error| Stop::new(ExitCode::Configuration, error.to_string()))?;
     let results = runtime.block_on(async {
         let client = connect(uri).await?;
-        let wanted =
+        let named =
             |topic: &str| request.topics.is_empty() || request.topics.iter().any(|each| each == topic);
+        let wanted = |topic: &str| topic != settings.names.control() && named(topic);
         let partitions: Vec<TopicPartition> =
             known_partitions(&lake, &reader, &settings.names, wanted).await?;
-        let rounds = Rounds {
+        let mut topics = Vec::new();
+        for of_topic in partitions.chunk_by(|a, b| a.topic == b.topic) {
+            topics.push((of_topic, namespace_of(&lake, &settings.names, of_topic).await?));
+        }
+        let control = settings.names.control();
+        let collections = topics.iter().map(|(_, namespace)| namespace.clone());
+        let mut rounds = Rounds {
             lake: &lake,
-            log: &log,
-            reader: &reader,
-            names: &settings.names,
+            drops: Drops::new(&lake, &log, &reader, &control, collections),
             completeness: Completeness { lake: &lake, log: &log, known: &known, patience: request.patience },
         };
         let mut results = Vec::new();
-        for of_topic in partitions.chunk_by(|a, b| a.topic == b.topic) {
-            results.push(one_topic(&rounds, &client, settings, request, of_topic).await?);
+        for (of_topic, namespace) in &topics {
+            results.push(one_topic(&mut rounds, &client, settings, request, of_topic, namespace).await?);
+        }
+        if results.iter().any(|each| each.differences > 0) {
+            for what in rounds.drops.unknown() {
+                eprintln!(
+                    "compare: {what}: of a collection that was dropped before, documents look as if they were missing in MongoDB"
+                );
+            }
         }
         Ok::<_, LookError>(results)
     })?;
@@ -118,11 +139,12 @@ pub fn compare(
 }
 
 async fn one_topic(
-    rounds: &Rounds<'_>,
+    rounds: &mut Rounds<'_>,
     client: &Client,
     settings: &SinkSettings,
     request: &CompareRequest,
     partitions: &[TopicPartition],
+    namespace: &Namespace,
 ) -> Result<CollectionResult, LookError> {
     let topic = partitions[0].topic.to_string();
     if let Some((expired, _)) = look_again(async || expired(rounds.lake, &topic).await).await? {
@@ -131,8 +153,8 @@ async fn one_topic(
             expired.before
         );
     }
-    let namespace = namespace_of(rounds, partitions).await?;
-    let mongo = MongoSide::new(client, &namespace);
+    let mongo = MongoSide::new(client, namespace);
+    let content = TopicContent::Data(namespace.clone());
     let estimate = mongo.estimate().await?;
     let memory = (settings.flush.memory_limit as u64).max(1);
     let passes = estimate.saturating_mul(ENTRY_BYTES) / memory + 1;
@@ -141,7 +163,7 @@ async fn one_topic(
         CollectionResult { topic, namespace: namespace.to_string(), ..CollectionResult::default() };
     for index in 0..run {
         rounds
-            .collection(partitions, &namespace, &mongo, estimate, Bucket { index, count }, &mut result)
+            .collection(partitions, &content, &mongo, estimate, Bucket { index, count }, &mut result)
             .await?;
     }
     // Each pass reads all lines.
@@ -159,17 +181,19 @@ fn buckets(percent: f64, passes: u64) -> (u64, u64) {
 }
 
 /// As the head says; without one, as the topic's name does.
-async fn namespace_of(rounds: &Rounds<'_>, partitions: &[TopicPartition]) -> Result<Namespace, LookError> {
+async fn namespace_of(
+    lake: &Lake,
+    names: &TopicNames,
+    partitions: &[TopicPartition],
+) -> Result<Namespace, LookError> {
     for partition in partitions {
-        if let Some(namespace) = look_again(async || standing(rounds.lake, partition).await)
-            .await?
-            .and_then(|standing| standing.head.namespace())
-        {
+        let standing = look_again(async || standing(lake, partition).await).await?;
+        if let Some(TopicContent::Data(namespace)) = standing.and_then(|standing| standing.head.content()) {
             return Ok(namespace);
         }
     }
-    match rounds.names.decode(&partitions[0].topic) {
-        Some(DataTopic::Named(namespace)) => Ok(namespace),
+    match TopicContent::by_name(names, &partitions[0].topic) {
+        Some(TopicContent::Data(namespace)) => Ok(namespace),
         _ => {
             let what = format!(
                 "{}: its name was cut and it has no chain: whose it is cannot be told",

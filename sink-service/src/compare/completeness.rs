@@ -7,12 +7,11 @@ use shared::{
     cluster_time::ClusterTime,
     exit::{ExitCode, Stop},
     kafka_position::{KafkaOffset, TopicPartition},
-    namespace::Namespace,
 };
 
 use crate::{
     hours::token_follower::Known, kafka_log::KafkaLog, lake::Lake, look_again::look_again,
-    look_error::LookError, standing::standing,
+    look_error::LookError, standing::standing, topic_content::TopicContent,
 };
 
 /// A wait that is longer is spoken of.
@@ -34,7 +33,7 @@ impl Completeness<'_> {
         &self,
         time: ClusterTime,
         partitions: &[TopicPartition],
-        namespace: &Namespace,
+        content: &TopicContent,
     ) -> Result<(), LookError> {
         let begun = Instant::now();
         let mut told = false;
@@ -55,12 +54,11 @@ impl Completeness<'_> {
         };
         loop {
             let known = self.known.borrow().clone();
-            match known.map(|known| known.of(namespace)) {
+            match known.map(|known| known.of(content)) {
                 None => wait("the sources' positions are being read".to_owned()).await?,
                 Some(None) => {
-                    let what = format!(
-                        "no source reads {namespace}: nobody can say up to when the lake is complete"
-                    );
+                    let what =
+                        format!("no source reads {content}: nobody can say up to when the lake is complete");
                     return Err(Stop::new(ExitCode::Configuration, what).into());
                 }
                 // A position speaks for what lies before it.

@@ -9,32 +9,22 @@ use std::{
 };
 
 use bson::Bson;
-use rdkafka::message::BorrowedMessage;
 use shared::{
-    cluster_time::ClusterTime,
     exit::{ExitCode, Stop},
     kafka_position::TopicPartition,
-    namespace::Namespace,
-    topic_name::TopicNames,
 };
 
 use super::{
     collection::MongoSide,
     completeness::Completeness,
+    drops::Drops,
     fold::{Bucket, Fold},
     lake_side::LakeSide,
     normal::ValueHash,
     report::CollectionResult,
     suspect::{InMongo, Suspect},
 };
-use crate::{
-    kafka_log::{KafkaLog, LogError},
-    lake::Lake,
-    look_error::LookError,
-    partition::view_of,
-    progress::Progress,
-    topic_reader::TopicReader,
-};
+use crate::{lake::Lake, look_error::LookError, progress::Progress, topic_content::TopicContent};
 
 /// After so many rounds a document that changed in each of them is left undecided.
 const ROUNDS_MAX: u32 = 10;
@@ -45,9 +35,7 @@ const SUSPECTS_MAX: usize = 1_000_000;
 /// What all collections share.
 pub(super) struct Rounds<'a> {
     pub lake: &'a Lake,
-    pub log: &'a KafkaLog,
-    pub reader: &'a TopicReader,
-    pub names: &'a TopicNames,
+    pub drops: Drops<'a>,
     pub completeness: Completeness<'a>,
 }
 
@@ -56,7 +44,7 @@ pub(super) struct Rounds<'a> {
 struct Compared<'a> {
     topic: &'a str,
     partitions: &'a [TopicPartition],
-    namespace: &'a Namespace,
+    content: &'a TopicContent,
     bucket: Bucket,
     mongo: &'a MongoSide,
 }
@@ -64,25 +52,25 @@ struct Compared<'a> {
 impl Rounds<'_> {
     /// Compares one bucket of a collection.
     pub(super) async fn collection(
-        &self,
+        &mut self,
         partitions: &[TopicPartition],
-        namespace: &Namespace,
+        content: &TopicContent,
         mongo: &MongoSide,
         estimate: u64,
         bucket: Bucket,
         result: &mut CollectionResult,
     ) -> Result<(), LookError> {
         let Some(topic) = partitions.first().map(|partition| &*partition.topic) else { return Ok(()) };
-        let mut side = LakeSide::new(self.lake, topic, namespace, bucket);
+        let mut side = LakeSide::new(self.lake, topic, content, bucket);
         let mut fold = Fold::default();
         side.read_on(|row| fold.take(row.key, row.last)).await?;
-        self.take_drops(namespace, &mut fold).await?;
+        self.take_drops(content, &mut fold).await?;
 
         let mut suspects = HashMap::new();
         result.in_mongodb += scan(mongo, estimate, bucket, &mut fold, &mut suspects).await?;
         // Of most collections this is all: they stand still, or go slowly.
         if !suspects.is_empty() || fold.unseen().next().is_some() {
-            let compared = Compared { topic, partitions, namespace, bucket, mongo };
+            let compared = Compared { topic, partitions, content, bucket, mongo };
             self.settle(compared, &mut side, &mut fold, &mut suspects, result).await?;
         }
         result.in_lake += fold.documents();
@@ -92,17 +80,17 @@ impl Rounds<'_> {
 
     /// Rounds over what differs.
     async fn settle(
-        &self,
+        &mut self,
         compared: Compared<'_>,
         side: &mut LakeSide<'_>,
         fold: &mut Fold,
         suspects: &mut HashMap<ValueHash, Suspect>,
         result: &mut CollectionResult,
     ) -> Result<(), LookError> {
-        let Compared { topic, partitions, namespace, bucket, mongo } = compared;
+        let Compared { topic, partitions, content, bucket, mongo } = compared;
         // What came while the scan ran may have been too late for it, and is asked about; what came later is another matter.
         let scanned = mongo.time().await?;
-        self.completeness.wait_for(scanned, partitions, namespace).await?;
+        self.completeness.wait_for(scanned, partitions, content).await?;
         side.read_on(|row| {
             if let Some(suspect) = suspects.get_mut(&row.key) {
                 suspect.meet(row.last.state);
@@ -117,8 +105,8 @@ impl Rounds<'_> {
             }
         })
         .await?;
-        self.take_drops(namespace, fold).await?;
-        self.add_unseen(topic, namespace, bucket, fold, suspects).await?;
+        self.take_drops(content, fold).await?;
+        self.add_unseen(topic, content, bucket, fold, suspects).await?;
         for round in 0.. {
             suspects.retain(|key, suspect| !suspect.agrees(fold.last(*key)));
             suspects.retain(|key, suspect| {
@@ -134,7 +122,7 @@ impl Rounds<'_> {
             }
             if suspects.len() > SUSPECTS_MAX {
                 let what = format!(
-                    "{topic}: more than {SUSPECTS_MAX} documents differ. Does the lake hold {namespace} from its beginning (START_FROM=snapshot), and is MONGO_URI that of the source?"
+                    "{topic}: more than {SUSPECTS_MAX} documents differ. Does the lake hold {content} from its beginning (START_FROM=snapshot), and is MONGO_URI that of the source?"
                 );
                 return Err(Stop::new(ExitCode::LakeDiffers, what).into());
             }
@@ -154,7 +142,7 @@ impl Rounds<'_> {
                 }
             };
             mongo.find(&ids, found).await?;
-            self.completeness.wait_for(mongo.time().await?, partitions, namespace).await?;
+            self.completeness.wait_for(mongo.time().await?, partitions, content).await?;
             side.read_on(|row| match suspects.get_mut(&row.key) {
                 Some(suspect) => {
                     suspect.meet(row.last.state);
@@ -163,7 +151,7 @@ impl Rounds<'_> {
                 None => fold.take_later(row.key, row.last),
             })
             .await?;
-            self.take_drops(namespace, fold).await?;
+            self.take_drops(content, fold).await?;
         }
         Ok(())
     }
@@ -172,7 +160,7 @@ impl Rounds<'_> {
     async fn add_unseen(
         &self,
         topic: &str,
-        namespace: &Namespace,
+        content: &TopicContent,
         bucket: Bucket,
         fold: &Fold,
         suspects: &mut HashMap<ValueHash, Suspect>,
@@ -181,7 +169,7 @@ impl Rounds<'_> {
         if unseen.is_empty() {
             return Ok(());
         }
-        let mut again = LakeSide::new(self.lake, topic, namespace, bucket);
+        let mut again = LakeSide::new(self.lake, topic, content, bucket);
         again
             .read_on(|row| {
                 if unseen.contains(&row.key) {
@@ -191,19 +179,11 @@ impl Rounds<'_> {
             .await
     }
 
-    /// When the collection was dropped or got another name, which the control topic says: no row of its own does.
-    async fn take_drops(&self, namespace: &Namespace, fold: &mut Fold) -> Result<(), LookError> {
-        let control = TopicPartition::new(self.names.control(), 0);
-        let (begin, end) = match (self.log.start(&control).await, self.log.end(&control).await) {
-            (Ok(begin), Ok(end)) => (begin, end),
-            (Err(LogError::NoTopic(_)), _) | (_, Err(LogError::NoTopic(_))) => return Ok(()),
-            (Err(error), _) | (_, Err(error)) => return Err(error.into()),
-        };
-        let mut records = self.reader.read(&control, begin, end)?;
-        while let Some(record) = records.next_record()? {
-            if let Some(time) = time_of_drop(&record, namespace) {
-                fold.dropped_at(time);
-            }
+    /// None of the documents that the collection had when it was dropped, or got another name, was deleted one by one.
+    async fn take_drops(&mut self, content: &TopicContent, fold: &mut Fold) -> Result<(), LookError> {
+        self.drops.read_on().await?;
+        if let Some(time) = self.drops.last_of(content) {
+            fold.dropped_at(time);
         }
         Ok(())
     }
@@ -250,12 +230,4 @@ async fn scan(
         return Err(Stop::new(ExitCode::LakeDiffers, what).into());
     }
     Ok(found)
-}
-
-/// By the headers alone, which do not depend on the format of values.
-fn time_of_drop(message: &BorrowedMessage<'_>, namespace: &Namespace) -> Option<ClusterTime> {
-    let record = view_of(message);
-    let same = record.database == Some(&*namespace.db) && record.collection == Some(&*namespace.coll);
-    let ends = matches!(record.operation, Some("drop" | "rename"));
-    if same && ends { ClusterTime::parse(record.cluster_time?) } else { None }
 }

@@ -272,8 +272,8 @@ impl Desk<'_> {
             });
         };
         let Some(content) = content else { return leave("no longer in Kafka".to_owned()) };
-        let Some(namespace) = self.standings.namespace(partition).await? else {
-            return leave("the chain names no collection".to_owned());
+        let Some(topic_content) = self.standings.topic_content(partition).await? else {
+            return leave("the chain has no rows yet".to_owned());
         };
         let target = self.target(&partition.topic).await?;
         let Some(target) = target.filter(|target| partition.partition < target.partitions) else {
@@ -301,8 +301,8 @@ impl Desk<'_> {
                 record.set_header(name, value);
             }
         }
-        let inspected = self.records.inspect(&record, &partition.topic, &namespace).await?;
-        let inspected = self.schemas.judge(&namespace, inspected);
+        let inspected = self.records.inspect(&record, &partition.topic, &topic_content).await?;
+        let inspected = self.schemas.judge(&topic_content, inspected);
         Ok(match inspected.verdict {
             Verdict::DeadLetter { reason, error } => Outlook::Leave(format!(
                 "it would be a dead letter again ({}: {error}): repair it (--with-value), or drop it",

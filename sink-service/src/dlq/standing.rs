@@ -2,10 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use shared::{
-    kafka_position::{KafkaOffset, TopicPartition},
-    namespace::Namespace,
-};
+use shared::kafka_position::{KafkaOffset, TopicPartition};
 
 use super::{filter::State, letter::Letter};
 use crate::{
@@ -13,12 +10,13 @@ use crate::{
     head::Head,
     hours::expired::{Expired, expired, may_be_missing},
     lake::{Lake, LakeError},
-    lake_path::{CollectionFolder, LakePath, is_data_file_of},
+    lake_path::{LakePath, TopicFolder, is_data_file_of},
+    topic_content::TopicContent,
 };
 
 /// One chain as far as it was asked for.
 struct ChainFiles {
-    namespace: Option<Namespace>,
+    content: Option<TopicContent>,
     start: KafkaOffset,
     expired: Option<Expired>,
     /// By where they begin.
@@ -69,12 +67,12 @@ impl<'a> Standings<'a> {
         })
     }
 
-    /// The collection that a chain's rows are of.
-    pub(super) async fn namespace(
+    /// What a chain's rows are of.
+    pub(super) async fn topic_content(
         &mut self,
         partition: &TopicPartition,
-    ) -> Result<Option<Namespace>, LakeError> {
-        Ok(self.chain(partition).await?.and_then(|chain| chain.namespace.clone()))
+    ) -> Result<Option<TopicContent>, LakeError> {
+        Ok(self.chain(partition).await?.and_then(|chain| chain.content.clone()))
     }
 
     async fn chain(&mut self, partition: &TopicPartition) -> Result<Option<&mut ChainFiles>, LakeError> {
@@ -89,10 +87,10 @@ impl<'a> Standings<'a> {
         let path = LakePath::head(partition);
         let Some(document) = self.lake.read_document(&path).await? else { return Ok(None) };
         let head = Head::parse(&document.bytes).map_err(|what| LakeError::Damaged { path, what })?;
-        let namespace = head.namespace();
+        let content = head.content();
         let mut paths = BTreeMap::new();
-        if let Some(namespace) = &namespace {
-            for path in self.lake.list_names(CollectionFolder::of(namespace).path()).await? {
+        if let Some(content) = &content {
+            for path in self.lake.list_names(TopicFolder::of(content).path()).await? {
                 if is_data_file_of(&path, partition.partition)
                     && let Some(first) = path.first()
                 {
@@ -101,6 +99,6 @@ impl<'a> Standings<'a> {
             }
         }
         let expired = expired(self.lake, &partition.topic).await?.map(|(record, _)| record);
-        Ok(Some(ChainFiles { namespace, start: head.start, expired, paths, read: HashMap::new() }))
+        Ok(Some(ChainFiles { content, start: head.start, expired, paths, read: HashMap::new() }))
     }
 }

@@ -40,7 +40,10 @@ pub fn expire_command(table: Table) -> Command {
     let command = Command::new("expire").about("Remove old hours from the lake");
     with_settings(command, table)
         .arg(topic_argument())
-        .arg(flag("all", "Every topic that has a chain in the lake").conflicts_with("topic"))
+        .arg(
+            flag("all", "Every data topic that has a chain in the lake; the control topic goes by name only")
+                .conflicts_with("topic"),
+        )
         .group(ArgGroup::new("topics").args(["topic", "all"]).multiple(true).required(true))
         .arg(
             Arg::new("before")

@@ -31,7 +31,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// If it cannot be done; what was removed until then stays removed.
 pub fn expire(runtime: &Runtime, settings: &SinkSettings, request: &ExpireRequest) -> Result<(), Stop> {
     let lake = open_existing_lake(&settings.lake, settings.auth.as_ref())?;
-    let plans = runtime.block_on(run(&lake, request))?;
+    let plans = runtime.block_on(run(&lake, settings, request))?;
     print(&plans, request, &mut std::io::stdout().lock())
         .map_err(|error| Stop::new(ExitCode::Defect, format!("the result cannot be printed: {error}")))?;
     let changed = plans.iter().flat_map(|plan| &plan.kept).any(|kept| kept.why == Kept::Changed);
@@ -42,10 +42,15 @@ pub fn expire(runtime: &Runtime, settings: &SinkSettings, request: &ExpireReques
     Ok(())
 }
 
-async fn run(lake: &Lake, request: &ExpireRequest) -> Result<Vec<Plan>, Stop> {
+async fn run(lake: &Lake, settings: &SinkSettings, request: &ExpireRequest) -> Result<Vec<Plan>, Stop> {
     let there = topics(lake).await.map_err(cannot)?;
-    let asked: Vec<&String> =
-        if request.topics.is_empty() { there.iter().collect() } else { request.topics.iter().collect() };
+    let control = settings.names.control();
+    let asked: Vec<&String> = if request.topics.is_empty() {
+        // An old file of a collection may stay, where its chain stands: `compare` has to know whether the collection was dropped since.
+        there.iter().filter(|topic| **topic != control).collect()
+    } else {
+        request.topics.iter().collect()
+    };
     if let Some(unknown) = asked.iter().find(|topic| !there.contains(**topic)) {
         let what = format!("{unknown} has no chain in this lake: check LAKE_URL and the topic's name");
         return Err(Stop::new(ExitCode::Usage, what));

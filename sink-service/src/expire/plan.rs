@@ -2,21 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shared::{kafka_position::KafkaOffset, namespace::Namespace};
+use shared::kafka_position::KafkaOffset;
 
 use crate::{
     event_hour::EventHour,
     head::Head,
     hours::accounts::closed_hours,
     lake::{Lake, LakeError, ListedFile},
-    lake_path::{CollectionFolder, LakePath, MANIFEST, SUCCESS},
+    lake_path::{LakePath, MANIFEST, SUCCESS, TopicFolder},
     look_again::look_again,
+    topic_content::TopicContent,
 };
 
 /// Everything of one topic.
 pub(super) struct Plan {
     pub topic: String,
-    pub namespace: Namespace,
+    pub content: TopicContent,
     /// Hours before this one go: what was asked for, as far as hours have closed.
     pub before: EventHour,
     /// In their order.
@@ -63,8 +64,8 @@ impl Plan {
     /// As the lake says.
     pub(super) async fn of(lake: &Lake, topic: &str, asked: EventHour) -> Result<Option<Self>, LakeError> {
         let heads = heads(lake, topic).await?;
-        let Some(namespace) = heads.values().find_map(Head::namespace) else { return Ok(None) };
-        let folder = CollectionFolder::of(&namespace);
+        let Some(content) = heads.values().find_map(Head::content) else { return Ok(None) };
+        let folder = TopicFolder::of(&content);
         let closed = look_again(async || closed_hours(lake, topic).await).await?;
         let closed = closed.and_then(|(record, _)| record.closed);
         let before = closed.and_then(EventHour::next).unwrap_or(EventHour::EPOCH).min(asked);
@@ -104,8 +105,7 @@ impl Plan {
                 hours.entry(hour).or_default().push(file);
             }
         }
-        let mut plan =
-            Self { topic: topic.to_owned(), namespace, before, hours: Vec::new(), kept: Vec::new() };
+        let mut plan = Self { topic: topic.to_owned(), content, before, hours: Vec::new(), kept: Vec::new() };
         for (hour, files) in hours.range(..before) {
             let why = damaged.remove(hour).map(Kept::Damaged);
             match why.or_else(|| files.iter().find_map(|file| needed(file, &heads))) {

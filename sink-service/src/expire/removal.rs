@@ -16,7 +16,7 @@ use crate::{
         expired::{Expired, expired},
     },
     lake::{Lake, LakeError},
-    lake_path::{CollectionFolder, LakePath},
+    lake_path::{LakePath, TopicFolder},
     look_again::look_again,
     metrics::SinkMetrics,
 };
@@ -38,7 +38,7 @@ impl Removal<'_> {
     pub(super) async fn carry_out(&self, plan: &mut Plan) -> Result<(), LakeError> {
         self.write_down(plan).await?;
         for old in std::mem::take(&mut plan.hours) {
-            match self.remove_hour(&plan.topic, &CollectionFolder::of(&plan.namespace), &old).await? {
+            match self.remove_hour(&plan.topic, &TopicFolder::of(&plan.content), &old).await? {
                 None => {
                     self.bring_in_late_rows(plan, old.hour).await?;
                     plan.hours.push(old);
@@ -86,7 +86,7 @@ impl Removal<'_> {
     async fn remove_hour(
         &self,
         topic: &str,
-        folder: &CollectionFolder,
+        folder: &TopicFolder,
         old: &OldHour,
     ) -> Result<Option<Kept>, LakeError> {
         let (mark, manifest) = (folder.success(old.hour), folder.manifest(old.hour));
@@ -152,9 +152,9 @@ impl Removal<'_> {
     /// the hour stays after all, it has its mark again.
     async fn bring_in_late_rows(&self, plan: &Plan, hour: EventHour) -> Result<(), LakeError> {
         let Self { lake, metrics, .. } = *self;
-        let (topic, namespace) = (plan.topic.as_str(), &plan.namespace);
-        let folder = HourFolder { lake, metrics, topic, namespace, hour };
-        let place = CollectionFolder::of(namespace).hour(hour);
+        let (topic, content) = (plan.topic.as_str(), &plan.content);
+        let folder = HourFolder { lake, metrics, topic, content, hour };
+        let place = TopicFolder::of(content).hour(hour);
         let files = look_again(async || lake.list_files(&place).await).await?;
         let late =
             files.iter().any(|file| file.metadata.sealed && *file.metadata.topic_partition.topic == *topic);

@@ -29,7 +29,7 @@ use crate::{
         manifest::{Manifest, ManifestFile},
     },
     lake::{ETag, Lake, LakeError, Object},
-    lake_path::{CollectionFolder, LakePath},
+    lake_path::{LakePath, TopicFolder},
 };
 
 /// How often an hour is begun again because somebody changed it meanwhile.
@@ -45,7 +45,7 @@ pub(super) struct HourExport {
     pub lake: Arc<Lake>,
     pub into: Arc<Lake>,
     pub topic: String,
-    pub folder: CollectionFolder,
+    pub folder: TopicFolder,
     pub hour: EventHour,
     /// Rows, of all hours.
     pub done: Arc<AtomicU64>,

@@ -6,8 +6,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use shared::{
     exit::{ExitCode, Stop},
-    namespace::Namespace,
-    topic_name::{DataTopic, TopicNames},
+    topic_name::TopicNames,
 };
 
 use super::{
@@ -19,8 +18,9 @@ use crate::{
     head::Head,
     hours::{accounts::closed_hours, expired::expired},
     lake::{Lake, LakeError},
-    lake_path::{CollectionFolder, MANIFEST},
+    lake_path::{MANIFEST, TopicFolder},
     span::Span,
+    topic_content::TopicContent,
 };
 
 /// So many hours are looked at at a time.
@@ -64,7 +64,7 @@ pub(super) struct Planner<'a> {
 
 impl Planner<'_> {
     pub(super) async fn plan(&self, topic: &str, span: &Span) -> Result<Plan, ExportError> {
-        let folder = CollectionFolder::of(&self.namespace(topic).await?);
+        let folder = TopicFolder::of(&self.content(topic).await?);
         // Before the folder is looked at: what has closed by now has its manifest.
         let record = closed_hours(self.lake, topic).await?.map(|(record, _)| record);
         let candidates: BTreeSet<EventHour> = match span {
@@ -129,7 +129,7 @@ impl Planner<'_> {
 
     async fn with_manifest(
         &self,
-        folder: &CollectionFolder,
+        folder: &TopicFolder,
         span: &Span,
     ) -> Result<BTreeSet<EventHour>, LakeError> {
         let names = self.lake.list_names(folder.path()).await?.into_iter();
@@ -138,7 +138,7 @@ impl Planner<'_> {
     }
 
     /// Where the topic's files lie.
-    async fn namespace(&self, topic: &str) -> Result<Namespace, ExportError> {
+    async fn content(&self, topic: &str) -> Result<TopicContent, ExportError> {
         let mut has_chain = false;
         for path in self.lake.list_heads().await? {
             if path.as_head().is_none_or(|partition| &*partition.topic != topic) {
@@ -147,12 +147,12 @@ impl Planner<'_> {
             has_chain = true;
             let Some(document) = self.lake.read_document(&path).await? else { continue };
             let head = Head::parse(&document.bytes).map_err(|what| LakeError::Damaged { path, what })?;
-            if let Some(namespace) = head.namespace() {
-                return Ok(namespace);
+            if let Some(content) = head.content() {
+                return Ok(content);
             }
         }
-        match self.names.decode(topic) {
-            Some(DataTopic::Named(namespace)) if has_chain => Ok(namespace),
+        match TopicContent::by_name(self.names, topic) {
+            Some(content) if has_chain => Ok(content),
             _ => {
                 let what = format!(
                     "{topic} has no files in this lake: check LAKE_URL, TOPIC_PREFIX and the topic's name"

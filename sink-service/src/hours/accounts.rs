@@ -6,7 +6,7 @@
 //! it. So no sealed file of a closed hour stays outside.
 
 use chrono::{SubsecRound, Utc};
-use shared::{kafka_position::KafkaOffset, namespace::Namespace};
+use shared::kafka_position::KafkaOffset;
 use std::collections::BTreeMap;
 
 use super::{
@@ -16,8 +16,9 @@ use super::{
 use crate::{
     event_hour::EventHour,
     lake::{ETag, Lake, LakeError},
-    lake_path::{CollectionFolder, LakePath},
+    lake_path::{LakePath, TopicFolder},
     metrics::SinkMetrics,
+    topic_content::TopicContent,
 };
 
 /// One hour of one collection.
@@ -25,7 +26,7 @@ pub struct HourFolder<'a> {
     pub lake: &'a Lake,
     pub metrics: &'a SinkMetrics,
     pub topic: &'a str,
-    pub namespace: &'a Namespace,
+    pub content: &'a TopicContent,
     pub hour: EventHour,
 }
 
@@ -47,7 +48,7 @@ impl HourFolder<'_> {
     /// # Errors
     /// As the lake says.
     pub async fn write_manifest(&self, positions: &BTreeMap<i32, KafkaOffset>) -> Result<(), LakeError> {
-        let folder = CollectionFolder::of(self.namespace);
+        let folder = TopicFolder::of(self.content);
         let path = folder.manifest(self.hour);
         loop {
             let found = self.manifest().await?;
@@ -70,7 +71,7 @@ impl HourFolder<'_> {
                     let (topic, positions) = (self.topic, positions.clone());
                     let first = Manifest::new(
                         topic,
-                        self.namespace,
+                        self.content,
                         self.hour,
                         positions,
                         files,
@@ -91,7 +92,7 @@ impl HourFolder<'_> {
     }
 
     async fn mark(&self) -> Result<(), LakeError> {
-        let path = CollectionFolder::of(self.namespace).success(self.hour);
+        let path = TopicFolder::of(self.content).success(self.hour);
         if self.lake.read_document(&path).await?.is_some() {
             return Ok(());
         }
@@ -106,7 +107,7 @@ impl HourFolder<'_> {
     /// # Errors
     /// As the lake says, and if what is there is no manifest.
     pub async fn manifest(&self) -> Result<Option<(Manifest, ETag)>, LakeError> {
-        manifest(self.lake, &CollectionFolder::of(self.namespace), self.hour).await
+        manifest(self.lake, &TopicFolder::of(self.content), self.hour).await
     }
 
     async fn has_closed(&self) -> Result<bool, LakeError> {
@@ -132,7 +133,7 @@ pub async fn closed_hours(lake: &Lake, topic: &str) -> Result<Option<(ClosedHour
 /// As the lake says, and if what is there is no manifest.
 pub async fn manifest(
     lake: &Lake,
-    folder: &CollectionFolder,
+    folder: &TopicFolder,
     hour: EventHour,
 ) -> Result<Option<(Manifest, ETag)>, LakeError> {
     let path = folder.manifest(hour);

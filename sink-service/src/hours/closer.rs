@@ -5,10 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use shared::{
-    kafka_position::{KafkaOffset, TopicPartition},
-    namespace::Namespace,
-};
+use shared::kafka_position::{KafkaOffset, TopicPartition};
 
 use super::{
     accounts::{HourFolder, closed_hours},
@@ -18,9 +15,10 @@ use crate::{
     event_hour::EventHour,
     kafka_log::{KafkaLog, LogError},
     lake::{ETag, Lake, LakeError, ListedFile},
-    lake_path::{CollectionFolder, LakePath},
+    lake_path::{LakePath, TopicFolder},
     metrics::SinkMetrics,
     standing::{Standing, standing},
+    topic_content::TopicContent,
 };
 
 /// Hours between two writes of what has closed: all of them are done again after a crash, which changes nothing.
@@ -77,7 +75,7 @@ impl Closer {
     pub async fn close(
         &self,
         topic: &str,
-        namespace: &Namespace,
+        content: &TopicContent,
         ended: EventHour,
         barriers: &Barriers,
     ) -> Result<Closing, CloseError> {
@@ -100,12 +98,12 @@ impl Closer {
             .and_then(EventHour::next)
             .map_or_else(|| record.begin.to(ended).collect(), |next| next.to(ended).collect());
         if first_time {
-            due.extend(self.hours_with_files(topic, namespace, ended).await?);
+            due.extend(self.hours_with_files(topic, content, ended).await?);
         }
         let due: Vec<EventHour> = due.into_iter().collect();
         for hours in due.chunks(HOURS_PER_RECORD) {
             for hour in hours {
-                if let Some(missing) = self.close_one(topic, namespace, *hour, &positions).await? {
+                if let Some(missing) = self.close_one(topic, content, *hour, &positions).await? {
                     return Ok(Closing::Pending(missing));
                 }
             }
@@ -120,8 +118,8 @@ impl Closer {
         }
         if first_time {
             // What was sealed in an old hour while the others were closing: its writer looked for a record that was not there yet.
-            for hour in self.hours_with_files(topic, namespace, ended).await? {
-                self.folder(topic, namespace, hour).write_manifest(&positions).await?;
+            for hour in self.hours_with_files(topic, content, ended).await? {
+                self.folder(topic, content, hour).write_manifest(&positions).await?;
             }
         }
         Ok(Closing::Closed(ended))
@@ -183,31 +181,31 @@ impl Closer {
     async fn close_one(
         &self,
         topic: &str,
-        namespace: &Namespace,
+        content: &TopicContent,
         hour: EventHour,
         positions: &BTreeMap<i32, KafkaOffset>,
     ) -> Result<Option<String>, CloseError> {
-        let files = self.lake.list_files(&CollectionFolder::of(namespace).hour(hour)).await?;
+        let files = self.lake.list_files(&TopicFolder::of(content).hour(hour)).await?;
         if let Some(open) = files.iter().find(|file| is_of(topic, file) && !file.metadata.sealed) {
             return Ok(Some(format!("{} is not sealed", open.path)));
         }
-        self.folder(topic, namespace, hour).write_manifest(positions).await?;
+        self.folder(topic, content, hour).write_manifest(positions).await?;
         self.metrics.hour_closed(topic, hour.end_seconds());
         tracing::info!(topic, %hour, files = files.len(), "hour closed");
         Ok(None)
     }
 
-    fn folder<'a>(&'a self, topic: &'a str, namespace: &'a Namespace, hour: EventHour) -> HourFolder<'a> {
-        HourFolder { lake: &self.lake, metrics: &self.metrics, topic, namespace, hour }
+    fn folder<'a>(&'a self, topic: &'a str, content: &'a TopicContent, hour: EventHour) -> HourFolder<'a> {
+        HourFolder { lake: &self.lake, metrics: &self.metrics, topic, content, hour }
     }
 
     async fn hours_with_files(
         &self,
         topic: &str,
-        namespace: &Namespace,
+        content: &TopicContent,
         ended: EventHour,
     ) -> Result<BTreeSet<EventHour>, CloseError> {
-        let files = self.lake.list_files(CollectionFolder::of(namespace).path()).await?;
+        let files = self.lake.list_files(TopicFolder::of(content).path()).await?;
         let hours = files.iter().filter(|file| is_of(topic, file)).filter_map(|file| file.path.hour());
         Ok(hours.filter(|hour| *hour <= ended).collect())
     }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shared::{kafka_position::TopicPartition, namespace::Namespace};
+use shared::kafka_position::TopicPartition;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -20,7 +20,7 @@ use super::{
     token_follower::Known,
     watermarks::Watermarks,
 };
-use crate::event_hour::EventHour;
+use crate::{event_hour::EventHour, topic_content::TopicContent};
 
 const TURN: Duration = Duration::from_secs(1);
 
@@ -39,7 +39,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 pub struct Standing {
     pub partition: TopicPartition,
     /// `None` until the first record of a topic whose name was cut.
-    pub namespace: Option<Namespace>,
+    pub content: Option<TopicContent>,
     /// The hour of the open file.
     pub open: Option<EventHour>,
 }
@@ -109,8 +109,8 @@ impl HourKeeper {
         let standings = self.standings.borrow_and_update().clone();
         progress.keep(&standings);
         for standing in standings {
-            let Some(namespace) = &standing.namespace else { continue };
-            let Some(ended) = self.ended(namespace, &watermarks, &mut progress.clock_failing).await else {
+            let Some(content) = &standing.content else { continue };
+            let Some(ended) = self.ended(content, &watermarks, &mut progress.clock_failing).await else {
                 continue;
             };
             if progress.is_due(&standing, ended) {
@@ -119,7 +119,7 @@ impl HourKeeper {
             let TopicPartition { topic, partition: 0 } = &standing.partition else { continue };
             if attempts.len() < CLOSING_MAX && progress.may_close(topic, ended) {
                 progress.closing.insert(Arc::clone(topic));
-                let (closer, topic, namespace) = (self.closer.clone(), Arc::clone(topic), namespace.clone());
+                let (closer, topic, content) = (self.closer.clone(), Arc::clone(topic), content.clone());
                 let waiting = progress.waiting.remove(&topic);
                 attempts.spawn(async move {
                     let (hour, barriers) = match waiting {
@@ -128,7 +128,7 @@ impl HourKeeper {
                     };
                     match barriers {
                         Ok(barriers) => {
-                            let outcome = closer.close(&topic, &namespace, hour, &barriers).await;
+                            let outcome = closer.close(&topic, &content, hour, &barriers).await;
                             Attempt { topic, hour, barriers: Some(barriers), outcome }
                         }
                         Err(error) => Attempt { topic, hour, barriers: None, outcome: Err(error) },
@@ -138,14 +138,14 @@ impl HourKeeper {
         }
     }
 
-    /// The last hour that is over for this collection.
+    /// The last hour that is over for what the topic holds.
     async fn ended(
         &mut self,
-        namespace: &Namespace,
+        content: &TopicContent,
         watermarks: &Watermarks,
         clock_failing: &mut bool,
     ) -> Option<EventHour> {
-        if let Some(watermark) = watermarks.of(namespace) {
+        if let Some(watermark) = watermarks.of(content) {
             return EventHour::ended_at(watermark.seconds.into());
         }
         match self.clock.now().await {

@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use shared::{kafka_position::KafkaOffset, namespace::Namespace};
+use shared::kafka_position::KafkaOffset;
 
 use super::reprint::{Reprint, beside};
 use crate::{
-    event_hour::EventHour, file_metadata::FileMetadata, lake::ListedFile, lake_path::LakePath,
-    line_format::LineFormat,
+    event_hour::EventHour, file_metadata::FileMetadata, head::Head, lake::ListedFile, lake_path::LakePath,
+    line_format::LineFormat, topic_content::TopicContent,
 };
 
 /// Of the manifest's form.
@@ -24,8 +24,11 @@ const VERSION: u32 = 1;
 pub struct Manifest {
     pub version: u32,
     pub topic: String,
-    pub db: String,
-    pub coll: String,
+    /// Not there in the control topic's, which is of no collection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub db: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coll: Option<String>,
     pub hour: EventHour,
     /// 1 when the hour closed; each change adds one.
     pub revision: u64,
@@ -82,17 +85,18 @@ impl Manifest {
     /// The first revision. Files that are not sealed are left out.
     pub fn new(
         topic: &str,
-        namespace: &Namespace,
+        content: &TopicContent,
         hour: EventHour,
         positions: BTreeMap<i32, KafkaOffset>,
         files: Vec<ManifestFile>,
         now: DateTime<Utc>,
     ) -> Self {
+        let (db, coll) = Head::names_of(content);
         let manifest = Self {
             version: VERSION,
             topic: topic.to_owned(),
-            db: namespace.db.clone(),
-            coll: namespace.coll.clone(),
+            db,
+            coll,
             hour,
             revision: 1,
             generation: files.iter().map(|file| file.generation).max().unwrap_or_default(),

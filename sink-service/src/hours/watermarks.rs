@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use shared::{cluster_time::ClusterTime, namespace::Namespace, source_watermark::SourceWatermark};
+use shared::{cluster_time::ClusterTime, source_watermark::SourceWatermark};
+
+use crate::topic_content::TopicContent;
 
 /// Every source's committed position, as last read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,16 +22,20 @@ impl Watermarks {
         self.sources.remove(source);
     }
 
-    /// Every event of this collection before it is in Kafka; `None` if no source reads the collection.
-    pub fn of(&self, namespace: &Namespace) -> Option<ClusterTime> {
-        let covering = self.sources.values().filter(|source| source.scope.covers(namespace));
+    /// Every event of this collection before it is in Kafka; `None` if no source reads the collection. Every source writes to the control topic.
+    pub fn of(&self, content: &TopicContent) -> Option<ClusterTime> {
+        let covers = |source: &&SourceWatermark| match content {
+            TopicContent::Data(namespace) => source.scope.covers(namespace),
+            TopicContent::Control => true,
+        };
+        let covering = self.sources.values().filter(covers);
         covering.map(|source| source.cluster_time).min()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use shared::source_watermark::ScopeRecord;
+    use shared::{namespace::Namespace, source_watermark::ScopeRecord};
 
     use super::*;
 
@@ -42,14 +48,16 @@ mod tests {
                 ..ScopeRecord::default()
             },
         };
-        let orders = Namespace::new("shop", "orders");
+        let orders = TopicContent::Data(Namespace::new("shop", "orders"));
         let mut watermarks = Watermarks::default();
-        assert_eq!(watermarks.of(&orders), None);
+        assert_eq!((watermarks.of(&orders), watermarks.of(&TopicContent::Control)), (None, None));
         watermarks.set("crm", at(10, &["crm"]));
         assert_eq!(watermarks.of(&orders), None);
         watermarks.set("all", at(30, &[]));
         watermarks.set("shop", at(20, &["shop"]));
         assert_eq!(watermarks.of(&orders), Some(ClusterTime::new(20, 0)));
+        // Definitions wait for all sources, whatever they read.
+        assert_eq!(watermarks.of(&TopicContent::Control), Some(ClusterTime::new(10, 0)));
         watermarks.retire("shop");
         assert_eq!(watermarks.of(&orders), Some(ClusterTime::new(30, 0)));
     }

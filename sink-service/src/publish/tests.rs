@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use rdkafka::ClientConfig;
-use shared::{kafka_topics::Configs, topic_name::TopicNames};
+use shared::{kafka_topics::Configs, namespace::Namespace, topic_name::TopicNames};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -17,6 +17,7 @@ use crate::{
     lake::{ETag, LakeTarget},
     line_format::LineFormat,
     record::{RecordView, inspect},
+    topic_content::TopicContent,
 };
 
 /// A publisher on a folder, and what it says of its waits.
@@ -64,9 +65,9 @@ fn head_from(partition: &TopicPartition, start: KafkaOffset) -> Head {
     Head { start, scanned: start, ..first_head(partition) }
 }
 
-/// One record of a topic whose name says no namespace, for a chain that has just begun there.
+/// One record of a topic whose name does not say what it holds, for a chain that has just begun there.
 fn first_job(partition: &TopicPartition, start: KafkaOffset, head_etag: ETag) -> Job {
-    let namespace = Namespace::new("shop", "orders");
+    let content = TopicContent::Data(Namespace::new("shop", "orders"));
     let log = LogBounds { start, end: start.after() };
     let reading = Reading { head: head_from(partition, start), head_etag, file: None, log };
     let writer = Writer { id: WriterId::random(), version: "test" };
@@ -75,16 +76,16 @@ fn first_job(partition: &TopicPartition, start: KafkaOffset, head_etag: ETag) ->
     let mut buffer = Buffer::new(partition, LineFormat::Envelope);
     let record =
         RecordView { value: Some(b"{}"), timestamp: Some(1_755_900_000_000), ..RecordView::default() };
-    let inspected = inspect(&record, &namespace, 1024);
+    let inspected = inspect(&record, &content, 1024);
     buffer.push(start, &record, &inspected, Instant::now());
     Job {
         identity: Identity {
             partition: partition.clone(),
-            namespace: None,
+            content: None,
             topic_id: None,
             uploads: Uploads::new(1).of_topic(),
         },
-        namespace,
+        content,
         chain,
         batch: buffer.freeze(start, start.after()),
         publish_position: false,

@@ -1,13 +1,14 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use proptest::prelude::*;
+use shared::namespace::Namespace;
 
 use super::*;
 
 const LIMIT: usize = 1024;
 
-fn orders() -> Namespace {
-    Namespace::new("shop", "orders")
+fn orders() -> TopicContent {
+    TopicContent::Data(Namespace::new("shop", "orders"))
 }
 
 /// A record as our source writes it: everything is in the headers.
@@ -198,4 +199,27 @@ proptest! {
             other => prop_assert!(has_kafka, "{:?}", other),
         }
     }
+}
+
+#[test]
+fn a_definition_is_a_row_whatever_it_is_of() {
+    let is_line = |record: &RecordView<'_>| {
+        matches!(inspect(record, &TopicContent::Control, 1024).verdict, Verdict::Line { .. })
+    };
+    let of = |database, collection| RecordView {
+        value: Some(br#"{"_meta":{"ns":{"db":"crm"}}}"#),
+        cluster_time: Some("1755900000.3"),
+        database,
+        collection,
+        ..RecordView::default()
+    };
+    // A drop, a dropDatabase, a gap marker.
+    for record in [of(Some("shop"), Some("orders")), of(Some("shop"), None), of(None, None)] {
+        assert!(is_line(&record), "{record:?}");
+    }
+    assert!(!is_line(&RecordView { value: Some(b"no JSON"), ..of(None, None) }));
+    // One that does not say when it was is dated by its value, as any other.
+    let value = Some(&br#"{"_meta":{"clusterTime":{"$timestamp":{"t":1755900000,"i":3}}}}"#[..]);
+    let dated = inspect(&RecordView { value, ..RecordView::default() }, &TopicContent::Control, 1024);
+    assert_eq!(dated.cluster_time, Some(ClusterTime::new(1_755_900_000, 3)));
 }

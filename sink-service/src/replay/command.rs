@@ -169,8 +169,8 @@ impl Replay<'_> {
     }
 
     fn claim_of<'b>(&'b self, plan: &'b Plan, hour: EventHour) -> HourClaim<'b> {
-        let Plan { topic, namespace, .. } = plan;
-        HourClaim { lake: &self.lake, metrics: &self.metrics, topic, namespace, hour }
+        let Plan { topic, content, .. } = plan;
+        HourClaim { lake: &self.lake, metrics: &self.metrics, topic, content, hour }
     }
 
     /// In another lake nothing is claimed, and files are of no generation of their own.
@@ -205,9 +205,8 @@ impl Replay<'_> {
                         self.claim_of(plan, hour).finish(claim, &reprinted).await?;
                     }
                     Some(into) => {
-                        let Plan { topic, namespace, .. } = plan;
-                        let folder =
-                            HourFolder { lake: into, metrics: &self.metrics, topic, namespace, hour };
+                        let Plan { topic, content, .. } = plan;
+                        let folder = HourFolder { lake: into, metrics: &self.metrics, topic, content, hour };
                         folder.write_manifest(&BTreeMap::new()).await?;
                     }
                 }
@@ -315,11 +314,11 @@ impl PartitionJob {
     async fn run(self) -> Result<Vec<Outcome>, ReplayError> {
         let mut rebuilder = Rebuilder {
             lake: &self.lake,
-            namespace: &self.plan.namespace,
+            content: &self.plan.content,
             reader: self.reader,
             records: self.records,
             writer: self.writer,
-            judge: Judge { namespace: &self.plan.namespace, schemas: &self.schemas, letters: &self.letters },
+            judge: Judge { content: &self.plan.content, schemas: &self.schemas, letters: &self.letters },
             done: &self.done,
             last: None,
         };

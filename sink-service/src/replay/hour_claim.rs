@@ -3,10 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use chrono::{SubsecRound, Utc};
-use shared::{
-    exit::{ExitCode, Stop},
-    namespace::Namespace,
-};
+use shared::exit::{ExitCode, Stop};
 
 use super::ReplayError;
 use crate::{
@@ -17,8 +14,9 @@ use crate::{
         reprint::{FileRange, Form, Reprint},
     },
     lake::{ETag, Lake, LakeError},
-    lake_path::CollectionFolder,
+    lake_path::TopicFolder,
     metrics::SinkMetrics,
+    topic_content::TopicContent,
 };
 
 /// See the module.
@@ -26,7 +24,7 @@ pub(super) struct HourClaim<'a> {
     pub lake: &'a Lake,
     pub metrics: &'a SinkMetrics,
     pub topic: &'a str,
-    pub namespace: &'a Namespace,
+    pub content: &'a TopicContent,
     pub hour: EventHour,
 }
 
@@ -111,7 +109,7 @@ impl HourClaim<'_> {
     /// # Errors
     /// As the lake says, and if another replay has begun meanwhile or has put other files there.
     pub(super) async fn finish(&self, claim: &Claim, reprinted: &[ManifestFile]) -> Result<(), ReplayError> {
-        let folder = CollectionFolder::of(self.namespace).hour(self.hour);
+        let folder = TopicFolder::of(self.content).hour(self.hour);
         loop {
             let Some((manifest, etag)) = self.manifest().await? else {
                 self.folder().write_manifest(&BTreeMap::new()).await?;
@@ -147,8 +145,8 @@ impl HourClaim<'_> {
     }
 
     fn folder(&self) -> HourFolder<'_> {
-        let Self { lake, metrics, topic, namespace, hour } = *self;
-        HourFolder { lake, metrics, topic, namespace, hour }
+        let Self { lake, metrics, topic, content, hour } = *self;
+        HourFolder { lake, metrics, topic, content, hour }
     }
 
     async fn manifest(&self) -> Result<Option<(Manifest, ETag)>, LakeError> {
@@ -157,7 +155,7 @@ impl HourClaim<'_> {
 
     /// Whether it was done; otherwise it is read again.
     async fn replace(&self, manifest: &Manifest, etag: &ETag) -> Result<bool, LakeError> {
-        let path = CollectionFolder::of(self.namespace).manifest(self.hour);
+        let path = TopicFolder::of(self.content).manifest(self.hour);
         match self.lake.replace_document(&path, manifest.to_bytes(), etag).await {
             Ok(_) => Ok(true),
             Err(LakeError::Conflict | LakeError::Unknown { .. }) => Ok(false),

@@ -14,7 +14,6 @@
 use shared::{
     dead_letter::DeadLetterReason,
     kafka_position::{KafkaOffset, TopicPartition},
-    namespace::Namespace,
 };
 
 use crate::{
@@ -22,12 +21,13 @@ use crate::{
     event_hour::EventHour,
     record::{Inspected, Verdict},
     schema_check::SchemaChecks,
+    topic_content::TopicContent,
 };
 
 /// Of one topic.
 #[derive(Clone, Copy)]
 pub(super) struct Judge<'a> {
-    pub namespace: &'a Namespace,
+    pub content: &'a TopicContent,
     pub schemas: &'a SchemaChecks,
     pub letters: &'a KnownLetters,
 }
@@ -56,7 +56,7 @@ impl Judge<'_> {
             let verdict = Verdict::DeadLetter { reason, error: String::new() };
             return Inspected { verdict, event, ..inspected };
         }
-        self.schemas.judge(self.namespace, inspected)
+        self.schemas.judge(self.content, inspected)
     }
 }
 
@@ -65,6 +65,8 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use shared::topic_name::TopicNames;
+
+    use shared::namespace::Namespace;
 
     use super::*;
     use crate::{
@@ -89,7 +91,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("shop.orders.json"), r#"{"not":{"required":["a"]}}"#).unwrap();
         let schemas = SchemaChecks::read(folder.path(), &TopicNames::new("atlas").unwrap()).unwrap();
-        let namespace = Namespace::new("shop", "orders");
+        let content = TopicContent::Data(Namespace::new("shop", "orders"));
         let place = (TopicPartition::new("atlas.shop.orders", 0), KafkaOffset::new(7));
         let letters = KnownLetters::of(known.map(|letter| (place.clone(), letter)));
         let record = RecordView {
@@ -99,8 +101,8 @@ mod tests {
             source: Some("s/1"),
             ..RecordView::default()
         };
-        let judge = Judge { namespace: &namespace, schemas: &schemas, letters: &letters };
-        let judged = judge.judge(&place, was, of, inspect(&record, &namespace, 1024));
+        let judge = Judge { content: &content, schemas: &schemas, letters: &letters };
+        let judged = judge.judge(&place, was, of, inspect(&record, &content, 1024));
         (matches!(judged.verdict, Verdict::DeadLetter { .. }), judged.event.is_some())
     }
 

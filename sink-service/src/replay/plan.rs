@@ -9,7 +9,7 @@ use shared::{
     exit::{ExitCode, Stop},
     kafka_position::{KafkaOffset, TopicPartition},
     namespace::Namespace,
-    topic_name::{DataTopic, TopicNames},
+    topic_name::TopicNames,
 };
 
 use super::{EventBefore, Known, PlannedFile, ReplayError, judge::Judge};
@@ -26,7 +26,7 @@ use crate::{
     },
     kafka_log::KafkaLog,
     lake::{Lake, LakeError},
-    lake_path::{CollectionFolder, LakePath, MANIFEST},
+    lake_path::{LakePath, MANIFEST, TopicFolder},
     line_format::LineFormat,
     partition::view_of,
     record::Verdict,
@@ -34,6 +34,7 @@ use crate::{
     repeats::RepeatFilter,
     schema_check::SchemaChecks,
     span::Span,
+    topic_content::TopicContent,
     topic_reader::TopicReader,
 };
 
@@ -41,7 +42,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub topic: String,
-    pub namespace: Namespace,
+    pub content: TopicContent,
     /// By partition and first offset.
     pub files: Vec<PlannedFile>,
     /// Things that the operator should know of.
@@ -103,8 +104,8 @@ impl Planner<'_> {
         records: &mut RecordReader,
     ) -> Result<Plan, ReplayError> {
         let heads = self.heads(topic).await?;
-        let namespace = self.namespace(topic, &heads)?;
-        let folder = CollectionFolder::of(&namespace);
+        let content = self.content(topic, &heads)?;
+        let folder = TopicFolder::of(&content);
         let closed = closed_hours(self.lake, topic).await?.and_then(|(record, _)| record.closed);
         let closed = closed.ok_or_else(|| {
             let what = format!(
@@ -177,7 +178,7 @@ impl Planner<'_> {
         for file in &mut files {
             self.look_at(file).await?;
         }
-        Ok(Plan { topic: topic.to_owned(), namespace, files, notes })
+        Ok(Plan { topic: topic.to_owned(), content, files, notes })
     }
 
     /// Each partition's head and the bounds of its log.
@@ -219,22 +220,18 @@ impl Planner<'_> {
         Ok(heads)
     }
 
-    fn namespace(
+    fn content(
         &self,
         topic: &str,
         heads: &[(TopicPartition, Head, KafkaOffset, KafkaOffset)],
-    ) -> Result<Namespace, Stop> {
-        let known = heads.iter().find_map(|(_, head, _, _)| head.namespace());
-        let named = match self.names.decode(topic) {
-            Some(DataTopic::Named(namespace)) => Some(namespace),
-            _ => None,
-        };
-        known.or(named).ok_or_else(|| {
+    ) -> Result<TopicContent, Stop> {
+        let known = heads.iter().find_map(|(_, head, _, _)| head.content());
+        known.or_else(|| TopicContent::by_name(self.names, topic)).ok_or_else(|| {
             Stop::new(ExitCode::Usage, format!("{topic} has no records in this lake: nothing to make again"))
         })
     }
 
-    async fn manifests(&self, folder: &CollectionFolder) -> Result<Vec<Manifest>, ReplayError> {
+    async fn manifests(&self, folder: &TopicFolder) -> Result<Vec<Manifest>, ReplayError> {
         let mut manifests = Vec::new();
         for path in self.lake.list_names(folder.path()).await? {
             if path.file_name() != MANIFEST || path.hour().is_none() {
@@ -253,7 +250,7 @@ impl Planner<'_> {
     async fn pieces_of(
         &self,
         chain: &SeenChain,
-        folder: &CollectionFolder,
+        folder: &TopicFolder,
         hole: &Hole,
         damaged: &BTreeMap<&LakePath, &str>,
         records: &mut RecordReader,
@@ -266,8 +263,8 @@ impl Planner<'_> {
             );
             return Err(Stop::new(ExitCode::OffsetGap, what).into());
         }
-        let namespace = chain.head.namespace().unwrap_or_else(|| Namespace::new("", ""));
-        let judge = Judge { namespace: &namespace, schemas: self.schemas, letters: self.letters };
+        let content = chain.head.content().unwrap_or_else(|| TopicContent::Data(Namespace::new("", "")));
+        let judge = Judge { content: &content, schemas: self.schemas, letters: self.letters };
         let mut pieces: Vec<(EventHour, KafkaOffset)> = Vec::new();
         let before = chain.event_before(from).or_else(|| {
             let expired = chain.expired.as_ref()?;
@@ -278,7 +275,7 @@ impl Planner<'_> {
         while let Some(message) = messages.next_record()? {
             use rdkafka::Message;
             let Some(offset) = KafkaOffset::from_kafka(message.offset()) else { continue };
-            let inspected = records.inspect(&view_of(&message), message.topic(), &namespace).await?;
+            let inspected = records.inspect(&view_of(&message), message.topic(), &content).await?;
             let place = (chain.partition.clone(), offset);
             let inspected = judge.judge(&place, None, None, inspected);
             if repeats.passes_over(&inspected) {
@@ -313,7 +310,7 @@ impl Planner<'_> {
     /// Where a file of a hole was: what stands there damaged says how it was packed; else new files' packing is as good as any.
     fn path_of(
         &self,
-        folder: &CollectionFolder,
+        folder: &TopicFolder,
         hour: EventHour,
         partition: i32,
         first: KafkaOffset,
@@ -363,7 +360,7 @@ impl SeenChain {
     /// What a manifest names and the folder does not have.
     fn add_from_manifests(
         &mut self,
-        folder: &CollectionFolder,
+        folder: &TopicFolder,
         manifests: &[Manifest],
         damaged: &BTreeMap<&LakePath, &str>,
     ) {

@@ -12,7 +12,6 @@ use shared::{
     backoff::Backoff,
     exit::{ExitCode, Stop},
     kafka_position::KafkaOffset,
-    namespace::Namespace,
 };
 
 use super::{EventBefore, Known, PlannedFile, ReplayError, hour_claim::superseded, judge::Judge};
@@ -26,6 +25,7 @@ use crate::{
     record::{LAYOUT, Verdict},
     record_reader::RecordReader,
     repeats::RepeatFilter,
+    topic_content::TopicContent,
     topic_reader::TopicReader,
 };
 
@@ -41,7 +41,7 @@ const ATTEMPTS_MAX: u32 = 12;
 /// Files of one topic, one after the other, with a consumer of their own.
 pub(super) struct Rebuilder<'a> {
     pub lake: &'a Lake,
-    pub namespace: &'a Namespace,
+    pub content: &'a TopicContent,
     pub reader: TopicReader,
     pub records: RecordReader,
     pub writer: Writer,
@@ -274,7 +274,7 @@ impl<'a> Rebuilder<'a> {
             let position = message.as_ref().and_then(|message| KafkaOffset::from_kafka(message.offset()));
             if let (Some(message), Some(offset)) = (&message, position) {
                 let record = view_of(message);
-                let inspected = self.records.inspect(&record, message.topic(), self.namespace).await?;
+                let inspected = self.records.inspect(&record, message.topic(), self.content).await?;
                 let was_letter = rules.letters.map(|letters| letters.contains(offset));
                 let place = (file.partition.clone(), offset);
                 let inspected = self.judge.judge(&place, was_letter, Some(file.hour), inspected);

@@ -15,7 +15,7 @@ use crate::{
     chain::FilePolicy,
     file_metadata::{FileMetadata, LastEvent, OffsetRuns},
     hours::reprint::Form,
-    lake_path::CollectionFolder,
+    lake_path::TopicFolder,
 };
 
 /// What is made again together: files of one hour that follow each other in the chain without a gap where they get another form, else each
@@ -55,7 +55,7 @@ impl Run<'_> {
     /// The file that begins at an offset, as far as it could reach; `None` at the end.
     fn file_at(
         &self,
-        folder: &CollectionFolder,
+        folder: &TopicFolder,
         first: KafkaOffset,
         before: Option<LastEvent>,
     ) -> Option<PlannedFile> {
@@ -104,7 +104,7 @@ impl Rebuilder<'_> {
     ) -> Result<Vec<(PlannedFile, Rebuilt)>, ReplayError> {
         let mut made = Vec::new();
         let Some(first) = run.files.first() else { return Ok(made) };
-        let folder = CollectionFolder::of(self.namespace);
+        let folder = TopicFolder::of(self.content);
         let (mut at, mut before) = (first.first, run.before.clone());
         while let Some(file) = run.file_at(&folder, at, before) {
             let rebuilt = again(&file.path, async || self.reprint_file(run, &file).await).await?;

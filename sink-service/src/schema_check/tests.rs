@@ -35,8 +35,8 @@ fn judged(schema: &DocumentSchema, value: &str) -> Option<String> {
         collection: Some("orders"),
         ..RecordView::default()
     };
-    let namespace = Namespace::new("shop", "orders");
-    let before = inspect(&record, &namespace, 1 << 20);
+    let content = TopicContent::Data(Namespace::new("shop", "orders"));
+    let before = inspect(&record, &content, 1 << 20);
     let after = schema.judge(before.clone());
     assert_eq!(
         (after.hour, after.cluster_time, after.event),
@@ -183,8 +183,8 @@ fn files_are_named_as_topics_are() {
     let checks = SchemaChecks::read(folder.path(), &names).unwrap();
     let found: Vec<String> = checks.collections().map(ToString::to_string).collect();
     assert_eq!(found, ["shop.a.b", "shop.c.d", "shop.e.json", "shop.orders", "x.ä", &format!("y.{long}")]);
-    assert!(checks.of(&Namespace::new("shop", "orders")).is_some());
-    assert!(checks.of(&Namespace::new("shop", "Orders")).is_none());
+    assert!(checks.of(&TopicContent::Data(Namespace::new("shop", "orders"))).is_some());
+    assert!(checks.of(&TopicContent::Data(Namespace::new("shop", "Orders"))).is_none());
 }
 
 #[test]

@@ -122,15 +122,15 @@ pub(super) const SINK_GROUP: Setting = Setting::public(
 pub(super) const SINK_TOPICS: Setting = Setting::public(
     "SINK_TOPICS",
     None,
-    "names of data topics, such as atlas.shop.orders, separated by commas, with * for any characters",
-    "Data topics to write; all under the prefix if not set. New ones are found within seconds.",
+    "names of data topics, such as atlas.shop.orders, or atlas.control, separated by commas, with * for any characters",
+    "Data topics to write; all under the prefix if not set. The control topic is written beside them, named or not. New ones are found within seconds.",
     SINK,
 );
 pub(super) const SINK_EXCLUDE: Setting = Setting::public(
     "SINK_EXCLUDE",
     None,
     "topic names under the prefix, separated by commas, with * for any characters",
-    "Data topics that are not written.",
+    "Topics that are not written; `atlas.control` for the control topic.",
     SINK,
 );
 pub(super) const START_AT: Setting = Setting::public(

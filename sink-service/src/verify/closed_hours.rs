@@ -5,8 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shared::namespace::Namespace;
-
 use super::{reprints, walk::Walk};
 use crate::{
     event_hour::EventHour,
@@ -16,9 +14,10 @@ use crate::{
         manifest::{Manifest, ManifestFile, sealed_files},
     },
     lake::{Lake, LakeError},
-    lake_path::{CollectionFolder, MANIFEST, SUCCESS},
+    lake_path::{MANIFEST, SUCCESS, TopicFolder},
     look_again::look_again,
     span::Span,
+    topic_content::TopicContent,
 };
 
 /// A sink or a replay may be writing: what does not agree is looked at again before it is a difference. So long for all hours of one topic
@@ -30,12 +29,12 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(super) async fn check(
     lake: &Lake,
     topic: &str,
-    namespace: &Namespace,
+    content: &TopicContent,
     span: &Span,
     expired: Option<&Expired>,
     walk: &mut Walk,
 ) -> Result<(), LakeError> {
-    let folder = CollectionFolder::of(namespace);
+    let folder = TopicFolder::of(content);
     // Before the folder is listed: what has closed by now has its manifest. A live sink goes on closing.
     let record = look_again(async || closed_hours(lake, topic).await).await?;
     let mut with_manifest: BTreeSet<EventHour> = BTreeSet::new();
@@ -84,7 +83,7 @@ pub(super) async fn check(
 async fn disagreement(
     lake: &Lake,
     topic: &str,
-    folder: &CollectionFolder,
+    folder: &TopicFolder,
     hour: EventHour,
 ) -> Result<Option<String>, LakeError> {
     let path = folder.manifest(hour);

@@ -6,7 +6,7 @@ use rdkafka::{
     Message,
     message::{BorrowedMessage, Headers},
 };
-use shared::{cluster_time::ClusterTime, kafka_position::KafkaOffset, namespace::Namespace, wire::header};
+use shared::{cluster_time::ClusterTime, kafka_position::KafkaOffset, wire::header};
 
 use super::{
     expected_line::is_line_of,
@@ -25,12 +25,13 @@ use crate::{
     record::Verdict,
     record_reader::RecordReader,
     repeats::RepeatFilter,
+    topic_content::TopicContent,
 };
 
 /// Records and lines, side by side.
 pub(super) struct Comparison<'a> {
     lake: &'a Lake,
-    namespace: &'a Namespace,
+    content: &'a TopicContent,
     files: std::collections::VecDeque<ListedFile>,
     open: Option<OpenFile<'a>>,
     walk: &'a mut Walk,
@@ -97,7 +98,7 @@ impl<'a> Comparison<'a> {
     /// `files` are the chain's, in its order; `before` is the last event before them.
     pub(super) fn new(
         lake: &'a Lake,
-        namespace: &'a Namespace,
+        content: &'a TopicContent,
         files: Vec<ListedFile>,
         before: Option<&LastEvent>,
         from_the_start: bool,
@@ -106,7 +107,7 @@ impl<'a> Comparison<'a> {
     ) -> Self {
         Self {
             lake,
-            namespace,
+            content,
             files: files.into(),
             open: None,
             walk,
@@ -128,7 +129,7 @@ impl<'a> Comparison<'a> {
         let Some(offset) = KafkaOffset::from_kafka(message.offset()) else { return Ok(()) };
         self.open_at(offset).await?;
         let record = view_of(message);
-        let inspected = records.inspect(&record, message.topic(), self.namespace).await;
+        let inspected = records.inspect(&record, message.topic(), self.content).await;
         let inspected = inspected.map_err(LookError::Stop)?;
         let Some(file) = &mut self.open else {
             self.walk.differs(format!("no file holds offset {offset}"));
@@ -359,7 +360,7 @@ mod tests {
 
     use std::time::Instant;
 
-    use shared::kafka_position::TopicPartition;
+    use shared::{kafka_position::TopicPartition, namespace::Namespace};
 
     use super::*;
     use crate::{
@@ -383,7 +384,7 @@ mod tests {
             let value = Some(&b"{}"[..]);
             let record =
                 RecordView { value, timestamp, operation, cluster_time: time, ..RecordView::default() };
-            let inspected = inspect(&record, &Namespace::new("shop", "orders"), 1024);
+            let inspected = inspect(&record, &TopicContent::Data(Namespace::new("shop", "orders")), 1024);
             buffer.push(KafkaOffset::new(offset), &record, &inspected, Instant::now());
             facts.add_row(Operation::of_header(operation), inspected.cluster_time);
         }

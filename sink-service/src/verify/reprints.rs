@@ -12,14 +12,14 @@ use crate::{
         reprint::{FileRange, covers},
     },
     lake::{Lake, LakeError, ListedFile},
-    lake_path::CollectionFolder,
+    lake_path::TopicFolder,
     look_again::look_again,
 };
 
 /// Those of some files that the manifests of their hours name, by partition and first offset.
 pub(super) async fn named(
     lake: &Lake,
-    folder: &CollectionFolder,
+    folder: &TopicFolder,
     listed: Vec<ListedFile>,
     span: &Span,
 ) -> Result<Vec<ListedFile>, LakeError> {
@@ -107,7 +107,7 @@ mod tests {
     use shared::{kafka_position::KafkaOffset, namespace::Namespace};
 
     use super::*;
-    use crate::hours::reprint::Reprint;
+    use crate::{hours::reprint::Reprint, topic_content::TopicContent};
 
     fn file(name: &str, partition: i32, first: u64, next: u64) -> ManifestFile {
         ManifestFile {
@@ -134,7 +134,7 @@ mod tests {
         let chain = vec![file("events-a", 0, 0, 10), file("events-b", 0, 10, 25), file("events-c", 1, 0, 5)];
         let closed = Manifest::new(
             "t",
-            &Namespace::new("shop", "orders"),
+            &TopicContent::Data(Namespace::new("shop", "orders")),
             EventHour::EPOCH,
             BTreeMap::new(),
             chain.clone(),

@@ -6,7 +6,6 @@
 use shared::{
     exit::{ExitCode, Stop},
     kafka_position::TopicPartition,
-    topic_name::DataTopic,
 };
 
 use super::Verification;
@@ -14,10 +13,11 @@ use crate::{
     head::Head,
     hours::expired::expired,
     lake::{LakeError, ListedFile},
-    lake_path::{CollectionFolder, LakePath},
+    lake_path::{LakePath, TopicFolder},
     look_again::look_again,
     look_error::LookError,
     record::LAYOUT,
+    topic_content::TopicContent,
 };
 
 impl Verification<'_> {
@@ -33,13 +33,13 @@ impl Verification<'_> {
         if look_again(async || self.lake.read_document(&path).await).await?.is_some() {
             return Ok(None);
         }
-        let Some(DataTopic::Named(namespace)) = self.names.decode(&partition.topic) else {
+        let Some(content) = TopicContent::by_name(&self.names, &partition.topic) else {
             let what = format!(
                 "the head of {partition} cannot be made again: the topic's name does not say which folder its files are in"
             );
             return Err(Stop::new(ExitCode::LakeDiffers, what).into());
         };
-        let folder = CollectionFolder::of(&namespace);
+        let folder = TopicFolder::of(&content);
         let listed = look_again(async || self.lake.list_files(folder.path()).await).await?;
         let mut files: Vec<ListedFile> =
             listed.into_iter().filter(|file| file.metadata.topic_partition == *partition).collect();
@@ -77,12 +77,13 @@ impl Verification<'_> {
         let ids = self.log.topic_ids(vec![partition.topic.clone()]).await?;
         let topicid = ids.get(&partition.topic).copied().flatten().map(|id| id.to_string());
         let before = files.len().checked_sub(2).and_then(|index| files[index].metadata.last_event.clone());
+        let (db, coll) = Head::names_of(&content);
         let head = Head {
             topic: partition.topic.to_string(),
             partition: partition.partition,
             topicid,
-            db: Some(namespace.db),
-            coll: Some(namespace.coll),
+            db,
+            coll,
             start: first.metadata.first,
             layout: LAYOUT,
             path: Some(last.path.clone()),

@@ -46,8 +46,9 @@ impl Loop {
     }
 
     /// At 90 % of the limit the largest buffers are flushed early, at the limit everything is paused, below 80 % it goes
-    /// on. A topic that has half of the limit is treated so by itself, unless it is the only one: whatever holds it up, the
-    /// others have the other half. A partition that gathers too much behind its own batch is paused by itself, too.
+    /// on. A topic that has half of the limit is treated so by itself, unless it is the only one beside the control topic,
+    /// which needs next to nothing: whatever holds it up, the others have the other half. A partition that gathers too
+    /// much behind its own batch is paused by itself, too.
     pub(super) fn apply_memory_limit(&mut self, now: Instant) {
         let limit = self.io.flush.buffer_bytes();
         let mut used = self.memory();
@@ -60,7 +61,8 @@ impl Loop {
         self.memory_paused = self.relieve(None, used, limit, self.memory_paused, now);
         let before = std::mem::take(&mut self.paused_topics);
         let by_topic = self.assignment.memory_by_topic();
-        if by_topic.len() > 1 {
+        let data_topics = by_topic.len() - usize::from(by_topic.contains_key(self.control.as_str()));
+        if data_topics > 1 {
             for (topic, used) in by_topic {
                 let paused = before.contains(&topic);
                 if self.relieve(Some(&topic), used, limit / 2, paused, now) {
@@ -158,13 +160,13 @@ pub(super) fn publishing_of(
     publish_position: bool,
     drain: bool,
 ) -> Option<Publishing> {
-    let (chain, batch, namespace) = state.freeze()?;
+    let (chain, batch, content) = state.freeze()?;
     Some(Publishing {
         identity: state.identity().clone(),
         epoch: state.epoch(),
         chain,
         batch,
-        namespace,
+        content,
         publish_position,
         hour_end: state.hour_end(),
         drain,

@@ -5,7 +5,6 @@ use std::time::Instant;
 use shared::{
     exit::Stop,
     kafka_position::{KafkaOffset, TopicPartition},
-    topic_name::DataTopic,
 };
 
 use super::{HEALTH_INTERVAL, Loop, cannot, flush::publishing_of};
@@ -13,6 +12,7 @@ use crate::{
     jobs::{Opening, Report},
     partition::PartitionState,
     publish::{LostRecords, Publisher},
+    topic_content::{TopicContent, is_archived},
 };
 
 impl Loop {
@@ -23,14 +23,11 @@ impl Loop {
         tracing::info!(partitions = %names_of(&partitions), "assigned");
         let mut round = Vec::with_capacity(partitions.len());
         for partition in partitions {
-            let namespace = match self.io.names.decode(&partition.topic) {
-                Some(DataTopic::Named(namespace)) => Some(namespace),
-                Some(DataTopic::Cut) => None,
-                None => {
-                    tracing::debug!(%partition, "not a data topic");
-                    continue;
-                }
-            };
+            if !is_archived(&self.io.names, &partition.topic) {
+                tracing::debug!(%partition, "neither a data topic nor the control topic");
+                continue;
+            }
+            let content = TopicContent::by_name(&self.io.names, &partition.topic);
             // Once: what is lost later was not spoken of.
             let give_up =
                 self.io.accepted_gaps.contains(&*partition.topic) && !self.opened.contains(&partition);
@@ -38,7 +35,7 @@ impl Loop {
             let Publisher { uploads, policy, .. } = self.io.jobs.publisher();
             let state = self.assignment.insert(
                 partition,
-                namespace,
+                content,
                 uploads,
                 policy.line_format,
                 self.io.schemas.clone(),

@@ -164,6 +164,11 @@ fn one_topic_of_several_takes_half_of_the_memory() {
     state.assignment.remove(&other);
     state.apply_memory_limit(Instant::now());
     assert!(!is_paused(state, &slow));
+    // The control topic beside it takes nothing away.
+    let control = TopicPartition::new("atlas.control", 0);
+    own(state, std::slice::from_ref(&control));
+    state.apply_memory_limit(Instant::now());
+    assert!(!is_paused(state, &slow) && !is_paused(state, &control));
     bench.close();
 }
 

@@ -31,11 +31,12 @@ use sink_service::{
     file_metadata::WriterId,
     kafka_log::KafkaLog,
     lake::{Lake, LakeError},
-    lake_path::{CollectionFolder, LakePath},
+    lake_path::{LakePath, TopicFolder},
     line_format::LineFormat,
     metrics::SinkMetrics,
     publish::{Identity, Job, LostRecords, Published, Publisher, StartAt, perform},
     record::{RecordView, inspect},
+    topic_content::TopicContent,
     uploads::Uploads,
 };
 use tokio::sync::{OnceCell, mpsc};
@@ -59,8 +60,8 @@ fn partition() -> TopicPartition {
     TopicPartition::new(TOPIC, 0)
 }
 
-fn namespace() -> Namespace {
-    Namespace::new("shop", "orders")
+fn orders() -> TopicContent {
+    TopicContent::Data(Namespace::new("shop", "orders"))
 }
 
 /// What a consumer that goes on from `start` has read next.
@@ -72,7 +73,7 @@ pub(crate) fn batch_from(start: KafkaOffset) -> Batch {
         let value = format!("{{\"n\":{offset}}}");
         let record =
             RecordView { value: Some(value.as_bytes()), cluster_time: Some(&time), ..RecordView::default() };
-        let inspected = inspect(&record, &namespace(), 1024);
+        let inspected = inspect(&record, &orders(), 1024);
         buffer.push(KafkaOffset::new(offset), &record, &inspected, Instant::now());
     }
     buffer.freeze(start, end)
@@ -144,7 +145,7 @@ impl Sink {
     fn identity() -> Identity {
         Identity {
             partition: partition(),
-            namespace: Some(namespace()),
+            content: Some(orders()),
             topic_id: None,
             uploads: Uploads::new(1).of_topic(),
         }
@@ -157,9 +158,9 @@ impl Sink {
 
     /// Makes a batch durable, whatever comes in between.
     pub(crate) async fn publish(&self, chain: Chain, batch: Batch) -> Chain {
-        let (identity, namespace) = (Self::identity(), namespace());
+        let (identity, content) = (Self::identity(), orders());
         let job =
-            Job { identity, namespace, chain, batch, publish_position: false, hour_end: None, drain: false };
+            Job { identity, content, chain, batch, publish_position: false, hour_end: None, drain: false };
         match self.publisher.publish(job).await.unwrap() {
             Published::Whole { chain, .. } | Published::Behind(chain) => chain,
         }
@@ -176,11 +177,11 @@ impl Sink {
 
     /// The next step of the product's loop; `None` if the batch is durable.
     pub(crate) fn next_step(&self, chain: &Chain, batch: &mut Batch) -> Option<Step> {
-        let namespace = namespace();
+        let content = orders();
         let context = StepContext {
             policy: self.publisher.policy,
             compression: self.publisher.compression,
-            namespace: &namespace,
+            content: &content,
             publish_position: false,
             hour_end: None,
             drain: false,
@@ -218,7 +219,7 @@ pub(crate) fn name_of(step: &Step) -> &'static str {
 pub(crate) async fn check(lake: &Lake, what: &str) -> BTreeSet<String> {
     let heads = lake.list_heads().await.unwrap();
     assert_eq!(heads, [LakePath::head(&partition())], "{what}");
-    let mut files = lake.list_files(CollectionFolder::of(&namespace()).path()).await.unwrap();
+    let mut files = lake.list_files(TopicFolder::of(&orders()).path()).await.unwrap();
     files.sort_by_key(|file| file.metadata.first);
     let (mut expected, mut offset) = (KafkaOffset::ZERO, 0);
     for (index, file) in files.iter().enumerate() {

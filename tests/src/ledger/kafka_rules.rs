@@ -20,6 +20,7 @@ pub(super) fn judge(expected: &Expected, evidence: &Evidence, violations: &mut V
         .collect();
     let mut seen: HashMap<&str, &KafkaRecord> = HashMap::new();
     let mut order = Order::default();
+    let mut definitions = Definitions::default();
     let mut topics_of: BTreeMap<(&str, Option<&str>), BTreeSet<&str>> = BTreeMap::new();
 
     let control = evidence.topics.control();
@@ -38,6 +39,9 @@ pub(super) fn judge(expected: &Expected, evidence: &Evidence, violations: &mut V
                 violations.add(ViolationKind::WrongHeader, format!("{place}: no event-id"));
                 continue;
             };
+            if is_control {
+                definitions.look(id, record, violations);
+            }
             let Some(&(index, event)) = by_id.get(id) else {
                 // The control topic also has what a plain stream does not show (create, gap markers).
                 if !is_control {
@@ -108,6 +112,23 @@ impl<'a> Order<'a> {
                 let detail = format!("{}: event {} comes after a later one", place(record), event.id);
                 violations.add(ViolationKind::WrongOrder, detail);
             }
+        }
+    }
+}
+
+/// Definitions come once, in the stream's order: their ids rise, those of each source and run, which is all that there is to say of what a plain
+/// stream does not show.
+#[derive(Default)]
+struct Definitions<'a> {
+    last: HashMap<&'a str, &'a str>,
+}
+
+impl<'a> Definitions<'a> {
+    fn look(&mut self, id: &'a str, record: &'a KafkaRecord, violations: &mut Violations) {
+        let source = record.header("source").unwrap_or_default();
+        if let Some(before) = self.last.insert(source, id).filter(|before| *before >= id) {
+            let kind = if before == id { ViolationKind::TwiceInKafka } else { ViolationKind::WrongOrder };
+            violations.add(kind, format!("{}: event {id} comes after {before}", place(record)));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Kafka against the lake: every record of a data topic is one line, a counted tombstone or a dead letter; every line is
+//! Kafka against the lake: every record of a data topic, and of the control topic, is one line, a counted tombstone or a dead letter; every line is
 //! its record.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -26,10 +26,18 @@ pub(super) fn judge(evidence: &Evidence, chains: &[Chain<'_>], violations: &mut 
     for chain in chains {
         let content = evidence.kafka.topics.get(&chain.topic).and_then(|parts| parts.get(&chain.partition));
         judge_chain(chain, content.unwrap_or(&empty), violations);
+        let is_control = chain.topic == evidence.topics.control();
+        for link in &chain.links {
+            // Of data topics the collection says the folder; definitions are of none.
+            if link.file.path.starts_with("_control/year=") != is_control {
+                let detail = format!("{}: a file of {}", link.file.path, chain.topic);
+                violations.add(ViolationKind::WrongTopic, detail);
+            }
+        }
     }
 
     for (topic, partitions) in
-        evidence.kafka.topics.iter().filter(|(topic, _)| evidence.topics.is_data(topic))
+        evidence.kafka.topics.iter().filter(|(topic, _)| evidence.topics.is_archived(topic))
     {
         for (&partition, content) in partitions {
             let chain = by_partition.get(&(topic.as_str(), partition));
@@ -60,8 +68,8 @@ fn judge_retries(evidence: &Evidence, violations: &mut Violations) {
     let markers = evidence.kafka.records(&evidence.topics.dead_letters()).filter(retried);
     let mut missing: BTreeSet<&[u8]> = markers.filter_map(|record| record.key.as_deref()).collect();
     let mut seen: HashMap<&str, &KafkaRecord> = HashMap::new();
-    let data = evidence.kafka.topics.iter().filter(|(topic, _)| evidence.topics.is_data(topic));
-    for record in data.flat_map(|(_, parts)| parts.values()).flat_map(|part| &part.records) {
+    let archived = evidence.kafka.topics.iter().filter(|(topic, _)| evidence.topics.is_archived(topic));
+    for record in archived.flat_map(|(_, parts)| parts.values()).flat_map(|part| &part.records) {
         let Some(letter) = record.header("dlq-retry") else { continue };
         if let Some(first) = seen.insert(letter, record) {
             let detail = format!("letter {letter}: {} and {}", place(first), place(record));

@@ -15,6 +15,7 @@ use crate::{
 const SECONDS: u32 = 1_755_900_000; // 2025-08-22T22:00:00Z
 const FOLDER: &str = "shop/orders/year=2025/month=08/day=22/hour=22";
 const TOPIC: &str = "atlas.shop.orders";
+const CONTROL: &str = "atlas.control";
 
 /// Three inserts, all well, in Kafka and in a chain of two files.
 struct World {
@@ -27,6 +28,8 @@ struct World {
     committed: i64,
     files: Vec<LakeFile>,
     head: LakeHead,
+    /// The archive of the control topic.
+    control_file: Option<LakeFile>,
 }
 
 fn event(index: u32, id: Bson) -> ExpectedEvent {
@@ -89,7 +92,8 @@ fn line(record: &KafkaRecord) -> Vec<u8> {
     let mut line = record.value.clone().unwrap();
     line.pop();
     let tail = format!(
-        ",\"_kafka\":{{\"topic\":\"{TOPIC}\",\"partition\":0,\"offset\":{},\"timestamp\":{}}}}}\n",
+        ",\"_kafka\":{{\"topic\":\"{}\",\"partition\":0,\"offset\":{},\"timestamp\":{}}}}}\n",
+        record.topic,
         record.offset,
         record.timestamp_ms.unwrap()
     );
@@ -99,8 +103,10 @@ fn line(record: &KafkaRecord) -> Vec<u8> {
 
 fn file(records: &[&KafkaRecord], first: i64, next: i64, sealed: bool) -> LakeFile {
     let bytes: Vec<u8> = records.iter().flat_map(|record| line(record)).collect();
+    let topic = records.first().map_or(TOPIC, |record| &record.topic);
+    let folder = if topic == CONTROL { FOLDER.replace("shop/orders", "_control") } else { FOLDER.to_owned() };
     let facts = [
-        ("topic", TOPIC.to_owned()),
+        ("topic", topic.to_owned()),
         ("partition", "0".to_owned()),
         ("first", first.to_string()),
         ("next", next.to_string()),
@@ -109,7 +115,7 @@ fn file(records: &[&KafkaRecord], first: i64, next: i64, sealed: bool) -> LakeFi
         ("compressed", "none".to_owned()),
     ];
     let metadata = facts.map(|(name, value)| (name.to_owned(), value)).into();
-    let path = format!("{FOLDER}/events-20250822-22-p0000-{first:020}.jsonl");
+    let path = format!("{folder}/events-20250822-22-p0000-{first:020}.jsonl");
     let mut file = LakeFile::new(path, metadata, bytes).unwrap();
     seal_sums(&mut file);
     file
@@ -163,7 +169,32 @@ impl World {
             committed: 5,
             files,
             head,
+            control_file: None,
         }
+    }
+
+    /// A collection was dropped: in Kafka and in the lake.
+    fn drop_of(&mut self, increment: u32) -> KafkaRecord {
+        let drop = doc! {
+            "_id": { "_data": format!("82{increment:04}") }, "operationType": "drop", "ns": { "db": "shop", "coll": "orders" },
+            "clusterTime": Timestamp { time: SECONDS, increment }, "wallTime": bson::DateTime::from_millis(1),
+        };
+        let drop = ExpectedEvent::new(drop).unwrap();
+        let offset = i64::try_from(self.control.len()).unwrap();
+        let mut right = record(&drop, offset);
+        right.topic = Arc::from(CONTROL);
+        right.key = Some(b"shop.orders".to_vec());
+        self.tokens.push(KafkaRecord { offset: 10 + offset, ..token(&drop) });
+        self.expected.events.push(drop);
+        self.control.push(right.clone());
+        self.archive();
+        right
+    }
+
+    /// The lake has of the control topic what Kafka has.
+    fn archive(&mut self) {
+        let records: Vec<&KafkaRecord> = self.control.iter().collect();
+        self.control_file = (!records.is_empty()).then(|| file(&records, 0, 5, false));
     }
 
     fn judge(&self) -> Violations {
@@ -171,14 +202,24 @@ impl World {
         for (topic, records) in [
             (TOPIC, &self.records),
             ("atlas.resume-tokens-s", &self.tokens),
-            ("atlas.control", &self.control),
+            (CONTROL, &self.control),
             ("atlas.dlq", &self.letters),
         ] {
             let part = PartitionContent { low: 0, high: 5, records: records.clone() };
             kafka.topics.insert(topic.to_owned(), BTreeMap::from([(0, part)]));
         }
         let committed = BTreeMap::from([((TOPIC.to_owned(), 0), self.committed)]);
-        let lake = LakeContent { files: self.files.clone(), heads: vec![self.head.clone()] };
+        let mut lake = LakeContent { files: self.files.clone(), heads: vec![self.head.clone()] };
+        if let Some(file) = &self.control_file {
+            lake.heads.push(LakeHead {
+                document_path: format!("_chain/{CONTROL}/p0.json"),
+                topic: CONTROL.to_owned(),
+                path: Some(file.path.clone()),
+                first: Some(0),
+                ..self.head.clone()
+            });
+            lake.files.push(file.clone());
+        }
         self.expected.judge(&Evidence {
             topics: Topics::new("atlas", "s"),
             kafka,
@@ -236,25 +277,47 @@ fn an_event_that_never_was_is_found() {
 #[test]
 fn the_wrong_topic_is_found() {
     let mut world = World::new();
-    let drop = doc! {
-        "_id": { "_data": "820009" }, "operationType": "drop", "ns": { "db": "shop", "coll": "orders" },
-        "clusterTime": Timestamp { time: SECONDS, increment: 9 }, "wallTime": bson::DateTime::from_millis(1),
-    };
-    let drop = ExpectedEvent::new(drop).unwrap();
-    let mut right = record(&drop, 0);
-    right.topic = Arc::from("atlas.control");
-    right.key = Some(b"shop.orders".to_vec());
-    world.tokens.push(KafkaRecord { offset: 10, ..token(&drop) });
-    world.expected.events.push(drop);
-    world.control.push(right.clone());
+    let mut right = world.drop_of(9);
     assert_kinds(&world, &[]);
     // The same record in a data topic.
     world.control.clear();
+    world.archive();
     right.offset = 4;
     right.topic = Arc::from(TOPIC);
     world.files[1] = file(&[&world.records[1], &world.records[2], &right], 2, 5, false);
     world.records.push(right);
     assert_kinds(&world, &[ViolationKind::WrongTopic]);
+}
+
+#[test]
+fn a_definition_that_is_not_archived_as_it_came_is_found() {
+    let mut world = World::new();
+    world.drop_of(8);
+    world.drop_of(9);
+    assert_kinds(&world, &[]);
+    let whole = world.control.clone();
+    // Not in the lake, which has it nowhere, or says that it has it.
+    world.control_file = None;
+    assert_kinds(&world, &[ViolationKind::LostInLake]);
+    world.control_file = Some(file(&[&whole[0]], 0, 5, false));
+    assert_kinds(&world, &[ViolationKind::LostInLake]);
+    world.control_file = Some(file(&[&whole[1], &whole[0]], 0, 5, false));
+    assert_kinds(&world, &[ViolationKind::WrongOrder]);
+    let mut elsewhere = file(&[&whole[0], &whole[1]], 0, 5, false);
+    elsewhere.path = elsewhere.path.replace("_control/", "shop/orders/");
+    world.control_file = Some(elsewhere);
+    assert_kinds(&world, &[ViolationKind::WrongTopic]);
+    // What a plain stream does not show is told by its ids alone.
+    world.expected.events.truncate(3);
+    world.archive();
+    assert_kinds(&world, &[]);
+    world.control.push(KafkaRecord { offset: 2, ..whole[1].clone() });
+    world.archive();
+    assert_kinds(&world, &[ViolationKind::TwiceInKafka]);
+    world.control =
+        vec![KafkaRecord { offset: 0, ..whole[1].clone() }, KafkaRecord { offset: 1, ..whole[0].clone() }];
+    world.archive();
+    assert_kinds(&world, &[ViolationKind::WrongOrder]);
 }
 
 #[test]

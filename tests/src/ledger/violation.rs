@@ -11,7 +11,7 @@ pub enum ViolationKind {
     TwiceInKafka,
     /// A record that no change of MongoDB stands behind.
     InventedInKafka,
-    /// A change is in the topic of another namespace, or one namespace has two topics.
+    /// A change is in the topic of another namespace, or one namespace has two topics; or a file is in another topic's folder.
     WrongTopic,
     /// Changes of one document are not in the stream's order, or are spread over partitions.
     WrongOrder,

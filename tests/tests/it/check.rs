@@ -89,6 +89,12 @@ async fn what_a_start_needs_is_looked_at_and_nothing_is_made() -> Result<()> {
     writer.create_topic(&topic, 2, &[]).await?;
     writer.create_topic(&format!("{prefix}dlq"), 1, &[("max.message.bytes", "18000000")]).await?;
     writer.create_topic(&format!("{prefix}resume-tokens-shop"), 1, &[("cleanup.policy", "compact")]).await?;
+    // A source makes it, so that it is missed beside one.
+    let control = format!("{prefix}control");
+    let what = format!("topic {control}");
+    let unseen = Checked::with(&pipeline, "unseen", environment()).await?;
+    unseen.says(&what, "warning", "may not describe it")?;
+    writer.create_topic(&control, 1, &[]).await?;
     writer.send(&topic, 0, vec![event(&pipeline, 0, LONG_AGO_S)]).await?;
     let mut sink = pipeline.ready_sink().await?;
     pipeline.wait_for_lake(&mut [&mut sink]).await?;
@@ -97,6 +103,7 @@ async fn what_a_start_needs_is_looked_at_and_nothing_is_made() -> Result<()> {
     all.ends_with(0, &[])?;
     all.says("data topics", "ok", "1 with 2 partition(s)")?;
     all.says("rights on topics", "ok", "READ and DESCRIBE_CONFIGS on 1 topic(s)")?;
+    all.says(&what, "ok", "archived in _control/")?;
     all.says("sources", "ok", "1 say how far they are: shop")?;
     all.says("lake", "ok", "is there")?;
     all.says("right to write", "ok", "granted")?;
@@ -118,6 +125,10 @@ async fn what_a_start_needs_is_looked_at_and_nothing_is_made() -> Result<()> {
     refused.ends_with(78, &[&what])?;
     let spared = environment().set("SINK_EXCLUDE", &compacted);
     Checked::with(&pipeline, "excluded", spared).await?.ends_with(0, &[])?;
+    let spared = environment().set("SINK_EXCLUDE", format!("{compacted},{control}"));
+    let spared = Checked::with(&pipeline, "no-control", spared).await?;
+    spared.ends_with(0, &[])?;
+    spared.says(&format!("topic {control}"), "ok", "SINK_EXCLUDE leaves it out")?;
     let only = environment().set("SINK_TOPICS", format!("{topic},{}", pipeline.data_topic("later")));
     Checked::with(&pipeline, "only", only).await?.says("data topics", "warning", "no such topic yet")?;
     let away = environment().set("KAFKA_BROKERS", "127.0.0.1:1");

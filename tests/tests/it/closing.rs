@@ -14,21 +14,28 @@ pub(crate) const HOUR_S: i64 = 3600;
 /// The position of a source that does not run.
 pub(crate) struct Positions<'a> {
     pipeline: &'a Pipeline,
+    source: &'static str,
+    database: String,
     topic: String,
 }
 
 impl<'a> Positions<'a> {
     pub(crate) async fn new(pipeline: &'a Pipeline) -> Result<Self> {
-        let topic = format!("{}resume-tokens-{SOURCE}", pipeline.topics().prefix());
+        Self::of(pipeline, SOURCE, pipeline.database()).await
+    }
+
+    /// Of a source that reads this database.
+    pub(crate) async fn of(pipeline: &'a Pipeline, source: &'static str, database: &str) -> Result<Self> {
+        let topic = format!("{}resume-tokens-{source}", pipeline.topics().prefix());
         pipeline.kafka_writer().create_topic(&topic, 1, &[("cleanup.policy", "compact")]).await?;
-        Ok(Self { pipeline, topic })
+        Ok(Self { pipeline, source, database: database.to_owned(), topic })
     }
 
     pub(crate) async fn commit(&self, seconds: i64) -> Result<()> {
         let value = json!({
             "version": 1, "instance": "i", "run": 1, "token": null, "keyFormat": "json",
             "clusterTime": {"$timestamp": {"t": seconds, "i": 0}},
-            "scope": {"databases": [self.pipeline.database()], "collections": [], "excludes": []},
+            "scope": {"databases": [self.database], "collections": [], "excludes": []},
         });
         self.send(Some(value.to_string().into_bytes())).await
     }
@@ -38,7 +45,7 @@ impl<'a> Positions<'a> {
     }
 
     async fn send(&self, value: Option<Vec<u8>>) -> Result<()> {
-        let record = NewRecord { key: Some(SOURCE.as_bytes().to_vec()), value, ..NewRecord::default() };
+        let record = NewRecord { key: Some(self.source.as_bytes().to_vec()), value, ..NewRecord::default() };
         self.pipeline.kafka_writer().send(&self.topic, 0, vec![record]).await
     }
 }

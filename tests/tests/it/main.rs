@@ -12,6 +12,7 @@ mod closing;
 mod compare;
 mod compose;
 mod compression;
+mod control;
 mod damage;
 mod dashboards;
 mod dead_letters;

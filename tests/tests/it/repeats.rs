@@ -106,8 +106,10 @@ async fn kill_the_source(pipeline: &Pipeline, stage: &Stage) -> Result<()> {
                 .filter_map(|(partition, part)| Some((*partition, part.records.last()?.offset + 1)));
             ends.map(move |(partition, end)| (topic, partition, end))
         });
-        let data = |topic: &String| in_kafka.topics.is_data(topic);
-        Ok(last.all(|(topic, partition, end)| !data(topic) || is_there(topic, partition, end)).then_some(()))
+        let archived = |topic: &String| in_kafka.topics.is_archived(topic);
+        Ok(last
+            .all(|(topic, partition, end)| !archived(topic) || is_there(topic, partition, end))
+            .then_some(()))
     })
     .await
     .with_context(|| sinks.iter().map(Service::log_tail).collect::<String>())?;

@@ -59,8 +59,12 @@ impl Guarded {
 
     /// One line of Kafka's own tool.
     async fn acls(&self, user: &str, action: &str, right: &[&str]) -> Result<()> {
+        self.change_acls("--allow-principal", user, action, right).await
+    }
+
+    async fn change_acls(&self, rule: &str, user: &str, action: &str, right: &[&str]) -> Result<()> {
         let bootstrap = self.kafka.bootstrap();
-        let fixed = ["--bootstrap-server", &bootstrap, action, "--force", "--allow-principal"];
+        let fixed = ["--bootstrap-server", &bootstrap, action, "--force", rule];
         let principal = format!("User:{user}");
         let arguments: Vec<String> = fixed
             .into_iter()
@@ -205,7 +209,20 @@ async fn a_missing_right_is_named_by_check(stage: &Guarded) -> Result<()> {
         checked.says(missing, "missing", found)?;
         stage.acls(SINK, "--add", &right).await?;
     }
-    Ok(())
+
+    // The control topic alone: a right that was taken away is told as of any other topic, by the sink too.
+    let control = format!("{prefix}control");
+    let denied = ["--topic", &control, "--operation", "Read"];
+    stage.change_acls("--deny-principal", SINK, "--add", &denied).await?;
+    let checked = check("control").await?;
+    ensure!(checked.code() == 77, "without {control}: {}", checked.code());
+    checked.says("rights on topics", "missing", "READ is not granted")?;
+    let environment = stage.as_user(stage.pipeline.sink_environment(), SINK)?;
+    let mut sink = stage.pipeline.start(Binary::Sink, environment)?;
+    let code = sink.exit_code(LIMIT).await?;
+    let log = sink.log_text()?;
+    ensure!(code == 77 && log.contains(&control), "without {control}: {code}\n{log}");
+    stage.change_acls("--deny-principal", SINK, "--remove", &denied).await
 }
 
 /// Goal: nothing in the source's file could be left out, and what is missing is said. Method: one right after the other is taken away.

@@ -23,7 +23,7 @@ fn a_position_seen_while_the_chain_is_read_again_says_nothing() {
         let chain = world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
         let mut state = PartitionState::opening(
             partition(),
-            Some(namespace()),
+            Some(content()),
             uploads(),
             AssignmentEpoch(1),
             LineFormat::Envelope,
@@ -47,9 +47,9 @@ fn a_batch_follows_what_was_adopted_even_if_that_ends_earlier() {
         let first = world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
         let mut theirs = first.clone();
         let mut batch = world.log.batch(KafkaOffset::ZERO, KafkaOffset::new(2), LineFormat::Envelope);
-        let namespace = namespace();
+        let content = content();
         loop {
-            let step = theirs.next_step(&mut batch, &world.context(&namespace, false)).unwrap();
+            let step = theirs.next_step(&mut batch, &world.context(&content, false)).unwrap();
             if matches!(step, Step::Done) {
                 break;
             }
@@ -57,7 +57,7 @@ fn a_batch_follows_what_was_adopted_even_if_that_ends_earlier() {
         }
         let mut state = PartitionState::opening(
             partition(),
-            Some(namespace.clone()),
+            Some(content.clone()),
             uploads(),
             AssignmentEpoch(1),
             LineFormat::Envelope,
@@ -70,7 +70,7 @@ fn a_batch_follows_what_was_adopted_even_if_that_ends_earlier() {
         state.published(theirs, &ours, &world.metrics, Instant::now());
         let (chain, mut next, _) = state.freeze().unwrap();
         assert_eq!(next.start(), KafkaOffset::new(2));
-        chain.next_step(&mut next, &world.context(&namespace, false)).unwrap();
+        chain.next_step(&mut next, &world.context(&content, false)).unwrap();
     });
 }
 
@@ -82,7 +82,7 @@ fn a_record_that_comes_twice_is_taken_once() {
         let chain = world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
         let mut state = PartitionState::opening(
             partition(),
-            Some(namespace()),
+            Some(content()),
             uploads(),
             AssignmentEpoch(1),
             LineFormat::Envelope,

@@ -64,9 +64,9 @@ impl Sink {
             world.log.batch(start, end.max(start), line_format)
         });
         let publish_position = matches!(turn, Turn::Position);
-        let (namespace, drain) = (namespace(), matches!(turn, Turn::Drain));
+        let (content, drain) = (content(), matches!(turn, Turn::Drain));
         let policy = FilePolicy { publishing, line_format, ..world.policy };
-        let context = StepContext { policy, drain, ..world.context(&namespace, publish_position) };
+        let context = StepContext { policy, drain, ..world.context(&content, publish_position) };
         let step = chain.next_step(batch, &context).unwrap();
         if matches!(step, Step::Done) {
             self.batch = None;
@@ -143,7 +143,7 @@ proptest! {
             for (index, turn) in turns {
                 sinks[index].take(turn, &world).await;
                 if modes.iter().all(|(publishing, _)| *publishing == Publishing::Sealed) {
-                    let files = world.lake.list_files(CollectionFolder::of(&namespace()).path()).await.unwrap();
+                    let files = world.lake.list_files(TopicFolder::of(&content()).path()).await.unwrap();
                     assert!(files.iter().all(|file| file.metadata.sealed), "no file is seen before it has ended");
                 }
             }

@@ -10,13 +10,12 @@ use chrono::{DateTime, Utc};
 use shared::namespace::Namespace;
 
 use super::*;
-use crate::{event_hour::EventHour, hours::manifest::Manifest};
+use crate::{event_hour::EventHour, hours::manifest::Manifest, topic_content::TopicContent};
 
 fn edition(writtenat: DateTime<Utc>) -> Edition {
     let hour = EventHour::from_calendar(2026, 11, 21, 7).unwrap();
-    let namespace = Namespace::new("shop", "orders");
-    let manifest =
-        Manifest::new("atlas.shop.orders", &namespace, hour, BTreeMap::new(), Vec::new(), writtenat);
+    let content = TopicContent::Data(Namespace::new("shop", "orders"));
+    let manifest = Manifest::new("atlas.shop.orders", &content, hour, BTreeMap::new(), Vec::new(), writtenat);
     Edition::of(&manifest)
 }
 
