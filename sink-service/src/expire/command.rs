@@ -74,7 +74,8 @@ async fn run(lake: &Lake, settings: &SinkSettings, request: &ExpireRequest) -> R
 async fn remove(lake: &Lake, plans: &mut [Plan]) -> Result<(), LakeError> {
     let metrics = SinkMetrics::register();
     let done = Arc::new(AtomicU64::new(0));
-    let files: usize = plans.iter().flat_map(|plan| &plan.hours).map(|old| old.files.len()).sum();
+    let hours = plans.iter().flat_map(|plan| &plan.hours);
+    let files: usize = hours.map(|old| old.files.len() + old.reprints.len()).sum();
     let mut progress = Progress::over("expire", "files", files as u64, Arc::clone(&done));
     let removal = Removal { lake, metrics: &metrics, done: &done };
     let result = {

@@ -245,7 +245,7 @@ impl<'a> Comparison<'a> {
         };
         let reader = self.lake.read_file(&listed.path, &state).await?;
         self.open = Some(OpenFile {
-            hour: listed.path.hour(),
+            hour: listed.path.in_the_chain().hour(),
             lines: FileLines::new(reader, listed.path.clone(), &listed.metadata),
             path: listed.path,
             metadata: listed.metadata,
