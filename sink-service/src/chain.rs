@@ -40,6 +40,7 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 use shared::kafka_position::{KafkaOffset, TopicPartition};
 
+pub(crate) use self::file_step::roll_due;
 use self::staged::Staged;
 pub use self::{
     file_policy::{FilePolicy, Publishing, RollReason},

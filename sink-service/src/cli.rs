@@ -125,6 +125,10 @@ Examples:
   A copy elsewhere, the lake itself stays as it is:
     sink-service replay --topic atlas.shop.orders --day 2026-11-20 --into file:///tmp/copy
 
+  Another form, for those who follow the manifests; the files that are there stay:
+    sink-service replay --topic atlas.shop.orders --day 2026-11-20 --reformat \\
+      --compression zstd --line-format flat --roll-bytes 1GiB
+
 Only hours that have closed. Each file is made again in its place and in one step, so readers see every \
 row once at every moment, and the live sink goes on. It may be stopped at any time and typed again.
 
@@ -240,6 +244,13 @@ fn replay_command() -> Command {
                 .value_name("LAKE_URL")
                 .help("Write the files into this lake instead"),
         )
+        .arg(
+            flag(
+                "reformat",
+                "Leave the files, and make new ones beside them as COMPRESSION, LINE_FORMAT and ROLL_* say",
+            )
+            .conflicts_with("into"),
+        )
         .arg(flag("dry-run", "Show what would be done, and end"))
         .arg(flag("json", "JSON objects instead of tables: the plan, then the result"))
         .after_help(REPLAY_EXAMPLES)
@@ -250,6 +261,7 @@ fn replay(matches: &ArgMatches) -> ReplayRequest {
         topics: topics_of(matches),
         span: span_of(matches),
         into: matches.get_one::<String>("into").cloned(),
+        reformat: matches.get_flag("reformat"),
         dry_run: matches.get_flag("dry-run"),
         output: Output::asked_for(matches),
     }
@@ -324,6 +336,7 @@ mod tests {
             "--topic a --day 2026-11-20 --hour 24",
             "--topic a --day 20.11.2026",
             "--topic a --from 2026-11-20T07:00:00Z",
+            "--topic a --all --reformat --into file:///tmp/copy",
             "--topic a --from 2026-11-20T07:00:00Z --to 2026-11-20T08:30:00Z",
         ] {
             assert!(parse(refused).is_err(), "{refused}");

@@ -8,9 +8,11 @@ use std::io::{self, Write};
 use bytes::Bytes;
 use clap::ValueEnum;
 use flate2::{write::GzEncoder, write::MultiGzDecoder};
+use serde::{Deserialize, Serialize};
 
 /// Also decides path and content type.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Compression {
     #[default]
     None,

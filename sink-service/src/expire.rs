@@ -1,7 +1,7 @@
 //! `expire`: the lake's retention. Removes hours that are old enough, whole, and says so in the lake.
 //!
 //! ```text
-//!   heads, files, manifests ─▶ plan ─▶ _chain/<topic>/expired.json ─▶ per hour: _SUCCESS ─ _manifest.json ─ data files
+//!   heads, files, manifests ─▶ plan ─▶ _chain/<topic>/expired.json ─▶ per hour: _SUCCESS ─ _manifest.json ─ reprints, data files
 //!                                      what may be missing from here on     └ seen by readers of closed hours first
 //! ```
 //!

@@ -29,6 +29,7 @@ pub mod closer;
 pub mod expired;
 pub mod keeper;
 pub mod manifest;
+pub mod reprint;
 pub mod token_follower;
 pub mod watermarks;
 

@@ -5,7 +5,7 @@
 //!   file ─────────── create_file / append                    data files: bytes and metadata in one step
 //!   stage_file ───── stage_more … ─ publish_staged           a file's whole content, seen by nobody before the last step
 //!   look ─────────── rewrite ─ add … ─ commit                the same in the place of what is there: `replay`
-//!   list_files, read_file                                    for takeover and `verify`
+//!   list_files, read_file                                    for takeover and `verify`; reprints are listed apart
 //!   object ───────── new_object ─ publish                    whole files outside of every chain: `export`
 //!   remove_document, remove_file                             `expire` alone; the live sink needs no right to delete
 //! ```
@@ -105,6 +105,17 @@ pub struct Listing {
     pub files: Vec<ListedFile>,
     /// Files of ours that do not say what they are, and why.
     pub damaged: Vec<(LakePath, String)>,
+}
+
+impl Listing {
+    /// # Errors
+    /// If one of them is damaged.
+    pub fn whole(self) -> Result<Vec<ListedFile>, LakeError> {
+        match self.damaged.into_iter().next() {
+            None => Ok(self.files),
+            Some((path, what)) => Err(LakeError::Damaged { path, what }),
+        }
+    }
 }
 
 /// What stands at a data file's path, whole or not: what a rewrite is based on.
@@ -404,29 +415,42 @@ impl Lake {
         }
     }
 
-    /// All data files of ours under a folder, at any depth, in the order of their paths.
+    /// All files of chains under a folder, at any depth, in the order of their paths.
     pub async fn list_files(&self, folder: &LakePath) -> Result<Vec<ListedFile>, LakeError> {
-        let Listing { files, damaged } = self.list(folder).await?;
-        match damaged.into_iter().next() {
-            None => Ok(files),
-            Some((path, what)) => Err(LakeError::Damaged { path, what }),
-        }
+        self.list(folder).await?.whole()
     }
 
     /// The same, with those whose metadata cannot be read.
     pub async fn list(&self, folder: &LakePath) -> Result<Listing, LakeError> {
-        match self {
-            Self::Directory(lake) => lake.list(folder).await,
-            Self::Azure(lake) => lake.list(folder).await,
-        }
+        Ok(self.list_with_reprints(folder).await?.0)
     }
 
-    /// The paths of everything under a folder, ours or not: what readers see that list it.
+    /// The files of chains under a folder, and apart from them those of reprints.
+    pub async fn list_with_reprints(&self, folder: &LakePath) -> Result<(Listing, Listing), LakeError> {
+        let all = match self {
+            Self::Directory(lake) => lake.list(folder).await?,
+            Self::Azure(lake) => lake.list(folder).await?,
+        };
+        let (reprinted, files) = all.files.into_iter().partition(|file| file.path.is_in_a_generation());
+        let (spoilt, damaged) = all.damaged.into_iter().partition(|(path, _)| path.is_in_a_generation());
+        Ok((Listing { files, damaged }, Listing { files: reprinted, damaged: spoilt }))
+    }
+
+    /// The paths of everything under a folder, ours or not, but for reprints: what readers see that list it.
     pub async fn list_names(&self, folder: &LakePath) -> Result<Vec<LakePath>, LakeError> {
-        match self {
-            Self::Directory(lake) => lake.list_names(folder).await,
-            Self::Azure(lake) => lake.list_names(folder).await,
-        }
+        Ok(self.list_names_with_reprints(folder).await?.0)
+    }
+
+    /// The same, and apart from them the paths of reprints.
+    pub async fn list_names_with_reprints(
+        &self,
+        folder: &LakePath,
+    ) -> Result<(Vec<LakePath>, Vec<LakePath>), LakeError> {
+        let all = match self {
+            Self::Directory(lake) => lake.list_names(folder).await?,
+            Self::Azure(lake) => lake.list_names(folder).await?,
+        };
+        Ok(all.into_iter().partition(|path| !path.is_in_a_generation() && !path.is_a_generation()))
     }
 
     /// The paths of all heads, in their order.

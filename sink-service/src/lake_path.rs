@@ -4,6 +4,7 @@
 //! ```text
 //! <root>/<db>/<coll>/year=YYYY/month=MM/day=DD/hour=HH/events-YYYYMMDD-HH-p<partition>-<first>.jsonl[.gz|.zst]
 //!     …/hour=HH/_manifest.json, _SUCCESS         of an hour that has closed
+//!     …/hour=HH/_gen-<n>/events-…                a reprint of the hour, for those who follow its manifest
 //! <root>/_chain/layout.json                      which layout that is
 //! <root>/_control/year=YYYY/…                    the same of the control topic, which is of no collection
 //! <root>/_chain/<topic>/p<partition>.json        the head of a partition's chain
@@ -43,6 +44,9 @@ const PARQUET: &str = "events.parquet";
 
 /// File systems allow 255 bytes in one segment; sidecars and markers append to it.
 pub(crate) const SEGMENT_LEN_MAX: usize = 200;
+
+/// Of a folder within an hour's, behind it the number of the generation. Hidden as the manifest is.
+const GENERATION_PREFIX: &str = "_gen-";
 
 /// A path below the lake's root: non-empty segments joined by `/`, none of them `.` or `..`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -97,6 +101,21 @@ impl LakePath {
         self.0.rsplit('/').next().unwrap_or_default()
     }
 
+    /// Where it lies; `None` at the root.
+    pub fn folder(&self) -> Option<Self> {
+        self.0.rsplit_once('/').map(|(folder, _)| Self(folder.to_owned()))
+    }
+
+    /// What it is called in its hour's folder, that of its reprint included.
+    pub fn name_in_hour(&self) -> &str {
+        let name = self.file_name();
+        if !self.is_in_a_generation() {
+            return name;
+        }
+        let folder = self.0.rsplit('/').nth(1).unwrap_or_default();
+        &self.0[self.0.len() - name.len() - 1 - folder.len()..]
+    }
+
     /// All heads lie below it.
     pub fn chain_folder() -> Self {
         Self(CHAIN_FOLDER.to_owned())
@@ -119,6 +138,40 @@ impl LakePath {
         let (name, _) = self.file_name().strip_prefix("events-")?.split_once(".jsonl")?;
         let (_, first) = name.rsplit_once('-')?;
         first.parse().ok().map(KafkaOffset::new)
+    }
+
+    /// The partition that a data file's name says; `None` for every other path.
+    pub fn partition(&self) -> Option<i32> {
+        let after_hour = self.file_name().strip_prefix("events-")?.get("YYYYMMDD-HH".len()..)?;
+        let (partition, _) = after_hour.strip_prefix("-p")?.split_once('-')?;
+        partition.parse().ok()
+    }
+
+    /// Where a data file of a reprint lies whose place in the chain would be this one.
+    #[must_use]
+    pub fn in_generation(&self, generation: u64) -> Self {
+        let (folder, name) = self.0.rsplit_once('/').unwrap_or(("", &self.0));
+        Self(format!("{folder}/{GENERATION_PREFIX}{generation}/{name}"))
+    }
+
+    /// Whether it lies in the folder of a reprint.
+    pub fn is_in_a_generation(&self) -> bool {
+        self.0.rsplit('/').nth(1).is_some_and(|folder| folder.starts_with(GENERATION_PREFIX))
+    }
+
+    /// Whether it is such a folder itself: accounts with folders list them too.
+    pub fn is_a_generation(&self) -> bool {
+        self.file_name().starts_with(GENERATION_PREFIX)
+    }
+
+    /// The way back from [`Self::in_generation`].
+    #[must_use]
+    pub fn in_the_chain(&self) -> Self {
+        let Some((folder, name)) = self.0.rsplit_once('/').filter(|_| self.is_in_a_generation()) else {
+            return self.clone();
+        };
+        let hour = folder.rsplit_once('/').map_or("", |(hour, _)| hour);
+        Self(format!("{hour}/{name}"))
     }
 }
 
@@ -211,9 +264,7 @@ impl TopicFolder {
 
 /// Whether a file's name says that it holds records of this partition of its collection.
 pub fn is_data_file_of(path: &LakePath, partition: i32) -> bool {
-    let after_hour =
-        path.file_name().strip_prefix("events-").and_then(|rest| rest.get("YYYYMMDD-HH".len()..));
-    after_hour.is_some_and(|rest| rest.starts_with(&format!("-p{partition:04}-")))
+    path.partition() == Some(partition)
 }
 
 /// One name as one path segment, or as a part of one: then it has at most `len_max` bytes, and `apart`, which separates it from what follows, is not
@@ -279,6 +330,24 @@ mod tests {
             (Some(Compression::Zstd), Some(Compression::None))
         );
         assert!(is_data_file_of(&packed, 3));
+        let hidden = packed.in_generation(12);
+        assert_eq!(
+            hidden.as_str(),
+            "shop/orders/year=2026/month=11/day=21/hour=07/_gen-12/events-20261121-07-p0003-00000000000000000042.jsonl.zst"
+        );
+        assert!(hidden.is_in_a_generation() && !packed.is_in_a_generation());
+        let itself = hidden.folder().unwrap();
+        assert!(itself.is_a_generation() && !itself.is_in_a_generation() && !hidden.is_a_generation());
+        assert_eq!(
+            (folder.hour_of(&hidden), hidden.in_the_chain(), packed.in_the_chain()),
+            (None, packed.clone(), packed.clone())
+        );
+        assert_eq!(
+            (hidden.name_in_hour(), packed.name_in_hour()),
+            (&hidden.as_str()[hidden.as_str().find("_gen").unwrap()..], packed.file_name())
+        );
+        assert_eq!((hidden.partition(), hidden.first()), (Some(3), Some(KafkaOffset::new(42))));
+        assert_eq!(folder.manifest(hour).partition(), None);
     }
 
     #[test]

@@ -11,6 +11,12 @@
 //!            manifest: generation g + 1, the files as they are
 //! ```
 //!
+//! Where the files of the chain are to stay as they are (`--reformat`, `PUBLISH=sealed`), or the manifest names a reprint already:
+//!
+//! ```text
+//!            claim ─ chain's files that are not whole, in place ─ read, write, read back <hour>/_gen-<g + 1>/… ─ manifest: names those
+//! ```
+//!
 //! DESIGN §5 "Rebuild", in place: each file keeps its path and its range, so the chain is the same before, during and after, and whoever
 //! reads the folder sees every row once at every moment.
 //!
@@ -19,6 +25,8 @@
 //! - The plan is whole before anything is written.
 //! - Every write is a compare-and-set. A second replay of the same hour joins the first one's generation: both write the same bytes.
 //! - A file that carries the generation already and holds what its metadata says is left alone, so a replay that was stopped goes on.
+//! - A claim says what is made. Who wants the same joins it; who wants something else takes a higher number, and so another folder.
+//! - A reprint has the rows that the chain has. The chain stays what everything but the manifest's readers goes by.
 //! - Offsets of the group are not touched; the live sink never writes into a sealed file.
 
 mod command;
@@ -27,6 +35,7 @@ mod judge;
 mod plan;
 mod rebuild;
 mod report;
+mod reprint;
 
 use shared::{exit::Stop, kafka_position::TopicPartition};
 
@@ -43,6 +52,8 @@ pub struct ReplayRequest {
     pub span: Span,
     /// The `LAKE_URL` of another lake that gets the files; this one stays as it is.
     pub into: Option<String>,
+    /// Makes a reprint in the form that the settings have.
+    pub reformat: bool,
     /// Shows the plan and ends.
     pub dry_run: bool,
     pub output: Output,

@@ -22,6 +22,7 @@ mod comparison;
 mod expected_flat;
 mod expected_line;
 mod report;
+mod reprints;
 mod restore;
 mod walk;
 
@@ -95,6 +96,8 @@ struct Seen {
 
 struct Folder {
     files: Listing,
+    /// Of reprints that manifests name.
+    reprinted: Vec<ListedFile>,
     /// Ours or not.
     names: Vec<LakePath>,
 }
@@ -123,9 +126,11 @@ impl Verification<'_> {
                 && let folder = self.lake.folder(&content)
                 && !look.folders.contains_key(folder.path())
             {
-                let files = look_again(async || self.lake.list(folder.path()).await).await?;
+                let listed = look_again(async || self.lake.list_with_reprints(folder.path()).await).await?;
+                let (files, reprinted) = listed;
                 let names = look_again(async || self.lake.list_names(folder.path()).await).await?;
-                look.folders.insert(folder.path().clone(), Folder { files, names });
+                let reprinted = reprints::named(self.lake, &folder, reprinted.files, &self.span).await?;
+                look.folders.insert(folder.path().clone(), Folder { files, reprinted, names });
             }
         }
         // After the listing: what is not there because of `expire` is written down by now.
@@ -200,24 +205,53 @@ impl Verification<'_> {
             closed_hours::check(self.lake, &partition.topic, &content, &self.span, expired, &mut walk)
                 .await?;
         }
-        let ends: BTreeMap<KafkaOffset, Option<LastEvent>> =
-            files.iter().map(|file| (file.metadata.next, file.metadata.last_event.clone())).collect();
+        let ends = files.iter().map(|file| (file.metadata.next, file.metadata.last_event.clone())).collect();
+        let chain = KnownChain { partition, content: &content, log, head, expired, ends };
         let files: Vec<ListedFile> =
             files.into_iter().filter(|file| self.span.covers(self.lake.hour_of(&file.path))).collect();
         walk.count(&files);
+        self.compare_runs(&chain, files, &mut walk, (&mut *events, &mut *records), &mut progress).await?;
+        let of_partition = |file: &&ListedFile| file.metadata.topic_partition == *partition;
+        let reprinted: Vec<ListedFile> = place
+            .map(|(_, listed)| listed.reprinted.iter().filter(of_partition).cloned().collect())
+            .unwrap_or_default();
+        if !reprinted.is_empty() {
+            walk.result.reprinted = reprinted.len();
+            // The chain's rows once more: on their own each event comes once.
+            let (mut again, mut events) = (Walk::new(partition, self.delivery), EventIds::default());
+            self.compare_runs(&chain, reprinted, &mut again, (&mut events, &mut *records), &mut progress)
+                .await?;
+            walk.absorb(again);
+        }
+        if let Some((_, log_end)) = log {
+            let position = end.max(head.scanned);
+            let pending = self.reader.count(partition, position, log_end)?;
+            if pending > 0 {
+                walk.pending(pending, self.drained, "records are not in the lake yet");
+            }
+        }
+        Ok(walk.result)
+    }
+
+    /// Records and lines of some files, in the order of the chain.
+    async fn compare_runs(
+        &self,
+        chain: &KnownChain<'_>,
+        files: Vec<ListedFile>,
+        walk: &mut Walk,
+        (events, records): (&mut EventIds, &mut RecordReader),
+        progress: &mut impl FnMut(u64),
+    ) -> Result<(), LookError> {
+        let KnownChain { partition, content, log, head, .. } = chain;
         let mut compared = 0;
         for run in runs_of(files) {
             let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
             let (run_start, run_end) = (first.metadata.first, last.metadata.next);
             let compared_from = log.map_or(run_end, |(start, _)| start.max(run_start).min(run_end));
-            // Of a file that was removed on purpose its record says it, of one that is being made the head.
-            let removed =
-                || expired.and_then(|record| record.event_before(partition.partition, run_start)).flatten();
-            let of_head = || head.lastevent.clone().filter(|_| head.first == Some(run_start));
-            let before = ends.get(&run_start).cloned().unwrap_or_else(|| removed().or_else(of_head));
+            let before = chain.event_before(run_start);
             let whole = run_start == head.start;
             let mut comparison =
-                Comparison::new(self.lake, &content, run, before.as_ref(), whole, &mut walk, events);
+                Comparison::new(self.lake, content, run, before.as_ref(), whole, &mut *walk, &mut *events);
             // Files that Kafka can no longer confirm, whole or in part, are read up to where the log begins.
             comparison.read_alone_until(compared_from).await?;
             let mut messages = self.reader.read(partition, compared_from, run_end)?;
@@ -231,14 +265,7 @@ impl Verification<'_> {
             progress(compared);
             comparison.finish().await?;
         }
-        if let Some((_, log_end)) = log {
-            let position = end.max(head.scanned);
-            let pending = self.reader.count(partition, position, log_end)?;
-            if pending > 0 {
-                walk.pending(pending, self.drained, "records are not in the lake yet");
-            }
-        }
-        Ok(walk.result)
+        Ok(())
     }
 
     async fn files(
@@ -284,6 +311,28 @@ impl Verification<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// What is known of a partition when its files are compared.
+struct KnownChain<'a> {
+    partition: &'a TopicPartition,
+    content: &'a TopicContent,
+    log: Option<(KafkaOffset, KafkaOffset)>,
+    head: &'a Head,
+    expired: Option<&'a Expired>,
+    /// By where a file ends, the last event up to there.
+    ends: BTreeMap<KafkaOffset, Option<LastEvent>>,
+}
+
+impl KnownChain<'_> {
+    /// Of a file that was removed on purpose its record says it, of one that is being made the head.
+    fn event_before(&self, offset: KafkaOffset) -> Option<LastEvent> {
+        let removed = || {
+            self.expired.and_then(|record| record.event_before(self.partition.partition, offset)).flatten()
+        };
+        let of_head = || self.head.lastevent.clone().filter(|_| self.head.first == Some(offset));
+        self.ends.get(&offset).cloned().unwrap_or_else(|| removed().or_else(of_head))
     }
 }
 

@@ -276,7 +276,7 @@ pub(super) fn fits(entry: &Entry, hour: EventHour) -> bool {
 }
 
 /// Why a file ends before anything is added to it. `since`: when it was begun or adopted.
-pub(super) fn roll_due(
+pub(crate) fn roll_due(
     metadata: &FileMetadata,
     blocks: usize,
     since: Instant,

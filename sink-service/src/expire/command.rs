@@ -71,7 +71,8 @@ async fn run(lake: &OpenLake, settings: &SinkSettings, request: &ExpireRequest) 
 async fn remove(lake: &OpenLake, plans: &mut [Plan]) -> Result<(), LakeError> {
     let metrics = SinkMetrics::register();
     let done = Arc::new(AtomicU64::new(0));
-    let files: usize = plans.iter().flat_map(|plan| &plan.hours).map(|old| old.files.len()).sum();
+    let hours = plans.iter().flat_map(|plan| &plan.hours);
+    let files: usize = hours.map(|old| old.files.len() + old.reprints.len()).sum();
     let mut progress = Progress::over("expire", "files", files as u64, Arc::clone(&done));
     let removal = Removal { lake, metrics: &metrics, done: &done };
     let result = {

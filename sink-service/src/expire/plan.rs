@@ -29,8 +29,13 @@ pub(super) struct Plan {
 /// An hour that goes.
 pub(super) struct OldHour {
     pub hour: EventHour,
+    /// Of the chain.
     pub files: Vec<ListedFile>,
+    pub reprints: Reprints,
 }
+
+/// Files of reprints, whether a manifest names them or not, and their bytes; 0 where nothing says it.
+pub(super) type Reprints = BTreeMap<LakePath, u64>;
 
 /// An hour that is old enough and stays.
 pub(super) struct KeptHour {
@@ -70,14 +75,26 @@ impl Plan {
         let closed = closed.and_then(|(record, _)| record.closed);
         let before = closed.and_then(EventHour::next).unwrap_or(EventHour::EPOCH).min(asked);
         let mut hours: BTreeMap<EventHour, Vec<ListedFile>> = BTreeMap::new();
-        for path in look_again(async || lake.list_names(folder.path()).await).await? {
+        let mut reprints: BTreeMap<EventHour, Reprints> = BTreeMap::new();
+        let names = look_again(async || lake.list_names_with_reprints(folder.path()).await).await?;
+        for path in names.0 {
             if let Some(hour) = folder.hour_of(&path)
                 && matches!(path.file_name(), MANIFEST | SUCCESS)
             {
                 hours.entry(hour).or_default();
             }
         }
-        let listing = look_again(async || lake.list(folder.path()).await).await?;
+        let listed = look_again(async || lake.list_with_reprints(folder.path()).await).await?;
+        let (listing, reprinted) = listed;
+        let unknown =
+            reprinted.damaged.into_iter().map(|(path, _)| path).chain(names.1).map(|path| (path, 0));
+        let known = reprinted.files.into_iter().map(|file| (file.path, file.metadata.stored_size));
+        for (path, bytes) in unknown.chain(known) {
+            if let Some(hour) = folder.hour_of(&path.in_the_chain()).filter(|_| path.partition().is_some()) {
+                hours.entry(hour).or_default();
+                reprints.entry(hour).or_default().insert(path, bytes);
+            }
+        }
         // One damaged file does not keep the others.
         let mut damaged: BTreeMap<EventHour, String> = BTreeMap::new();
         for (path, what) in listing.damaged {
@@ -98,7 +115,11 @@ impl Plan {
             let why = damaged.remove(hour).map(Kept::Damaged);
             match why.or_else(|| files.iter().find_map(|file| needed(file, &heads))) {
                 Some(why) => plan.kept.push(KeptHour { hour: *hour, why }),
-                None => plan.hours.push(OldHour { hour: *hour, files: files.clone() }),
+                None => plan.hours.push(OldHour {
+                    hour: *hour,
+                    files: files.clone(),
+                    reprints: reprints.remove(hour).unwrap_or_default(),
+                }),
             }
         }
         Ok(Some(plan))

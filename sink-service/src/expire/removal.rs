@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use shared::kafka_position::TopicPartition;
 
 use super::plan::{Kept, KeptHour, OldHour, Plan};
 use crate::{
@@ -99,8 +100,18 @@ impl Removal<'_> {
         }
         if let Some((manifest, _)) = &found {
             let planned = |name: &str| old.files.iter().any(|file| file.path.file_name() == name);
-            if manifest.files.iter().any(|file| !planned(&file.name)) {
+            if manifest.chain_files().iter().any(|file| !planned(&file.name)) {
                 return Ok(Some(Kept::Changed));
+            }
+            // A replay may have ended since. What somebody has deleted is no reason to keep the others.
+            for file in manifest.reprinted_files() {
+                let path = LakePath::new(format!("{}/{}", folder.hour(old.hour), file.name));
+                if let Ok(path) = path
+                    && !old.reprints.contains_key(&path)
+                    && look_again(async || self.lake.look(&path).await).await?.is_some()
+                {
+                    return Ok(Some(Kept::Changed));
+                }
             }
         }
         tracing::info!(topic, hour = %old.hour, files = old.files.len(), "removing an hour");
@@ -113,11 +124,15 @@ impl Removal<'_> {
         {
             return Ok(Some(Kept::Changed));
         }
-        stream::iter(&old.files)
+        let reprints = old.reprints.keys().filter_map(|path| {
+            let partition = TopicPartition::new(topic, path.partition()?);
+            Some((path, partition))
+        });
+        let files = old.files.iter().map(|file| (&file.path, file.metadata.topic_partition.clone()));
+        stream::iter(reprints.chain(files))
             .map(Ok)
-            .try_for_each_concurrent(REMOVALS_AT_ONCE, async |file| {
-                let partition = &file.metadata.topic_partition;
-                again(async || self.lake.remove_file(&file.path, partition).await).await?;
+            .try_for_each_concurrent(REMOVALS_AT_ONCE, async |(path, partition)| {
+                again(async || self.lake.remove_file(path, &partition).await).await?;
                 self.done.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             })

@@ -26,6 +26,10 @@ impl Sums {
             sums.rows += file.metadata.rows;
             sums.bytes += file.metadata.stored_size;
         }
+        for bytes in plan.hours.iter().flat_map(|old| old.reprints.values()) {
+            sums.files += 1;
+            sums.bytes += bytes;
+        }
         sums
     }
 }

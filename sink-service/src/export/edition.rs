@@ -16,7 +16,7 @@ pub(super) struct Edition {
     pub revision: u64,
     pub generation: u64,
     pub rows: u64,
-    /// SHA-256 of the names, ranges, rows and checksums of the hour's files.
+    /// SHA-256 of the names, ranges, rows and checksums of the hour's files in the chain: an export reads those, whatever a reprint is like.
     pub files: String,
     form: String,
 }
@@ -32,7 +32,7 @@ const FORM_KEY: &str = "atlas.form";
 impl Edition {
     pub(super) fn of(manifest: &Manifest) -> Self {
         let mut hash = Sha256::new();
-        for file in &manifest.files {
+        for file in manifest.chain_files() {
             let (name, first, next, rows, crc) = (&file.name, file.first, file.next, file.rows, &file.crc);
             hash.update(format!("{name} {first} {next} {rows} {crc}\n"));
         }
@@ -41,7 +41,7 @@ impl Edition {
             hour: manifest.hour,
             revision: manifest.revision,
             generation: manifest.generation,
-            rows: manifest.rows,
+            rows: manifest.chain_files().iter().map(|file| file.rows).sum(),
             files: hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
             form: FORM.to_owned(),
         }

@@ -256,7 +256,7 @@ impl HourExport {
         let clone = || object.file().try_clone().map_err(ParquetError::from);
         let refused = |error: ParquetError| Interrupted::Failed(not_written(&path, &error));
         let mut events = clone().and_then(|file| EventFile::begin(file, &look.edition)).map_err(refused)?;
-        let mut files: Vec<&ManifestFile> = look.manifest.files.iter().collect();
+        let mut files: Vec<&ManifestFile> = look.manifest.chain_files().iter().collect();
         files.sort_by_key(|file| (file.partition, file.first));
         for file in files {
             self.read(file, &look.manifest, &mut events, counted).await?;

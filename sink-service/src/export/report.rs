@@ -39,7 +39,7 @@ pub(super) fn print_plan(plans: &[Plan], output: Output, to: &mut impl Write) ->
                         "hour": edition.hour,
                         "revision": edition.revision,
                         "generation": edition.generation,
-                        "files": planned.look.manifest.files.len(),
+                        "files": planned.look.manifest.chain_files().len(),
                         "rows": edition.rows,
                         "bytes": planned.look.manifest.originalsize,
                         "do": to_do(deed_of(planned)),
@@ -60,7 +60,7 @@ pub(super) fn print_plan(plans: &[Plan], output: Output, to: &mut impl Write) ->
                         to_do(deed_of(planned)).to_owned(),
                         edition.revision.to_string(),
                         edition.generation.to_string(),
-                        planned.look.manifest.files.len().to_string(),
+                        planned.look.manifest.chain_files().len().to_string(),
                         edition.rows.to_string(),
                         ByteSize::b(planned.look.manifest.originalsize).to_string(),
                     ]);

@@ -55,7 +55,7 @@ impl HourFolder<'_> {
             let found = self.manifest().await?;
             let files = sealed_files(&self.lake.list_files(&folder.hour(self.hour)).await?, self.topic);
             let written = match found {
-                Some((manifest, _)) if manifest.files == files => break,
+                Some((manifest, _)) if manifest.chain_files() == files => break,
                 Some((manifest, etag)) => {
                     let next = manifest.revised(files, Utc::now().trunc_subsecs(3));
                     let late = next.rows.saturating_sub(manifest.rows);

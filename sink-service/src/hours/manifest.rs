@@ -2,6 +2,8 @@
 //!
 //! It lies in the hour's folder. It is made when the hour closes, and changed by compare-and-set only: `revision` rises with every change, so
 //! that a reader who saw an hour knows whether to read it again; `generation` rises with every rebuild.
+//!
+//! `files` is what readers follow: each row of the hour once. It names the chain's files, or a [reprint](super::reprint) of them and what came later.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +11,9 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use shared::kafka_position::KafkaOffset;
 
+use super::reprint::{Reprint, beside};
 use crate::{
-    event_hour::EventHour, file_metadata::FileMetadata, head::Head, lake::ListedFile,
+    event_hour::EventHour, file_metadata::FileMetadata, head::Head, lake::ListedFile, lake_path::LakePath,
     line_format::LineFormat, topic_content::TopicContent,
 };
 
@@ -34,6 +37,12 @@ pub struct Manifest {
     /// The generation of a rebuild that has begun. Readers need not care: every file is whole at every moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rebuilding: Option<u64>,
+    /// What that rebuild makes beside the chain's files; `None`: it makes them again in their places.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reprinting: Option<Reprint>,
+    /// What `files` names beside files of the chain; `None`: it names no others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reprint: Option<Reprint>,
     /// By the sink's clock, when this revision was written.
     pub writtenat: DateTime<Utc>,
     pub rows: u64,
@@ -43,8 +52,11 @@ pub struct Manifest {
     pub storedsize: u64,
     /// Where each partition's chain stood, at least, when the hour closed.
     pub positions: BTreeMap<i32, KafkaOffset>,
-    /// Sealed files, by partition and first offset.
+    /// Each row of the hour once: sealed files, by partition and first offset.
     pub files: Vec<ManifestFile>,
+    /// With a reprint: all sealed files of the chain. Without one, these are `files`. See [`Self::chain_files`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<ManifestFile>,
 }
 
 /// One sealed file. Names and meanings are those of the file's own metadata.
@@ -89,6 +101,8 @@ impl Manifest {
             revision: 1,
             generation: files.iter().map(|file| file.generation).max().unwrap_or_default(),
             rebuilding: None,
+            reprinting: None,
+            reprint: None,
             writtenat: now,
             rows: 0,
             deadletters: 0,
@@ -97,21 +111,53 @@ impl Manifest {
             storedsize: 0,
             positions,
             files: Vec::new(),
+            chain: Vec::new(),
         };
         manifest.holding(files)
     }
 
-    /// The next revision, with these files.
-    #[must_use]
-    pub fn revised(&self, files: Vec<ManifestFile>, now: DateTime<Utc>) -> Self {
-        let next = Self { revision: self.revision + 1, writtenat: now, ..self.clone() };
-        next.holding(files)
+    /// The sealed files of the chain.
+    pub fn chain_files(&self) -> &[ManifestFile] {
+        if self.reprint.is_some() { &self.chain } else { &self.files }
     }
 
-    /// The next revision, after a rebuild.
+    /// The files of the reprint.
+    pub fn reprinted_files(&self) -> impl Iterator<Item = &ManifestFile> {
+        self.files.iter().filter(|file| file.is_reprint())
+    }
+
+    /// The next revision, with these files of the chain. Those that the reprint does not cover are named beside it.
     #[must_use]
-    pub fn rebuilt(&self, generation: u64, files: Vec<ManifestFile>, now: DateTime<Utc>) -> Self {
-        Self { generation, rebuilding: None, ..self.revised(files, now) }
+    pub fn revised(&self, chain: Vec<ManifestFile>, now: DateTime<Utc>) -> Self {
+        let next = Self { revision: self.revision + 1, writtenat: now, ..self.clone() };
+        match &self.reprint {
+            None => next.holding(chain),
+            Some(_) => {
+                let files = beside(self.reprinted_files().cloned().collect(), &chain);
+                Self { chain, ..next.holding(files) }
+            }
+        }
+    }
+
+    /// The next revision, after a rebuild in place.
+    #[must_use]
+    pub fn rebuilt(&self, generation: u64, chain: Vec<ManifestFile>, now: DateTime<Utc>) -> Self {
+        let claimed = Self { generation, rebuilding: None, reprinting: None, ..self.clone() };
+        Self { reprint: None, chain: Vec::new(), ..claimed }.revised(chain, now)
+    }
+
+    /// The next revision, after a rebuild that has made a reprint of these files.
+    #[must_use]
+    pub fn switched(
+        &self,
+        generation: u64,
+        reprint: (Reprint, Vec<ManifestFile>),
+        chain: Vec<ManifestFile>,
+        now: DateTime<Utc>,
+    ) -> Self {
+        let (reprint, files) = reprint;
+        let claimed = Self { generation, rebuilding: None, reprinting: None, files, ..self.clone() };
+        Self { reprint: Some(reprint), ..claimed }.revised(chain, now)
     }
 
     fn holding(self, files: Vec<ManifestFile>) -> Self {
@@ -147,27 +193,28 @@ impl Manifest {
 pub fn sealed_files(listed: &[ListedFile], topic: &str) -> Vec<ManifestFile> {
     let ours =
         listed.iter().filter(|file| &*file.metadata.topic_partition.topic == topic && file.metadata.sealed);
-    let mut files: Vec<ManifestFile> = ours.map(manifest_file).collect();
+    let mut files: Vec<ManifestFile> = ours.map(|file| manifest_file(&file.path, &file.metadata)).collect();
     files.sort_by_key(|file| (file.partition, file.first));
     files
 }
 
-fn manifest_file(file: &ListedFile) -> ManifestFile {
-    let FileMetadata { topic_partition, first, next, rows, dead_letters, tombstones, .. } = &file.metadata;
+/// A file as its hour's manifest has it.
+pub fn manifest_file(path: &LakePath, metadata: &FileMetadata) -> ManifestFile {
+    let FileMetadata { topic_partition, first, next, rows, dead_letters, tombstones, .. } = metadata;
     ManifestFile {
-        name: file.path.file_name().to_owned(),
+        name: path.name_in_hour().to_owned(),
         partition: topic_partition.partition,
         first: *first,
         next: *next,
         rows: *rows,
         deadletters: dead_letters.count(),
         tombstones: *tombstones,
-        operations: file.metadata.operations.clone(),
-        crc: file.metadata.crc.to_string(),
-        originalsize: file.metadata.original_size,
-        storedsize: file.metadata.stored_size,
-        compressed: file.metadata.compressed.as_str().to_owned(),
-        lineformat: file.metadata.line_format,
-        generation: file.metadata.generation,
+        operations: metadata.operations.clone(),
+        crc: metadata.crc.to_string(),
+        originalsize: metadata.original_size,
+        storedsize: metadata.stored_size,
+        compressed: metadata.compressed.as_str().to_owned(),
+        lineformat: metadata.line_format,
+        generation: metadata.generation,
     }
 }

@@ -1,7 +1,7 @@
 //! The command: plan, claims, files with the partitions side by side, manifests.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -20,18 +20,23 @@ use tokio::{runtime::Runtime, task::JoinSet};
 
 use super::{
     PlannedFile, ReplayError, ReplayRequest,
-    hour_claim::HourClaim,
+    hour_claim::{Claim, HourClaim, Manner},
     judge::Judge,
     plan::{Plan, Planner},
-    rebuild::{Rebuilder, Rebuilt},
+    rebuild::Rebuilder,
     report::{Outcome, print_plan, print_result},
+    reprint::{Run, runs},
 };
 use crate::{
-    chain::Writer,
+    chain::{FilePolicy, Publishing, Writer},
     dlq::KnownLetters,
     event_hour::EventHour,
-    file_metadata::WriterId,
-    hours::accounts::HourFolder,
+    file_metadata::{OffsetRuns, WriterId},
+    hours::{
+        accounts::HourFolder,
+        manifest::{ManifestFile, manifest_file},
+        reprint::{FileRange, Form},
+    },
     kafka_log::KafkaLog,
     lake_layout::{OpenLake, begin},
     lake_start::{open_existing_lake, open_other_lake},
@@ -99,8 +104,8 @@ struct Replay<'a> {
     writer: Writer,
 }
 
-/// Generations by topic and hour.
-type Generations = BTreeMap<(String, EventHour), u64>;
+/// By topic and hour.
+type Claims = BTreeMap<(String, EventHour), Claim>;
 
 impl Replay<'_> {
     async fn run(&self, request: &ReplayRequest) -> Result<(), ReplayError> {
@@ -122,7 +127,8 @@ impl Replay<'_> {
         for topic in &request.topics {
             plans.push(planner.plan(topic, &request.span, &mut records).await?);
         }
-        print_plan(&plans, request.output, &mut std::io::stdout().lock()).map_err(unprintable)?;
+        let manner = self.manner(request);
+        print_plan(&plans, manner, request.output, &mut std::io::stdout().lock()).map_err(unprintable)?;
         if request.dry_run {
             return Ok(());
         }
@@ -138,9 +144,9 @@ impl Replay<'_> {
                 return Err(Stop::new(ExitCode::LakeDiffers, what).into());
             }
         }
-        let generations = self.claim(&plans).await?;
-        let outcomes = self.rebuild(&plans, &generations, &letters).await?;
-        self.finish(&plans, &generations).await?;
+        let claims = self.claim(&plans, manner).await?;
+        let outcomes = self.rebuild(&plans, &claims, manner, &letters).await?;
+        self.finish(&plans, &claims, &outcomes).await?;
         print_result(&outcomes, request.output, &mut std::io::stdout().lock()).map_err(unprintable)?;
         Ok(())
     }
@@ -150,8 +156,29 @@ impl Replay<'_> {
         Ok(RecordReader::new(registry.map(SchemaRegistry::new).transpose()?))
     }
 
-    fn hours(plan: &Plan) -> BTreeSet<EventHour> {
-        plan.files.iter().map(|file| file.hour).collect()
+    /// Files of another lake are a copy, whatever their readers rely on.
+    fn manner(&self, request: &ReplayRequest) -> Manner {
+        let FilePolicy { publishing, line_format, bytes, rows, .. } = self.settings.files;
+        let compression = self.settings.compression;
+        match publishing {
+            _ if request.reformat => Manner::Reformat(Form {
+                compression,
+                lineformat: line_format,
+                rollbytes: bytes,
+                rollrows: rows,
+            }),
+            Publishing::Sealed if self.into.is_none() => Manner::Beside,
+            Publishing::Sealed | Publishing::Rolling => Manner::InPlace,
+        }
+    }
+
+    /// The ranges that each hour's files hold.
+    fn hours(plan: &Plan) -> BTreeMap<EventHour, Vec<FileRange>> {
+        let mut hours: BTreeMap<EventHour, Vec<FileRange>> = BTreeMap::new();
+        for file in &plan.files {
+            hours.entry(file.hour).or_default().push((file.partition.partition, file.first, file.next));
+        }
+        hours
     }
 
     fn claim_of<'b>(&'b self, plan: &'b Plan, hour: EventHour) -> HourClaim<'b> {
@@ -159,28 +186,36 @@ impl Replay<'_> {
         HourClaim { lake: &self.lake, metrics: &self.metrics, topic, content, hour }
     }
 
-    /// Files of another lake are a copy: nothing is claimed, and they are of no generation of their own.
-    async fn claim(&self, plans: &[Plan]) -> Result<Generations, ReplayError> {
-        let mut generations = Generations::new();
+    /// In another lake nothing is claimed, and files are of no generation of their own.
+    async fn claim(&self, plans: &[Plan], manner: Manner) -> Result<Claims, ReplayError> {
+        let mut claims = Claims::new();
         for plan in plans {
-            for hour in Self::hours(plan) {
-                let generation = match self.into {
-                    Some(_) => 0,
-                    None => self.claim_of(plan, hour).take().await?,
+            for (hour, ranges) in Self::hours(plan) {
+                let claim = match self.into {
+                    Some(_) => Claim { generation: 0, reprint: None },
+                    None => self.claim_of(plan, hour).take(manner, &ranges).await?,
                 };
-                generations.insert((plan.topic.clone(), hour), generation);
+                claims.insert((plan.topic.clone(), hour), claim);
             }
         }
-        Ok(generations)
+        Ok(claims)
     }
 
-    async fn finish(&self, plans: &[Plan], generations: &Generations) -> Result<(), ReplayError> {
+    async fn finish(&self, plans: &[Plan], claims: &Claims, outcomes: &[Outcome]) -> Result<(), ReplayError> {
         for plan in plans {
-            for hour in Self::hours(plan) {
+            for hour in Self::hours(plan).into_keys() {
                 match &self.into {
                     None => {
-                        let generation = generations[&(plan.topic.clone(), hour)];
-                        self.claim_of(plan, hour).finish(generation).await?;
+                        let of_hour = |outcome: &&Outcome| {
+                            (outcome.topic == plan.topic && outcome.file.hour == hour) && outcome.is_reprint()
+                        };
+                        let reprinted: Vec<ManifestFile> = outcomes
+                            .iter()
+                            .filter(of_hour)
+                            .map(|outcome| manifest_file(&outcome.file.path, &outcome.rebuilt.metadata))
+                            .collect();
+                        let claim = &claims[&(plan.topic.clone(), hour)];
+                        self.claim_of(plan, hour).finish(claim, &reprinted).await?;
                     }
                     Some(into) => {
                         let Plan { topic, content, .. } = plan;
@@ -197,7 +232,8 @@ impl Replay<'_> {
     async fn rebuild(
         &self,
         plans: &[Plan],
-        generations: &Generations,
+        claims: &Claims,
+        manner: Manner,
         letters: &Arc<KnownLetters>,
     ) -> Result<Vec<Outcome>, ReplayError> {
         let mut waiting: Vec<(&Plan, Vec<PlannedFile>)> = Vec::new();
@@ -209,7 +245,12 @@ impl Replay<'_> {
             waiting.extend(partitions.into_values().map(|files| (plan, files)));
         }
         waiting.reverse();
-        let total = plans.iter().flat_map(|plan| &plan.files).map(PlannedFile::offsets).sum();
+        let claim_of = |plan: &Plan, file: &PlannedFile| claims[&(plan.topic.clone(), file.hour)].clone();
+        let offsets = |plan: &Plan, file: &PlannedFile| {
+            file.offsets() * if claim_of(plan, file).reprint.is_some() { 2 } else { 1 }
+        };
+        let of_plan = |plan: &Plan| plan.files.iter().map(|file| offsets(plan, file)).sum::<u64>();
+        let total = plans.iter().map(of_plan).sum();
         let done = Arc::new(AtomicU64::new(0));
         let failed = Arc::new(AtomicBool::new(false));
         let mut progress = Progress::over("replay", "offsets", total, Arc::clone(&done));
@@ -222,14 +263,13 @@ impl Replay<'_> {
                 && first_error.is_none()
                 && let Some((plan, files)) = waiting.pop()
             {
-                let files = files.into_iter().map(|file| {
-                    let generation = generations[&(plan.topic.clone(), file.hour)];
-                    (file, generation)
-                });
+                let claims = files.iter().map(|file| (file.hour, claim_of(plan, file)));
                 let job = PartitionJob {
                     lake: Arc::clone(self.into.as_ref().unwrap_or(&self.lake)),
                     plan: plan.clone(),
-                    files: files.collect(),
+                    claims: claims.collect(),
+                    files,
+                    manner,
                     reader: TopicReader::new(&self.kafka, &self.settings.group).map_err(refused)?,
                     records: self.records()?,
                     writer: self.writer.clone(),
@@ -269,7 +309,10 @@ impl Replay<'_> {
 struct PartitionJob {
     lake: Arc<OpenLake>,
     plan: Plan,
-    files: Vec<(PlannedFile, u64)>,
+    /// In the order of the log.
+    files: Vec<PlannedFile>,
+    claims: BTreeMap<EventHour, Claim>,
+    manner: Manner,
     reader: TopicReader,
     records: RecordReader,
     writer: Writer,
@@ -293,12 +336,30 @@ impl PartitionJob {
             last: None,
         };
         let mut outcomes = Vec::with_capacity(self.files.len());
-        for (file, generation) in self.files {
-            if self.failed.load(Ordering::Relaxed) {
-                break;
+        let claims = self.claims;
+        let has_form = |file: &PlannedFile| {
+            claims[&file.hour].reprint.as_ref().is_some_and(|reprint| reprint.form.is_some())
+        };
+        for files in runs(self.files, has_form) {
+            let Some(first) = files.first() else { continue };
+            let Claim { generation, reprint } = &claims[&first.hour];
+            let generation = *generation;
+            let outcome =
+                |(file, rebuilt)| Outcome { topic: self.plan.topic.clone(), file, generation, rebuilt };
+            let before = if reprint.is_some() { rebuilder.event_before(first)? } else { None };
+            let mut letters = OffsetRuns::default();
+            for file in &files {
+                if self.failed.load(Ordering::Relaxed) {
+                    return Ok(outcomes);
+                }
+                let rebuilt = rebuilder.rebuild(file, generation, self.manner.keeps_whole_files()).await?;
+                rebuilt.metadata.dead_letters.iter().for_each(|offset| letters.push(offset));
+                outcomes.push(outcome((file.clone(), rebuilt)));
             }
-            let rebuilt: Rebuilt = rebuilder.rebuild(&file, generation).await?;
-            outcomes.push(Outcome { topic: self.plan.topic.clone(), file, generation, rebuilt });
+            if let Some(reprint) = reprint {
+                let run = Run { files: &files, letters, before, form: reprint.form, generation };
+                outcomes.extend(rebuilder.reprint(&run).await?.into_iter().map(outcome));
+            }
         }
         Ok(outcomes)
     }

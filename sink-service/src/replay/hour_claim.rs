@@ -1,6 +1,6 @@
 //! One hour's generation: claimed in its manifest before the first file, and made the manifest's own after the last.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use chrono::{SubsecRound, Utc};
 use shared::exit::{ExitCode, Stop};
@@ -10,7 +10,8 @@ use crate::{
     event_hour::EventHour,
     hours::{
         accounts::HourFolder,
-        manifest::{Manifest, sealed_files},
+        manifest::{Manifest, ManifestFile, sealed_files},
+        reprint::{FileRange, Form, Reprint},
     },
     lake::{ETag, LakeError},
     lake_layout::OpenLake,
@@ -27,49 +28,114 @@ pub(super) struct HourClaim<'a> {
     pub hour: EventHour,
 }
 
+/// What a rebuild of the hour does, and under which number.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    pub generation: u64,
+    /// What is made beside the chain's files.
+    pub reprint: Option<Reprint>,
+}
+
+/// How the hours of a replay are to be made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// The chain's files, each in its place; with them the reprint that the manifest names, where it does.
+    InPlace,
+    /// A reprint in the form of the one that there is, else of the chain's files. Those change only where they are not whole.
+    Beside,
+    /// The same in another form.
+    Reformat(Form),
+}
+
+impl Manner {
+    /// Whether the chain's files stay as they are as long as they are whole.
+    pub(super) fn keeps_whole_files(self) -> bool {
+        self != Self::InPlace
+    }
+
+    fn reprint(self, standing: Option<&Reprint>, ranges: &[FileRange]) -> Option<Reprint> {
+        let form = match self {
+            Self::InPlace => standing?.form,
+            Self::Beside => standing.and_then(|reprint| reprint.form),
+            Self::Reformat(form) => Some(form),
+        };
+        Some(Reprint::of(form, ranges.iter().copied()))
+    }
+}
+
+impl fmt::Display for Manner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InPlace => f.write_str("in place"),
+            Self::Beside => f.write_str("beside the files that are there"),
+            Self::Reformat(Form { compression, lineformat, .. }) => {
+                let (compression, lines) = (compression.as_str(), lineformat.as_str());
+                write!(f, "beside the files that are there, compression {compression}, lines {lines}")
+            }
+        }
+    }
+}
+
 impl HourClaim<'_> {
-    /// The generation that this hour's files are to get: one more than the manifest's, or the one that an unfinished replay has claimed.
+    /// The generation that this hour's files are to get: one more than the manifest's, or the one that an unfinished replay has claimed which makes
+    /// the same. One that makes something else is left behind: whoever is still at it finds that, and ends.
     ///
     /// # Errors
     /// As the lake says.
-    pub(super) async fn take(&self) -> Result<u64, ReplayError> {
+    pub(super) async fn take(&self, manner: Manner, ranges: &[FileRange]) -> Result<Claim, ReplayError> {
         loop {
             let Some((manifest, etag)) = self.manifest().await? else {
                 // Deleted by hand: it is made anew from what is there.
                 self.folder().write_manifest(&BTreeMap::new()).await?;
                 continue;
             };
-            if let Some(generation) = manifest.rebuilding {
-                return Ok(generation);
-            }
-            let generation = manifest.generation + 1;
-            let claimed = Manifest { rebuilding: Some(generation), ..manifest };
+            let reprint = manner.reprint(manifest.reprint.as_ref(), ranges);
+            let generation = match manifest.rebuilding {
+                Some(generation) if manifest.reprinting == reprint => {
+                    return Ok(Claim { generation, reprint });
+                }
+                claimed => claimed.unwrap_or(manifest.generation) + 1,
+            };
+            let reprinting = reprint.clone();
+            let claimed = Manifest { rebuilding: Some(generation), reprinting, ..manifest };
             if self.replace(&claimed, &etag).await? {
-                return Ok(generation);
+                return Ok(Claim { generation, reprint });
             }
         }
     }
 
-    /// All files that were planned carry the generation: the manifest says so now.
+    /// All files that were planned are there: the manifest says so now. `reprinted` are those of the reprint, as they were read back.
     ///
     /// # Errors
-    /// As the lake says, and if a later replay has begun meanwhile.
-    pub(super) async fn finish(&self, generation: u64) -> Result<(), ReplayError> {
+    /// As the lake says, and if another replay has begun meanwhile or has put other files there.
+    pub(super) async fn finish(&self, claim: &Claim, reprinted: &[ManifestFile]) -> Result<(), ReplayError> {
+        let folder = self.lake.folder(self.content).hour(self.hour);
         loop {
-            let folder = self.lake.folder(self.content).hour(self.hour);
             let Some((manifest, etag)) = self.manifest().await? else {
                 self.folder().write_manifest(&BTreeMap::new()).await?;
                 continue;
             };
-            // The other one that joined was first.
-            if manifest.generation >= generation {
-                return Ok(());
-            }
-            if manifest.rebuilding != Some(generation) && manifest.rebuilding.is_some() {
+            let superseding = manifest.rebuilding.is_some_and(|generation| generation != claim.generation);
+            if superseding || manifest.generation > claim.generation {
                 return Err(superseded(self.topic, self.hour).into());
             }
-            let files = sealed_files(&self.lake.list_files(&folder).await?, self.topic);
-            let next = manifest.rebuilt(generation, files, Utc::now().trunc_subsecs(3));
+            let (files, there) = self.lake.list_with_reprints(&folder).await?;
+            let chain = sealed_files(&files.whole()?, self.topic);
+            let now = Utc::now().trunc_subsecs(3);
+            let next = match &claim.reprint {
+                None => manifest.rebuilt(claim.generation, chain, now),
+                Some(reprint) => {
+                    let there = sealed_files(&there.files, self.topic);
+                    if !reprinted.iter().all(|file| there.contains(file)) {
+                        return Err(superseded(self.topic, self.hour).into());
+                    }
+                    manifest.switched(claim.generation, (reprint.clone(), reprinted.to_vec()), chain, now)
+                }
+            };
+            // The other one that joined was first.
+            if manifest.generation == claim.generation && manifest.files == next.files {
+                return Ok(());
+            }
             if self.replace(&next, &etag).await? {
                 // What was sealed between the look and the write.
                 self.folder().write_manifest(&BTreeMap::new()).await?;

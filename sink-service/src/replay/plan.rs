@@ -368,7 +368,7 @@ impl SeenChain {
         let seen: BTreeSet<KafkaOffset> = self.files.iter().map(|file| file.first).collect();
         for manifest in manifests.iter().filter(|manifest| manifest.topic == *self.partition.topic) {
             let missing = manifest
-                .files
+                .chain_files()
                 .iter()
                 .filter(|file| file.partition == self.partition.partition && !seen.contains(&file.first));
             for file in missing {

@@ -5,6 +5,7 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use chrono::Utc;
 use rdkafka::Message;
 use shared::{
@@ -16,9 +17,11 @@ use shared::{
 use super::{EventBefore, Known, PlannedFile, ReplayError, hour_claim::superseded, judge::Judge};
 use crate::{
     buffer::{Buffer, DeadLetter},
-    chain::Writer,
+    chain::{self, FilePolicy, Writer},
     file_metadata::{FileMetadata, LastEvent, LineCrc, LineCrcBuilder, OffsetRuns},
-    lake::{ETag, FileState, Lake, LakeError, Rewrite},
+    lake::{ETag, FileState, LakeError, Rewrite},
+    lake_layout::OpenLake,
+    lake_path::LakePath,
     partition::view_of,
     record::{LAYOUT, Verdict},
     record_reader::RecordReader,
@@ -30,12 +33,15 @@ use crate::{
 /// Lines are handed on in pieces of about this size.
 const PIECE_BYTES: usize = 8 * 1024 * 1024;
 
+/// And with so many dead letters at most: a file ends before its metadata is full of them.
+const PIECE_LETTERS: usize = 100;
+
 /// A lake that does not answer is asked this often, with growing pauses: about three minutes in all.
 const ATTEMPTS_MAX: u32 = 12;
 
 /// Files of one topic, one after the other, with a consumer of their own.
 pub(super) struct Rebuilder<'a> {
-    pub lake: &'a Lake,
+    pub lake: &'a OpenLake,
     pub content: &'a TopicContent,
     pub reader: TopicReader,
     pub records: RecordReader,
@@ -48,14 +54,13 @@ pub(super) struct Rebuilder<'a> {
 }
 
 /// What came of one file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Rebuilt {
-    pub rows: u64,
-    pub bytes: u64,
-    pub dead_letters: u64,
-    pub crc: LineCrc,
+    pub metadata: FileMetadata,
     /// It carried the generation already, and its content is what it says: an earlier run did it.
     pub was_done: bool,
+    /// It was whole, and stays as it was.
+    pub kept: bool,
     /// Dead letters of before that are rows now.
     pub taken_in: u64,
     /// It has other lines than before, for no such reason.
@@ -68,46 +73,88 @@ struct Before {
     readable: Option<FileState>,
 }
 
+/// How the records of a range become a file.
+pub(super) struct Rules<'a> {
+    /// Offsets that were dead letters; `None` if nobody knows.
+    pub letters: Option<&'a OffsetRuns>,
+    /// Those that can be read now become rows.
+    pub takes_in: bool,
+    /// When the file ends before its range does; `None` = never.
+    pub policy: Option<FilePolicy>,
+}
+
+/// Looks again where the lake does not answer, or somebody else was first.
+///
+/// # Errors
+/// Those of the last attempt.
+pub(super) async fn again<T>(
+    path: &LakePath,
+    mut attempt: impl AsyncFnMut() -> Result<T, ReplayError>,
+) -> Result<T, ReplayError> {
+    let mut backoff = Backoff::default();
+    loop {
+        match attempt().await {
+            Err(ReplayError::Lake(
+                error @ (LakeError::Conflict | LakeError::Unknown { .. } | LakeError::Unavailable { .. }),
+            )) if backoff.attempts() < ATTEMPTS_MAX => {
+                let asked = match &error {
+                    LakeError::Unavailable { retry_after, .. } => *retry_after,
+                    _ => None,
+                };
+                let delay = backoff.next_delay_at_least(asked);
+                tracing::warn!(%path, cause = %error, ?delay, "looked at again");
+                tokio::time::sleep(delay).await;
+            }
+            result => return result,
+        }
+    }
+}
+
 impl<'a> Rebuilder<'a> {
+    /// A file of the chain, in its place. With `keeps_whole` only if it is not whole, or if a dead letter of it can be read now.
+    ///
     /// # Errors
     /// If it cannot be done, or if a later replay took over.
     pub(super) async fn rebuild(
         &mut self,
         file: &PlannedFile,
         generation: u64,
+        keeps_whole: bool,
     ) -> Result<Rebuilt, ReplayError> {
-        let mut backoff = Backoff::default();
-        loop {
-            match self.attempt(file, generation).await {
-                Ok(rebuilt) => return Ok(rebuilt),
-                Err(ReplayError::Lake(
-                    error @ (LakeError::Conflict | LakeError::Unknown { .. } | LakeError::Unavailable { .. }),
-                )) if backoff.attempts() < ATTEMPTS_MAX => {
-                    let asked = match &error {
-                        LakeError::Unavailable { retry_after, .. } => *retry_after,
-                        _ => None,
-                    };
-                    let delay = backoff.next_delay_at_least(asked);
-                    tracing::warn!(path = %file.path, cause = %error, ?delay, "looked at again");
-                    tokio::time::sleep(delay).await;
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        again(&file.path, async || self.attempt(file, generation, keeps_whole).await).await
     }
 
-    async fn attempt(&mut self, file: &PlannedFile, generation: u64) -> Result<Rebuilt, ReplayError> {
+    async fn attempt(
+        &mut self,
+        file: &PlannedFile,
+        generation: u64,
+        keeps_whole: bool,
+    ) -> Result<Rebuilt, ReplayError> {
         let before = self.look(file, generation).await?;
+        let mut whole = None;
         if let Some(state) = &before.readable
-            && state.metadata.generation == generation
-            && self.holds_what_it_says(file, state).await?
+            && (keeps_whole || state.metadata.generation == generation)
+            && self.holds_what_it_says(&file.path, state).await?
         {
-            self.done.fetch_add(file.offsets(), Ordering::Relaxed);
-            self.last = Some((file.next, state.metadata.last_event.clone()));
-            return Ok(Rebuilt { was_done: true, ..rebuilt(&state.metadata) });
+            let was_done = state.metadata.generation == generation;
+            if was_done || state.metadata.dead_letters.is_empty() {
+                self.done.fetch_add(file.offsets(), Ordering::Relaxed);
+                return Ok(self.left_alone(state.metadata.clone(), was_done));
+            }
+            whole = Some(&state.metadata);
         }
         let old = before.readable.as_ref().map(|state| &state.metadata);
-        let (rewrite, metadata, taken_in) = self.write(file, generation, old).await?;
+        let said = match (old, &file.known) {
+            (Some(old), _) => Some(old),
+            (None, Known::Whole(metadata)) => Some(&**metadata),
+            (None, Known::Listed { .. } | Known::Untraced { .. }) => None,
+        };
+        let letters = said.map(|said| &said.dead_letters);
+        let rules = Rules { letters, takes_in: true, policy: None };
+        let (rewrite, metadata, taken_in) = self.write(file, generation, &rules).await?;
+        if let Some(whole) = whole.filter(|whole| whole.dead_letters == metadata.dead_letters) {
+            return Ok(self.left_alone(whole.clone(), false));
+        }
         if let (None, Known::Listed { dead_letters, .. }) = (old, &file.known)
             && metadata.dead_letters.count() > *dead_letters
         {
@@ -118,12 +165,7 @@ impl<'a> Rebuilder<'a> {
             );
             return Err(Stop::new(ExitCode::LakeDiffers, what).into());
         }
-        let state = rewrite.commit(before.expected.as_ref(), &metadata).await?;
-        self.last = Some((file.next, metadata.last_event.clone()));
-        if !self.holds_what_it_says(file, &state).await? {
-            let what = "it does not hold what was written to it just now".to_owned();
-            return Err(LakeError::Damaged { path: file.path.clone(), what }.into());
-        }
+        self.commit(rewrite, &file.path, before.expected.as_ref(), &metadata).await?;
         let changed = match (old, &file.known) {
             (Some(old), _) => (old.crc, old.rows) != (metadata.crc, metadata.rows),
             (None, Known::Whole(_) | Known::Untraced { .. }) => false,
@@ -131,7 +173,52 @@ impl<'a> Rebuilder<'a> {
                 (*rows, *bytes) != (metadata.rows, metadata.original_size)
             }
         };
-        Ok(Rebuilt { taken_in, changed: changed && taken_in == 0, ..rebuilt(&metadata) })
+        let changed = changed && taken_in == 0;
+        Ok(Rebuilt { metadata, was_done: false, kept: false, taken_in, changed })
+    }
+
+    /// What there is to say of a file that needs not be written.
+    pub(super) fn left_alone(&mut self, metadata: FileMetadata, was_done: bool) -> Rebuilt {
+        self.last = Some((metadata.next, metadata.last_event.clone()));
+        Rebuilt { metadata, was_done, kept: !was_done, taken_in: 0, changed: false }
+    }
+
+    /// Puts what was written in the place of what was looked at, and reads it back.
+    ///
+    /// # Errors
+    /// As the lake says, and if it reads otherwise than it was written.
+    pub(super) async fn commit(
+        &mut self,
+        rewrite: Rewrite<'_>,
+        path: &LakePath,
+        expected: Option<&ETag>,
+        metadata: &FileMetadata,
+    ) -> Result<(), LakeError> {
+        let state = rewrite.commit(expected, metadata).await?;
+        self.last = Some((metadata.next, metadata.last_event.clone()));
+        if self.holds_what_it_says(path, &state).await? {
+            return Ok(());
+        }
+        let what = "it does not hold what was written to it just now".to_owned();
+        Err(LakeError::Damaged { path: path.clone(), what })
+    }
+
+    /// The last event before a file.
+    ///
+    /// # Errors
+    /// If nobody can say it.
+    pub(super) fn event_before(&self, file: &PlannedFile) -> Result<Option<LastEvent>, Stop> {
+        match (&self.last, &file.after) {
+            (Some((end, last)), _) if *end == file.first => Ok(last.clone()),
+            (_, EventBefore::Is(last)) => Ok(last.clone()),
+            (_, EventBefore::Unknown) => {
+                let what = format!(
+                    "{}: the file before it is damaged, and nobody can say which of its records repeat what was there: name that file's hour too, or --all. Nothing of this file was changed",
+                    file.path
+                );
+                Err(Stop::new(ExitCode::Usage, what))
+            }
+        }
     }
 
     /// # Errors
@@ -164,43 +251,32 @@ impl<'a> Rebuilder<'a> {
         Ok(Before { expected: Some(sight.etag), readable: state })
     }
 
-    /// Reads the range and writes the lines; nothing of it can be seen yet.
-    async fn write(
+    /// Reads the range and writes the lines; nothing of it can be seen yet. Also says how many dead letters have become rows.
+    pub(super) async fn write(
         &mut self,
         file: &PlannedFile,
         generation: u64,
-        old: Option<&FileMetadata>,
+        rules: &Rules<'_>,
     ) -> Result<(Rewrite<'a>, FileMetadata, u64), ReplayError> {
-        let before = match (&self.last, &file.after) {
-            (Some((end, last)), _) if *end == file.first => last.clone(),
-            (_, EventBefore::Is(last)) => last.clone(),
-            (_, EventBefore::Unknown) => {
-                let what = format!(
-                    "{}: the file before it is damaged, and nobody can say which of its records repeat what was there: name that file's hour too, or --all. Nothing of this file was changed",
-                    file.path
-                );
-                return Err(Stop::new(ExitCode::Usage, what).into());
-            }
-        };
-        let said = match (old, &file.known) {
-            (Some(old), _) => Some(old),
-            (None, Known::Whole(metadata)) => Some(&**metadata),
-            (None, Known::Listed { .. } | Known::Untraced { .. }) => None,
-        };
+        let before = self.event_before(file)?;
         let mut repeats = RepeatFilter::after(before.as_ref());
         let mut metadata = FileMetadata { last_event: before, ..self.empty(file, generation) };
         let mut rewrite = self.lake.rewrite(&file.path, &file.partition).await?;
         let mut buffer = Buffer::new(&file.partition, file.format);
-        let mut taken_in = 0;
+        let (mut taken_in, mut letters) = (0, 0);
         let mut told = file.first;
         let mut messages = self.reader.read(&file.partition, file.first, file.next)?;
         loop {
             let message = messages.next_record()?;
+            // Ended by the next record, so that none begins where only markers follow.
+            if message.is_some() && buffer.is_empty() && roll_due(&metadata, rules.policy.as_ref()) {
+                break;
+            }
             let position = message.as_ref().and_then(|message| KafkaOffset::from_kafka(message.offset()));
             if let (Some(message), Some(offset)) = (&message, position) {
                 let record = view_of(message);
                 let inspected = self.records.inspect(&record, message.topic(), self.content).await?;
-                let was_letter = said.map(|metadata| metadata.dead_letters.contains(offset));
+                let was_letter = rules.letters.map(|letters| letters.contains(offset));
                 let place = (file.partition.clone(), offset);
                 let inspected = self.judge.judge(&place, was_letter, Some(file.hour), inspected);
                 let is_repeat = repeats.passes_over(&inspected);
@@ -215,37 +291,47 @@ impl<'a> Rebuilder<'a> {
                             );
                             return Err(Stop::new(ExitCode::LakeDiffers, what).into());
                         }
+                        letters += 1;
                         // It is in the dead-letter topic since the file was written first; here only its offset counts.
                         let letter = DeadLetter::noted(offset, reason);
                         buffer.push_dead_letter(letter, inspected.hour, inspected.event, Instant::now());
                     }
                     Verdict::Line { .. } | Verdict::Tombstone if is_repeat => {}
+                    Verdict::Line { .. } | Verdict::Tombstone
+                        if was_letter == Some(true) && !rules.takes_in =>
+                    {
+                        let what = format!(
+                            "{}: the dead letter at offset {offset} can be read since a moment: type the same command again. Nothing of this file was changed",
+                            file.path
+                        );
+                        return Err(Stop::new(ExitCode::Temporary, what).into());
+                    }
                     Verdict::Line { .. } | Verdict::Tombstone => {
                         taken_in += u64::from(was_letter == Some(true));
                         buffer.push(offset, &record, &inspected, Instant::now());
                     }
                 }
             }
-            if buffer.size() >= PIECE_BYTES || message.is_none() {
+            if is_full(&buffer, letters, &metadata, rules.policy.as_ref()) || message.is_none() {
+                letters = 0;
                 let end = position.map_or(file.next, KafkaOffset::after);
                 let batch = buffer.freeze(told, end);
                 let piece = batch.piece(batch.pending().len());
                 piece.count_into(&mut metadata);
-                let mut packed = metadata.compressed.pack(&piece.bytes);
-                if message.is_none() && metadata.original_size == 0 {
-                    packed = metadata.compressed.pack_nothing();
-                }
-                metadata.stored_size += packed.len() as u64;
-                if !packed.is_empty() {
-                    rewrite.add(packed).await?;
-                }
                 self.done.fetch_add(end.get().saturating_sub(told.get()), Ordering::Relaxed);
                 told = end;
+                add(&mut rewrite, &mut metadata, piece.bytes).await?;
             }
             if message.is_none() {
-                return Ok((rewrite, metadata, taken_in));
+                break;
             }
         }
+        if metadata.original_size == 0 {
+            let nothing = metadata.compressed.pack_nothing();
+            metadata.stored_size += nothing.len() as u64;
+            rewrite.add(nothing).await?;
+        }
+        Ok((rewrite, FileMetadata { next: told, ..metadata }, taken_in))
     }
 
     fn empty(&self, file: &PlannedFile, generation: u64) -> FileMetadata {
@@ -276,8 +362,12 @@ impl<'a> Rebuilder<'a> {
     }
 
     /// Reads it back: as many lines, and the checksum, as its metadata says.
-    async fn holds_what_it_says(&self, file: &PlannedFile, state: &FileState) -> Result<bool, LakeError> {
-        let mut reader = self.lake.read_file(&file.path, state).await?;
+    pub(super) async fn holds_what_it_says(
+        &self,
+        path: &LakePath,
+        state: &FileState,
+    ) -> Result<bool, LakeError> {
+        let mut reader = self.lake.read_file(path, state).await?;
         let (mut crc, mut rows, mut size) = (LineCrcBuilder::new(), 0_u64, 0_u64);
         let mut unpacker = state.metadata.compressed.unpacker();
         loop {
@@ -300,14 +390,26 @@ impl<'a> Rebuilder<'a> {
     }
 }
 
-fn rebuilt(metadata: &FileMetadata) -> Rebuilt {
-    Rebuilt {
-        rows: metadata.rows,
-        bytes: metadata.original_size,
-        dead_letters: metadata.dead_letters.count(),
-        crc: metadata.crc,
-        was_done: false,
-        taken_in: 0,
-        changed: false,
-    }
+/// Packs lines, and adds them.
+async fn add(rewrite: &mut Rewrite<'_>, metadata: &mut FileMetadata, lines: Bytes) -> Result<(), LakeError> {
+    let packed = metadata.compressed.pack(&lines);
+    metadata.stored_size += packed.len() as u64;
+    rewrite.add(packed).await
+}
+
+/// Whether what has gathered is to be handed on.
+fn is_full(buffer: &Buffer, letters: usize, metadata: &FileMetadata, policy: Option<&FilePolicy>) -> bool {
+    let limit =
+        policy.and_then(|policy| policy.bytes).map(|bytes| bytes.saturating_sub(metadata.original_size));
+    let piece =
+        limit.and_then(|left| usize::try_from(left).ok()).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
+    let rows = metadata.rows + buffer.records() as u64;
+    let has_rows = policy.and_then(|policy| policy.rows).is_some_and(|limit| rows >= limit);
+    !buffer.is_empty() && (buffer.size() >= piece || letters >= PIECE_LETTERS || has_rows)
+}
+
+/// Whether a file ends here, as one of the live sink would.
+pub(super) fn roll_due(metadata: &FileMetadata, policy: Option<&FilePolicy>) -> bool {
+    let now = Instant::now();
+    policy.is_some_and(|policy| chain::roll_due(metadata, 0, now, policy, now).is_some())
 }

@@ -9,13 +9,18 @@ use bytesize::ByteSize;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
-use super::{PlannedFile, plan::Plan, rebuild::Rebuilt};
-use crate::{event_hour::EventHour, verify::Output};
+use super::{PlannedFile, hour_claim::Manner, plan::Plan, rebuild::Rebuilt};
+use crate::{event_hour::EventHour, file_metadata::FileMetadata, verify::Output};
 
 /// How many files that are not whole are named one by one.
 const TROUBLES_SHOWN: usize = 20;
 
-pub(super) fn print_plan(plans: &[Plan], output: Output, to: &mut impl Write) -> io::Result<()> {
+pub(super) fn print_plan(
+    plans: &[Plan],
+    manner: Manner,
+    output: Output,
+    to: &mut impl Write,
+) -> io::Result<()> {
     match output {
         Output::Json => {
             for plan in plans {
@@ -32,19 +37,23 @@ pub(super) fn print_plan(plans: &[Plan], output: Output, to: &mut impl Write) ->
                     })
                 });
                 let files: Vec<_> = files.collect();
-                writeln!(to, "{}", json!({ "plan": plan.topic, "files": files, "notes": plan.notes }))?;
+                writeln!(
+                    to,
+                    "{}",
+                    json!({ "plan": plan.topic, "manner": manner.to_string(), "files": files, "notes": plan.notes })
+                )?;
             }
         }
         Output::Human => {
             for plan in plans {
-                print_plan_of_topic(plan, to)?;
+                print_plan_of_topic(plan, manner, to)?;
             }
         }
     }
     Ok(())
 }
 
-fn print_plan_of_topic(plan: &Plan, to: &mut impl Write) -> io::Result<()> {
+fn print_plan_of_topic(plan: &Plan, manner: Manner, to: &mut impl Write) -> io::Result<()> {
     let mut partitions: BTreeMap<i32, Vec<&PlannedFile>> = BTreeMap::new();
     for file in &plan.files {
         partitions.entry(file.partition.partition).or_default().push(file);
@@ -56,7 +65,10 @@ fn print_plan_of_topic(plan: &Plan, to: &mut impl Write) -> io::Result<()> {
     if partitions.len() > 1 {
         table.add_row(plan_row("all".to_owned(), &plan.files.iter().collect::<Vec<_>>()));
     }
-    writeln!(to, "{}: to be made again", plan.topic)?;
+    match manner {
+        Manner::InPlace => writeln!(to, "{}: to be made again", plan.topic)?,
+        Manner::Beside | Manner::Reformat(_) => writeln!(to, "{}: to be made again {manner}", plan.topic)?,
+    }
     writeln!(to, "{table}")?;
     let troubled: Vec<&PlannedFile> = plan.files.iter().filter(|file| file.trouble().is_some()).collect();
     for file in troubled.iter().take(TROUBLES_SHOWN) {
@@ -94,52 +106,82 @@ pub(super) struct Outcome {
     pub rebuilt: Rebuilt,
 }
 
+impl Outcome {
+    pub(super) fn is_reprint(&self) -> bool {
+        self.file.path.is_in_a_generation()
+    }
+}
+
 pub(super) fn print_result(outcomes: &[Outcome], output: Output, to: &mut impl Write) -> io::Result<()> {
     match output {
         Output::Json => {
             let files = outcomes.iter().map(|outcome| {
-                let Rebuilt { rows, bytes, dead_letters, crc, was_done, taken_in, changed } =
-                    &outcome.rebuilt;
+                let Rebuilt { metadata, was_done, kept, taken_in, changed } = &outcome.rebuilt;
                 json!({
                     "topic": outcome.topic,
                     "path": outcome.file.path,
                     "hour": outcome.file.hour,
-                    "generation": outcome.generation,
-                    "rows": rows,
-                    "bytes": bytes,
-                    "deadLetters": dead_letters,
-                    "crc": crc.to_string(),
+                    "generation": metadata.generation,
+                    "rows": metadata.rows,
+                    "bytes": metadata.original_size,
+                    "deadLetters": metadata.dead_letters.count(),
+                    "crc": metadata.crc.to_string(),
                     "wasDone": was_done,
+                    "kept": kept,
                     "takenIn": taken_in,
                     "changed": changed,
                 })
             });
             let files: Vec<_> = files.collect();
-            let rows: u64 = outcomes.iter().map(|outcome| outcome.rebuilt.rows).sum();
+            let rows: u64 = by_hour(outcomes).values().map(|hour| hour.sum(|metadata| metadata.rows)).sum();
             writeln!(to, "{}", json!({ "ok": true, "rows": rows, "files": files }))
         }
         Output::Human => print_result_table(outcomes, to),
     }
 }
 
-fn print_result_table(outcomes: &[Outcome], to: &mut impl Write) -> io::Result<()> {
-    let mut hours: BTreeMap<(&str, EventHour), Vec<&Outcome>> = BTreeMap::new();
-    for outcome in outcomes {
-        hours.entry((&outcome.topic, outcome.file.hour)).or_default().push(outcome);
+/// What came of an hour.
+#[derive(Default)]
+struct HourOutcome<'a> {
+    chain: Vec<&'a Outcome>,
+    reprint: Vec<&'a Outcome>,
+}
+
+impl HourOutcome<'_> {
+    /// Those that readers of the manifest take.
+    fn files(&self) -> &[&Outcome] {
+        if self.reprint.is_empty() { &self.chain } else { &self.reprint }
     }
+
+    fn sum(&self, of: fn(&FileMetadata) -> u64) -> u64 {
+        self.files().iter().map(|outcome| of(&outcome.rebuilt.metadata)).sum()
+    }
+}
+
+fn by_hour(outcomes: &[Outcome]) -> BTreeMap<(&str, EventHour), HourOutcome<'_>> {
+    let mut hours: BTreeMap<(&str, EventHour), HourOutcome<'_>> = BTreeMap::new();
+    for outcome in outcomes {
+        let hour = hours.entry((&outcome.topic, outcome.file.hour)).or_default();
+        if outcome.is_reprint() { hour.reprint.push(outcome) } else { hour.chain.push(outcome) }
+    }
+    hours
+}
+
+fn print_result_table(outcomes: &[Outcome], to: &mut impl Write) -> io::Result<()> {
+    let hours = by_hour(outcomes);
     let mut table =
         table(&["topic", "hour", "generation", "files", "rows", "size", "dead letters", "were not whole"]);
-    for ((topic, hour), outcomes) in &hours {
-        let sum = |of: fn(&Rebuilt) -> u64| outcomes.iter().map(|outcome| of(&outcome.rebuilt)).sum::<u64>();
+    for ((topic, hour), outcome) in &hours {
+        let generation = outcome.files().iter().map(|outcome| outcome.generation).max();
         table.add_row([
             (*topic).to_owned(),
             hour.to_string(),
-            outcomes.iter().map(|outcome| outcome.generation).max().unwrap_or_default().to_string(),
-            outcomes.len().to_string(),
-            sum(|rebuilt| rebuilt.rows).to_string(),
-            ByteSize::b(sum(|rebuilt| rebuilt.bytes)).to_string(),
-            sum(|rebuilt| rebuilt.dead_letters).to_string(),
-            outcomes.iter().filter(|outcome| outcome.file.trouble().is_some()).count().to_string(),
+            generation.unwrap_or_default().to_string(),
+            outcome.files().len().to_string(),
+            outcome.sum(|metadata| metadata.rows).to_string(),
+            ByteSize::b(outcome.sum(|metadata| metadata.original_size)).to_string(),
+            outcome.sum(|metadata| metadata.dead_letters.count()).to_string(),
+            outcome.chain.iter().filter(|outcome| outcome.file.trouble().is_some()).count().to_string(),
         ]);
     }
     writeln!(to, "{table}")?;
@@ -148,15 +190,23 @@ fn print_result_table(outcomes: &[Outcome], to: &mut impl Write) -> io::Result<(
             writeln!(to, "{}: {} dead letters of before are rows now", file.path, rebuilt.taken_in)?;
         }
         if rebuilt.changed {
-            writeln!(to, "{}: its lines are not those of before: {} rows now", file.path, rebuilt.rows)?;
+            let rows = rebuilt.metadata.rows;
+            writeln!(to, "{}: its lines are not those of before: {rows} rows now", file.path)?;
         }
     }
-    let done = outcomes.iter().filter(|outcome| outcome.rebuilt.was_done).count();
+    let count = |is: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| is(outcome)).count();
+    let done = count(|outcome| outcome.rebuilt.was_done);
     if done > 0 {
         writeln!(to, "{done} files had been made again by an earlier run already; they were checked.")?;
     }
-    let rows: u64 = outcomes.iter().map(|outcome| outcome.rebuilt.rows).sum();
-    writeln!(to, "OK: {rows} rows in {} files, written from Kafka and read back.", outcomes.len())
+    if count(Outcome::is_reprint) > 0 {
+        let kept = count(|outcome| outcome.rebuilt.kept);
+        let chain = count(|outcome| !outcome.is_reprint());
+        writeln!(to, "{kept} of the chain's {chain} files stay as they are.")?;
+    }
+    let rows: u64 = hours.values().map(|hour| hour.sum(|metadata| metadata.rows)).sum();
+    let files: usize = hours.values().map(|hour| hour.files().len()).sum();
+    writeln!(to, "OK: {rows} rows in {files} files, written from Kafka and read back.")
 }
 
 fn table(header: &[&str]) -> Table {

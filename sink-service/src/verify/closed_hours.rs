@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::walk::Walk;
+use super::{reprints, walk::Walk};
 use crate::{
     event_hour::EventHour,
     hours::{
@@ -98,10 +98,11 @@ async fn disagreement(
     if manifest.topic != topic || manifest.hour != hour {
         return Ok(Some(format!("{path} is of {} and hour {}", manifest.topic, manifest.hour)));
     }
-    let mut there =
-        sealed_files(&look_again(async || lake.list_files(&folder.hour(hour)).await).await?, topic);
+    let place = folder.hour(hour);
+    let (there, reprinted) = look_again(async || lake.list_with_reprints(&place).await).await?;
+    let mut there = sealed_files(&there.whole()?, topic);
     // A replay that has begun rewrites the files one by one, with the same content.
-    let mut named = manifest.files.clone();
+    let mut named = manifest.chain_files().to_vec();
     if manifest.rebuilding.is_some() {
         for file in there.iter_mut().chain(&mut named) {
             (file.generation, file.storedsize) = (0, 0);
@@ -122,5 +123,6 @@ async fn disagreement(
     if rows != manifest.rows {
         return Ok(Some(format!("{path} says {} rows, its files have {rows}", manifest.rows)));
     }
-    Ok(None)
+    let reprinted = sealed_files(&reprinted.files, topic);
+    Ok(reprints::disagreement(&manifest, &reprinted).map(|what| format!("{path}: {what}")))
 }

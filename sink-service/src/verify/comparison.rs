@@ -246,7 +246,7 @@ impl<'a> Comparison<'a> {
         };
         let reader = self.lake.read_file(&listed.path, &state).await?;
         self.open = Some(OpenFile {
-            hour: self.lake.hour_of(&listed.path),
+            hour: self.lake.hour_of(&listed.path.in_the_chain()),
             lines: FileLines::new(reader, listed.path.clone(), &listed.metadata),
             path: listed.path,
             metadata: listed.metadata,

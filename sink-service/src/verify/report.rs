@@ -121,6 +121,10 @@ fn print_table(
             "{topic}/{partition}: {lost} offsets were lost in Kafka and given up (_chain/{topic}/gaps.json)."
         )?;
     }
+    let reprinted: usize = results.iter().map(|result| result.reprinted).sum();
+    if reprinted > 0 {
+        writeln!(to, "{reprinted} files of reprints were compared too.")?;
+    }
     let repeats: u64 = results.iter().map(|result| result.repeats).sum();
     if repeats > 0 {
         writeln!(to, "{repeats} records of Kafka repeat an event that is there already: no rows.")?;

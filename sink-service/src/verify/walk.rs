@@ -39,6 +39,8 @@ pub struct PartitionResult {
     pub pending: u64,
     /// Rows whose records Kafka no longer has: checked by their file alone.
     pub unconfirmed: u64,
+    /// Files of reprints that were compared too; their rows are those of the chain's files, and not counted again.
+    pub reprinted: usize,
     pub differences: u64,
     /// The first of them.
     pub shown: Vec<String>,
@@ -108,6 +110,7 @@ impl Walk {
                 lost: 0,
                 pending: 0,
                 unconfirmed: 0,
+                reprinted: 0,
                 differences: 0,
                 shown: Vec::new(),
             },
@@ -119,6 +122,14 @@ impl Walk {
         if self.result.shown.len() < DIFFERENCES_SHOWN {
             self.result.shown.push(what);
         }
+    }
+
+    /// Takes over what was found in files that are no files of the chain.
+    pub(super) fn absorb(&mut self, other: Self) {
+        let PartitionResult { differences, shown, .. } = other.result;
+        self.result.differences += differences;
+        let room = DIFFERENCES_SHOWN.saturating_sub(self.result.shown.len());
+        self.result.shown.extend(shown.into_iter().take(room));
     }
 
     /// The row at `offset` has an event id that another row has.

@@ -452,6 +452,8 @@ async fn listings_show_data_files_in_order_and_nothing_else(ground: Ground) {
         create(&lake, &path(name), &["1\n"]).await.unwrap();
     }
     create(&lake, &path("shop/orders2/hour=01/x.jsonl"), &["1\n"]).await.unwrap();
+    let reprinted = path(names[2]).in_generation(3);
+    create(&lake, &reprinted, &["1\n"]).await.unwrap();
     lake.create_document(&path("shop/orders/hour=01/_manifest.json"), b"{}".to_vec()).await.unwrap();
     lake.create_document(&path(&format!("_chain/{TOPIC}/p0.json")), b"{}".to_vec()).await.unwrap();
     let listed = lake.list_files(&path("shop/orders")).await.unwrap();
@@ -461,6 +463,13 @@ async fn listings_show_data_files_in_order_and_nothing_else(ground: Ground) {
         assert_eq!(file.metadata, state(&lake, &file.path).await.metadata);
     }
     assert!(lake.list_files(&path("shop/ord")).await.unwrap().is_empty(), "a folder is not a prefix");
+    // What only a manifest names is for those who ask for it.
+    let all = lake.list_names(&path("shop/orders")).await.unwrap();
+    assert!(all.len() == 4 && !all.contains(&reprinted), "{all:?}");
+    let (_, apart) = lake.list_names_with_reprints(&path("shop/orders")).await.unwrap();
+    assert_eq!(apart, std::slice::from_ref(&reprinted));
+    let (_, apart) = lake.list_with_reprints(&path("shop")).await.unwrap();
+    assert_eq!(apart.files.iter().map(|file| &file.path).collect::<Vec<_>>(), [&reprinted]);
 }
 
 async fn metadata_over_the_limit_is_refused(ground: Ground) {

@@ -34,7 +34,7 @@ const USER: &str = "atlas";
 const PASSWORD: &str = "planted-password";
 
 /// The registry that the tests here share, where it is not stopped.
-async fn registry() -> Result<&'static Registry> {
+pub(crate) async fn registry() -> Result<&'static Registry> {
     static SHARED: OnceCell<Registry> = OnceCell::const_new();
     SHARED.get_or_try_init(Registry::start).await
 }

@@ -4,6 +4,7 @@
 //! it needs is not there. Run with at most two at once: the machine that these limits are made for has two cores.
 
 mod avro;
+mod avro_replay;
 mod azure_identities;
 mod broker_restart;
 mod check;
@@ -20,6 +21,7 @@ mod export;
 mod fenced;
 mod gap;
 mod gate;
+mod generation;
 mod harness;
 mod hours;
 mod idle;

@@ -181,6 +181,17 @@ async fn closed_hours(pipeline: &Pipeline) -> Result<()> {
     Ok(())
 }
 
+/// The same rows in other files, for those who follow the manifests.
+async fn reprinted(pipeline: &Pipeline) -> Result<()> {
+    let topic = pipeline.data_topic("orders");
+    let arguments = ["replay", "--topic", &topic, "--all", "--reformat", "--compression", "zstd"];
+    let environment = pipeline.sink_environment();
+    let mut replay = Service::start_with(Binary::Sink, "replay", &arguments, environment, pipeline.folder())?;
+    let code = replay.exit_code(crate::stage::LIMIT).await?;
+    ensure!(code == 0, "{code}\n{}", replay.log_tail());
+    Ok(())
+}
+
 /// The page's code, on this lake.
 fn with_the_pages_code(pipeline: &Pipeline) -> Result<Value> {
     let blocks = blocks("python.md", "python")?;
@@ -218,6 +229,8 @@ async fn closed_hours_in_a_directory() -> Result<()> {
     closed_hours(&pipeline).await?;
     let found = with_the_pages_code(&pipeline)?;
     ensure!(found == json!([3, 120, 120, [["insert", 120]]]), "{found}");
+    reprinted(&pipeline).await?;
+    ensure!(with_the_pages_code(&pipeline)? == found, "the reprint has other rows");
     let complete = duckdb(&pipeline, "Only hours that are complete")?;
     let counts: Vec<i64> =
         complete.as_array().context("rows")?.iter().filter_map(|row| row[4].as_i64()).collect();
@@ -231,5 +244,7 @@ async fn closed_hours_in_azurite() -> Result<()> {
     closed_hours(&pipeline).await?;
     let found = with_the_pages_code(&pipeline)?;
     ensure!(found == json!([3, 120, 120, [["insert", 120]]]), "{found}");
+    reprinted(&pipeline).await?;
+    ensure!(with_the_pages_code(&pipeline)? == found, "the reprint has other rows");
     Ok(())
 }

@@ -25,19 +25,19 @@ const PARTITIONS: i32 = 3;
 const KILLS: i64 = 5;
 
 /// Files by path.
-type Files = BTreeMap<String, LakeFile>;
+pub(crate) type Files = BTreeMap<String, LakeFile>;
 
 /// A lake with two hours that have closed, and a third that goes on.
-struct Closed<'a> {
-    pipeline: &'a Pipeline,
-    topic: String,
+pub(crate) struct Closed<'a> {
+    pub(crate) pipeline: &'a Pipeline,
+    pub(crate) topic: String,
     positions: Positions<'a>,
-    sink: Service,
-    begin: i64,
+    pub(crate) sink: Service,
+    pub(crate) begin: i64,
 }
 
 impl<'a> Closed<'a> {
-    async fn new(pipeline: &'a Pipeline) -> Result<Self> {
+    pub(crate) async fn new(pipeline: &'a Pipeline) -> Result<Self> {
         let topic = pipeline.data_topic("orders");
         let writer = pipeline.kafka_writer();
         writer.create_topic(&topic, PARTITIONS, &[]).await?;
@@ -68,14 +68,14 @@ impl<'a> Closed<'a> {
     }
 
     /// The files of the hours that have closed.
-    async fn files(&self) -> Result<Files> {
+    pub(crate) async fn files(&self) -> Result<Files> {
         let folders = [folder(self.pipeline, self.begin), folder(self.pipeline, self.begin + HOUR_S)];
         let files = self.pipeline.lake().read().await?.files.into_iter();
         let closed = files.filter(|file| folders.iter().any(|folder| file.path.starts_with(folder)));
         Ok(closed.map(|file| (file.path.clone(), file)).collect())
     }
 
-    fn start(&self, name: &str, more: &[&str]) -> Result<Service> {
+    pub(crate) fn start(&self, name: &str, more: &[&str]) -> Result<Service> {
         let day = instant_day(self.begin);
         let mut arguments = vec!["replay", "--topic", &self.topic, "--day", &day];
         arguments.extend(more);
@@ -83,7 +83,7 @@ impl<'a> Closed<'a> {
         Service::start_with(Binary::Sink, name, &arguments, environment, self.pipeline.folder())
     }
 
-    async fn replay(&self, name: &str, more: &[&str]) -> Result<String> {
+    pub(crate) async fn replay(&self, name: &str, more: &[&str]) -> Result<String> {
         let mut replay = self.start(name, more)?;
         let code = replay.exit_code(LIMIT).await?;
         ensure!(code == 0, "{name} ends with {code}\n{}", replay.log_tail());

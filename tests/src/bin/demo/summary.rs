@@ -93,7 +93,7 @@ fn query(root: &str) -> String {
   print(duckdb.sql("""
     with last as (
       select documentKey._id as id, arg_max(fullDocument, _meta.eventId) as flight
-      from read_json('{root}/air/flights/**/*.jsonl', hive_partitioning = true)
+      from read_json('{root}/air/flights/year=*/month=*/day=*/hour=*/*.jsonl', hive_partitioning = true)
       group by all
     )
     select flight.carrier, count(*) as flights,
