@@ -80,9 +80,14 @@ deny: ## Licences, bans and sources of all dependencies (needs cargo-deny)
 
 # Test
 
+# What is fetched comes while the compiler works.
 .PHONY: test
-test: lint servers tools check-files build-seeded-bugs check-docs ## Everything that CI runs
-	cargo test --workspace --locked -- --test-threads=$(TEST_THREADS)
+test: ## Everything that CI runs
+	$(MAKE) servers tools check-files & fetched=$$!; \
+	trap 'kill $$fetched 2>/dev/null || true' EXIT; \
+	$(MAKE) lint build-seeded-bugs check-docs; \
+	wait $$fetched
+	python3 .ci/test.py --threads $(TEST_THREADS)
 
 .PHONY: test-unit
 test-unit: ## Tests beside the code, without servers
