@@ -13,7 +13,7 @@
 //! - Record and marker are one transaction. Before it, markers are read up to the high watermark taken after `init_transactions`: whoever held
 //!   the transactional id before is fenced by then, and what it committed is seen. One producer makes one transaction, so a late end of it
 //!   can tear no other one; after a doubt it is dropped without an abort.
-//! - What this version would make a dead letter again is not sent.
+//! - What this version would make a dead letter again is not sent, nor what a replay could make a row of at the same time ([`writing`]).
 
 mod args;
 mod book;
@@ -23,6 +23,7 @@ mod letter;
 mod report;
 mod standing;
 mod transaction;
+mod writing;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -32,12 +33,12 @@ use shared::{
     kafka_position::{KafkaOffset, TopicPartition},
 };
 
-use self::book::Book;
 pub use self::{
     args::{dlq_command, dlq_request},
     command::run,
     filter::Filter,
 };
+use self::{book::Book, letter::Origin};
 use crate::{
     kafka_log::{KafkaLog, LogError},
     lake::LakeError,
@@ -50,26 +51,31 @@ pub struct KnownLetters(BTreeMap<(TopicPartition, KafkaOffset), KnownLetter>);
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KnownLetter {
-    pub(crate) reason: DeadLetterReason,
-    /// Somebody has sent it back or dropped it.
+    /// `None` if only its marker is left, or if a later version has written it.
+    pub(crate) reason: Option<DeadLetterReason>,
+    /// Somebody has sent it back or dropped it. Such a letter stays one, also where it could be written by now: a row of it would be the
+    /// second one, or one that nobody wants.
     pub(crate) is_settled: bool,
 }
 
 impl KnownLetters {
-    /// A dead-letter topic that is not there has none.
+    /// What is there by now, and what is on its way into it: a transaction that is open is waited for. A topic that is not there has none.
     ///
     /// # Errors
     /// If Kafka cannot be read.
     pub async fn read(dead_letters: &str, log: &KafkaLog, reader: &TopicReader) -> Result<Self, LogError> {
         let mut book = Book::new(dead_letters, log, reader);
         book.catch_up().await?;
+        let marked = book.marked().filter_map(|key| Origin::of_key(key)).map(|origin| {
+            ((origin.partition, origin.offset), KnownLetter { reason: None, is_settled: true })
+        });
         let letters = book.letters.values().filter_map(|letter| {
-            let reason = DeadLetterReason::ALL.into_iter().find(|reason| reason.as_str() == letter.reason)?;
+            let reason = DeadLetterReason::ALL.into_iter().find(|reason| reason.as_str() == letter.reason);
             let is_settled = book.mark(&letter.key).is_some();
             let origin = letter.origin.clone()?;
             Some(((origin.partition, origin.offset), KnownLetter { reason, is_settled }))
         });
-        Ok(Self(letters.collect()))
+        Ok(Self(marked.chain(letters).collect()))
     }
 
     #[cfg(test)]
@@ -79,14 +85,9 @@ impl KnownLetters {
         Self(letters.into_iter().collect())
     }
 
-    /// Why the record became a letter; `None` if the topic has none of it, or no longer.
-    pub fn reason(&self, place: &(TopicPartition, KafkaOffset)) -> Option<DeadLetterReason> {
-        self.0.get(place).map(|letter| letter.reason)
-    }
-
-    /// Such a letter stays one, also where it could be written by now: a row of it would be the second one, or one that nobody wants.
-    pub fn is_settled(&self, place: &(TopicPartition, KafkaOffset)) -> bool {
-        self.0.get(place).is_some_and(|letter| letter.is_settled)
+    /// `None` if the topic has nothing of it, or no longer.
+    pub(crate) fn get(&self, place: &(TopicPartition, KafkaOffset)) -> Option<KnownLetter> {
+        self.0.get(place).copied()
     }
 }
 

@@ -33,6 +33,8 @@ pub struct ExpireRequest {
     pub topics: Vec<String>,
     /// Hours before this one.
     pub before: EventHour,
+    /// Also hours that a replay has claimed and not finished: it never will.
+    pub abandon_replays: bool,
     pub dry_run: bool,
     pub output: Output,
 }

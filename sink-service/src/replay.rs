@@ -68,6 +68,10 @@ enum ReplayError {
     Kafka(#[from] LogError),
     #[error("{0}")]
     Stop(#[from] Stop),
+    #[error(
+        "another replay of {topic}, hour {hour}, has begun after this one and goes on with a higher generation: this one ends here, and nothing is lost by it"
+    )]
+    Superseded { topic: String, hour: EventHour },
 }
 
 impl From<ReplayError> for Stop {
@@ -75,6 +79,7 @@ impl From<ReplayError> for Stop {
         use shared::exit::ExitCode;
         let code = match &error {
             ReplayError::Stop(stop) => return stop.clone(),
+            ReplayError::Superseded { .. } => return Self::new(ExitCode::Temporary, error.to_string()),
             ReplayError::Lake(error) => error.exit_code(ExitCode::Temporary),
             ReplayError::Kafka(LogError::Denied(_)) => ExitCode::NotAllowed,
             ReplayError::Kafka(LogError::NoTopic(_)) => ExitCode::TopicChanged,
@@ -139,6 +144,15 @@ impl PlannedFile {
             Known::Whole(metadata) => Some(metadata.rows),
             Known::Listed { rows, .. } => Some(*rows),
             Known::Untraced { .. } => None,
+        }
+    }
+
+    /// Whether a record of it may be a dead letter, as far as anybody knows.
+    fn may_hold_letters(&self) -> bool {
+        match &self.known {
+            Known::Whole(metadata) => !metadata.dead_letters.is_empty(),
+            Known::Listed { dead_letters, .. } => *dead_letters > 0,
+            Known::Untraced { .. } => true,
         }
     }
 

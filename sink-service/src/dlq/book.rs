@@ -69,6 +69,11 @@ impl<'a> Book<'a> {
         }
     }
 
+    /// The keys that have a marker, also those whose letter is gone.
+    pub(super) fn marked(&self) -> impl Iterator<Item = &str> {
+        self.marks.keys().map(String::as_str)
+    }
+
     pub(super) fn mark(&self, key: &str) -> Option<&Mark> {
         self.marks.get(key)
     }

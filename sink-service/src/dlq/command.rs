@@ -1,4 +1,4 @@
-//! The commands: what is chosen, what would come of it, and the transactions.
+//! The commands: what is chosen, and what would come of it.
 
 use std::{
     collections::HashMap,
@@ -8,14 +8,8 @@ use std::{
 };
 
 use chrono::{SecondsFormat, Utc};
-use rdkafka::{
-    ClientConfig,
-    error::KafkaError,
-    message::{Header, OwnedHeaders},
-};
+use rdkafka::{ClientConfig, error::KafkaError};
 use shared::{
-    backoff::Backoff,
-    dead_letter::header,
     exit::{ExitCode, Stop},
     kafka_client::{self, FIRST_CONTACT_LIMIT},
     schema_registry::SchemaRegistry,
@@ -26,13 +20,14 @@ use super::{
     Action, DlqError, DlqRequest,
     book::Book,
     filter::State,
-    letter::{Content, DROPPED, Letter, Origin, RETRIED},
+    letter::{Content, Letter, Origin},
     report::{Outlook, Row, print_content, print_done, print_list, print_plan},
     standing::Standings,
-    transaction::{Outgoing, Transaction, TransactionError},
+    writing::{Doing, Job, LETTERS_MAX, chunks},
 };
 use crate::{
     kafka_log::{KafkaLog, LogError},
+    lake_layout::OpenLake,
     lake_start::open_existing_lake,
     record::{RecordView, Verdict},
     record_reader::RecordReader,
@@ -40,13 +35,6 @@ use crate::{
     settings::SinkSettings,
     topic_reader::TopicReader,
 };
-
-/// A transaction has at most so many letters, and about so many bytes.
-const LETTERS_MAX: usize = 100;
-const BYTES_MAX: u64 = 16 * 1024 * 1024;
-
-/// So often another producer is tried after a doubt.
-const ATTEMPTS_MAX: u32 = 5;
 
 /// Does what was asked for, and prints it.
 ///
@@ -70,6 +58,7 @@ pub fn run(runtime: &Runtime, settings: &SinkSettings, request: &DlqRequest) -> 
         kafka,
         log: &log,
         reader: &reader,
+        lake: &lake,
         standings: Standings::new(&lake),
         records: RecordReader::new(registry),
         schemas: &settings.schema_checks,
@@ -95,11 +84,12 @@ struct Target {
     retention: Option<Duration>,
 }
 
-struct Desk<'a> {
-    dead_letters: &'a str,
-    kafka: ClientConfig,
+pub(super) struct Desk<'a> {
+    pub dead_letters: &'a str,
+    pub kafka: ClientConfig,
     log: &'a KafkaLog,
     reader: &'a TopicReader,
+    pub lake: &'a OpenLake,
     standings: Standings<'a>,
     records: RecordReader,
     schemas: &'a SchemaChecks,
@@ -334,104 +324,6 @@ impl Desk<'_> {
         self.topics.insert(topic.to_owned(), target);
         Ok(target)
     }
-
-    /// Makes one transaction of those that nobody has marked; how many these were. After a doubt another producer looks what is there.
-    async fn transact(
-        &self,
-        book: &mut Book<'_>,
-        jobs: &[Job<'_>],
-        doing: Doing<'_>,
-    ) -> Result<usize, DlqError> {
-        let mut backoff = Backoff::default();
-        let mut ours = 0;
-        loop {
-            let doubt = match Transaction::prepare(&self.kafka, self.dead_letters) {
-                Ok(transaction) => {
-                    book.catch_up().await?;
-                    let open: Vec<&Job<'_>> =
-                        jobs.iter().filter(|job| book.mark(&job.letter.key).is_none()).collect();
-                    if open.is_empty() {
-                        return Ok(ours);
-                    }
-                    ours = open.len();
-                    match self.write(transaction, &open, doing) {
-                        Ok(()) => return Ok(ours),
-                        Err(TransactionError::Stop(stop)) => return Err(stop.into()),
-                        Err(TransactionError::Doubt(cause)) => cause,
-                    }
-                }
-                Err(TransactionError::Stop(stop)) => return Err(stop.into()),
-                Err(TransactionError::Doubt(cause)) => cause,
-            };
-            if backoff.attempts() >= ATTEMPTS_MAX {
-                return Err(LogError::Unavailable(doubt).into());
-            }
-            tracing::warn!(cause = doubt, "in doubt: another producer looks what is there");
-            tokio::time::sleep(backoff.next_delay()).await;
-        }
-    }
-
-    fn write(
-        &self,
-        transaction: Transaction,
-        jobs: &[&Job<'_>],
-        doing: Doing<'_>,
-    ) -> Result<(), TransactionError> {
-        transaction.begin()?;
-        let now = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
-        for Job { letter, content } in jobs {
-            if let (Doing::Retry { repaired }, Some(content), Some(origin)) = (doing, content, &letter.origin)
-            {
-                let mut headers = OwnedHeaders::new_with_capacity(content.headers.len() + 2);
-                for (name, value) in &content.headers {
-                    headers = headers.insert(Header { key: name, value: value.as_deref() });
-                }
-                headers = headers.insert(Header { key: header::RETRY, value: Some(&letter.key) });
-                if repaired.is_some() {
-                    headers = headers.insert(Header { key: header::REPAIRED, value: Some("true") });
-                }
-                transaction.send(Outgoing {
-                    topic: &origin.partition.topic,
-                    partition: origin.partition.partition,
-                    key: content.key.as_deref(),
-                    value: repaired.or(content.value.as_deref()),
-                    timestamp: letter.original_timestamp,
-                    headers,
-                })?;
-            }
-            let (what, because) = match doing {
-                Doing::Retry { .. } => (RETRIED, None),
-                Doing::Drop { because } => (DROPPED, Some(because)),
-            };
-            let mut headers = OwnedHeaders::new_with_capacity(3)
-                .insert(Header { key: header::MARKER, value: Some(what) })
-                .insert(Header { key: header::MARKED_AT, value: Some(&now) });
-            if let Some(because) = because {
-                headers = headers.insert(Header { key: header::MARKER_REASON, value: Some(because) });
-            }
-            transaction.send(Outgoing {
-                topic: self.dead_letters,
-                partition: letter.place().partition,
-                key: Some(letter.key.as_bytes()),
-                value: None,
-                timestamp: None,
-                headers,
-            })?;
-        }
-        transaction.commit()
-    }
-}
-
-/// A letter, with its content where that is sent.
-struct Job<'a> {
-    letter: &'a Letter,
-    content: Option<&'a Content>,
-}
-
-#[derive(Clone, Copy)]
-enum Doing<'a> {
-    Retry { repaired: Option<&'a [u8]> },
-    Drop { because: &'a str },
 }
 
 fn row<'a>(book: &'a Book<'_>, (letter, state): &'a (Letter, State)) -> Row<'a> {
@@ -454,23 +346,6 @@ fn why_not(state: State) -> String {
         State::Open => "it is open",
     };
     why.to_owned()
-}
-
-/// In runs that fit one transaction.
-fn chunks<'a, 'b>(letters: &'a [&'b Letter]) -> Vec<&'a [&'b Letter]> {
-    let mut chunks = Vec::new();
-    let mut rest = letters;
-    while !rest.is_empty() {
-        let mut bytes = 0;
-        let fitting = rest.iter().take(LETTERS_MAX).take_while(|letter| {
-            bytes += letter.bytes();
-            bytes <= BYTES_MAX
-        });
-        let (chunk, more) = rest.split_at(fitting.count().max(1));
-        chunks.push(chunk);
-        rest = more;
-    }
-    chunks
 }
 
 fn moment(millis: i64) -> String {

@@ -23,6 +23,20 @@ pub(super) struct Origin {
     pub offset: KafkaOffset,
 }
 
+impl Origin {
+    /// `<topic>/<partition>/<offset>`, as the sink keys its letters; `None` for every other key.
+    pub(super) fn of_key(key: &str) -> Option<Self> {
+        let mut parts = key.split('/');
+        let (topic, partition, offset) =
+            (parts.next()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let is_all = parts.next().is_none();
+        is_all.then(|| Self {
+            partition: TopicPartition::new(topic, partition),
+            offset: KafkaOffset::new(offset),
+        })
+    }
+}
+
 /// The bytes of a letter, or of a part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {

@@ -4,12 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 
 use shared::kafka_position::{KafkaOffset, TopicPartition};
 
-use super::{filter::State, letter::Letter};
+use super::{
+    filter::State,
+    letter::{Letter, Origin},
+};
 use crate::{
     event_hour::EventHour,
     file_metadata::FileMetadata,
     head::Head,
-    hours::expired::{Expired, expired, may_be_missing},
+    hours::{
+        accounts::manifest,
+        expired::{Expired, expired, may_be_missing},
+    },
     lake::LakeError,
     lake_layout::OpenLake,
     lake_path::{LakePath, is_data_file_of},
@@ -24,6 +30,8 @@ struct ChainFiles {
     /// By where they begin.
     paths: BTreeMap<KafkaOffset, LakePath>,
     read: HashMap<KafkaOffset, Option<FileMetadata>>,
+    /// Hours that were asked for: whether a replay has claimed them.
+    rebuilding: HashMap<EventHour, bool>,
 }
 
 /// Reads each head once, each folder's names once, and a file's metadata where a letter lies in it.
@@ -69,6 +77,26 @@ impl<'a> Standings<'a> {
         })
     }
 
+    /// Whether the letter's record has become a row since, or a replay that could make it one is at the file's hour.
+    pub(super) async fn may_become_a_row(&mut self, letter: &Letter) -> Result<bool, LakeError> {
+        if self.of(letter).await? != State::Open {
+            return Ok(true);
+        }
+        let (lake, Some(Origin { partition, offset })) = (self.lake, &letter.origin) else {
+            return Ok(false);
+        };
+        let Some(chain) = self.chain(partition).await? else { return Ok(false) };
+        let file = chain.paths.range(..=*offset).next_back();
+        let hour = file.and_then(|(_, path)| lake.hour_of(path));
+        let (Some(content), Some(hour)) = (&chain.content, hour) else { return Ok(false) };
+        if !chain.rebuilding.contains_key(&hour) {
+            let manifest = manifest(lake, &lake.folder(content), hour).await?;
+            let is_rebuilding = manifest.is_some_and(|(manifest, _)| manifest.rebuilding.is_some());
+            chain.rebuilding.insert(hour, is_rebuilding);
+        }
+        Ok(chain.rebuilding[&hour])
+    }
+
     /// What a chain's rows are of.
     pub(super) async fn topic_content(
         &mut self,
@@ -106,6 +134,13 @@ impl<'a> Standings<'a> {
             }
         }
         let expired = expired(self.lake, &partition.topic).await?.map(|(record, _)| record);
-        Ok(Some(ChainFiles { content, start: head.start, expired, paths, read: HashMap::new() }))
+        Ok(Some(ChainFiles {
+            content,
+            start: head.start,
+            expired,
+            paths,
+            read: HashMap::new(),
+            rebuilding: HashMap::new(),
+        }))
     }
 }

@@ -1,7 +1,7 @@
 //! One Kafka transaction by one producer: records back to their topics, and markers.
 //!
 //! The transactional id is fixed per dead-letter topic, so a second command fences the first one, and `init_transactions` ends what a killed one
-//! left open. Never aborted, as the source's publisher: after any doubt it is dropped. All calls block.
+//! left open. After any doubt it is dropped, as the source's publisher, and not aborted: only one whose records are all there may be. All calls block.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -141,13 +141,23 @@ impl Transaction {
         }
     }
 
+    /// All records are in their logs, where nobody sees them yet; but whoever reads committed records waits for what becomes of them.
+    pub(super) fn write_out(&self) -> Result<(), TransactionError> {
+        let flushed = self.flush();
+        match self.failure() {
+            Some(error) => Err(error),
+            None => flushed,
+        }
+    }
+
+    /// Takes all records back. Only behind [`Self::write_out`]: no request may be on its way.
+    pub(super) fn abort(self) -> Result<(), TransactionError> {
+        self.producer.abort_transaction(TIMEOUT).map_err(|error| judge("abort", &error))
+    }
+
     /// OK means committed.
     pub(super) fn commit(self) -> Result<(), TransactionError> {
-        let flushed = self.flush();
-        if let Some(error) = self.failure() {
-            return Err(error);
-        }
-        flushed?;
+        self.write_out()?;
         // librdkafka takes what is left of the transaction's own timeout.
         self.producer
             .commit_transaction(Timeout::Never)

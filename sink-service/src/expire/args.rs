@@ -62,6 +62,10 @@ pub fn expire_command(table: Table) -> Command {
                 .help("Hours that ended longer ago than this, such as 90d"),
         )
         .group(ArgGroup::new("age").args(["before", "keep"]).required(true))
+        .arg(flag(
+            "abandon-replays",
+            "Also hours that a replay was making again and has not finished; none may be running",
+        ))
         .arg(flag("dry-run", "Show what would be removed, and end"))
         .arg(flag("json", "One JSON object instead of a table"))
         .after_help(EXAMPLES)
@@ -80,6 +84,7 @@ pub fn expire_request(table: Table, matches: &ArgMatches, now: DateTime<Utc>) ->
     let request = ExpireRequest {
         topics: topics_of(matches),
         before,
+        abandon_replays: matches.get_flag("abandon-replays"),
         dry_run: matches.get_flag("dry-run"),
         output: Output::asked_for(matches),
     };

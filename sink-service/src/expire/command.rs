@@ -57,7 +57,7 @@ async fn run(lake: &OpenLake, settings: &SinkSettings, request: &ExpireRequest) 
         plans.extend(Plan::of(lake, topic, request.before).await.map_err(cannot)?);
     }
     if !request.dry_run {
-        remove(lake, &mut plans).await.map_err(|error| {
+        remove(lake, &mut plans, request.abandon_replays).await.map_err(|error| {
             let stop = cannot(error);
             Stop::new(
                 stop.code,
@@ -68,13 +68,13 @@ async fn run(lake: &OpenLake, settings: &SinkSettings, request: &ExpireRequest) 
     Ok(plans)
 }
 
-async fn remove(lake: &OpenLake, plans: &mut [Plan]) -> Result<(), LakeError> {
+async fn remove(lake: &OpenLake, plans: &mut [Plan], abandons_replays: bool) -> Result<(), LakeError> {
     let metrics = SinkMetrics::register();
     let done = Arc::new(AtomicU64::new(0));
     let hours = plans.iter().flat_map(|plan| &plan.hours);
     let files: usize = hours.map(|old| old.files.len() + old.reprints.len()).sum();
     let mut progress = Progress::over("expire", "files", files as u64, Arc::clone(&done));
-    let removal = Removal { lake, metrics: &metrics, done: &done };
+    let removal = Removal { lake, metrics: &metrics, abandons_replays, done: &done };
     let result = {
         let mut work = pin!(async {
             for plan in plans.iter_mut().filter(|plan| !plan.hours.is_empty()) {

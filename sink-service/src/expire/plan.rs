@@ -52,7 +52,9 @@ pub(super) enum Kept {
     NoChain(LakePath),
     #[error("{0}; `replay` makes closed hours again")]
     Damaged(String),
-    #[error("it is being rebuilt")]
+    #[error(
+        "a replay is making it again, or was and has not finished: type that one again, or --abandon-replays"
+    )]
     Rebuilding,
     #[error("somebody changed it meanwhile")]
     Changed,

@@ -29,6 +29,8 @@ const REMOVALS_AT_ONCE: usize = 16;
 pub(super) struct Removal<'a> {
     pub lake: &'a OpenLake,
     pub metrics: &'a SinkMetrics,
+    /// A claim of a replay keeps no hour.
+    pub abandons_replays: bool,
     /// Files that are gone.
     pub done: &'a AtomicU64,
 }
@@ -95,6 +97,7 @@ impl Removal<'_> {
             look_again(async || crate::hours::accounts::manifest(self.lake, folder, old.hour).await).await?;
         if let Some((manifest, _)) = &found
             && manifest.rebuilding.is_some()
+            && !self.abandons_replays
         {
             return Ok(Some(Kept::Rebuilding));
         }

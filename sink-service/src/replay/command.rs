@@ -16,7 +16,7 @@ use shared::{
     kafka_position::TopicPartition,
     schema_registry::{RegistrySettings, SchemaRegistry},
 };
-use tokio::{runtime::Runtime, task::JoinSet};
+use tokio::{runtime::Runtime, sync::OnceCell, task::JoinSet};
 
 use super::{
     PlannedFile, ReplayError, ReplayRequest,
@@ -45,6 +45,7 @@ use crate::{
     record_reader::RecordReader,
     schema_check::SchemaChecks,
     settings::{LayoutSetting, SinkSettings},
+    topic_content::TopicContent,
     topic_reader::TopicReader,
 };
 
@@ -111,8 +112,6 @@ impl Replay<'_> {
     async fn run(&self, request: &ReplayRequest) -> Result<(), ReplayError> {
         let mut records = self.records()?;
         let reader = TopicReader::new(&self.kafka, &self.settings.group).map_err(refused)?;
-        let letters = KnownLetters::read(&self.settings.dead_letters, &self.log, &reader).await?;
-        let letters = Arc::new(letters);
         let planner = Planner {
             lake: &self.lake,
             log: &self.log,
@@ -121,7 +120,8 @@ impl Replay<'_> {
             compression: self.settings.compression,
             format: self.settings.files.line_format,
             schemas: &self.settings.schema_checks,
-            letters: &letters,
+            letters: OnceCell::new(),
+            dead_letters: &self.settings.dead_letters,
         };
         let mut plans = Vec::new();
         for topic in &request.topics {
@@ -145,7 +145,19 @@ impl Replay<'_> {
             }
         }
         let claims = self.claim(&plans, manner).await?;
-        let outcomes = self.rebuild(&plans, &claims, manner, &letters).await?;
+        // Behind the claims: a `dlq retry` that did not see them has its markers there by now.
+        let may_hold_letters = plans.iter().flat_map(|plan| &plan.files).any(PlannedFile::may_hold_letters);
+        let letters = match may_hold_letters {
+            true => KnownLetters::read(&self.settings.dead_letters, &self.log, &reader).await?,
+            false => KnownLetters::default(),
+        };
+        let outcomes = match self.rebuild(&plans, &claims, manner, &Arc::new(letters)).await {
+            Err(error @ ReplayError::Superseded { .. }) => {
+                self.name_files_as_they_are(&plans).await?;
+                return Err(error);
+            }
+            result => result?,
+        };
         self.finish(&plans, &claims, &outcomes).await?;
         print_result(&outcomes, request.output, &mut std::io::stdout().lock()).map_err(unprintable)?;
         Ok(())
@@ -201,28 +213,50 @@ impl Replay<'_> {
         Ok(claims)
     }
 
+    /// All hours whose files are done, also where another replay has taken one over.
     async fn finish(&self, plans: &[Plan], claims: &Claims, outcomes: &[Outcome]) -> Result<(), ReplayError> {
+        let mut superseded = None;
         for plan in plans {
             for hour in Self::hours(plan).into_keys() {
-                match &self.into {
-                    None => {
-                        let of_hour = |outcome: &&Outcome| {
-                            (outcome.topic == plan.topic && outcome.file.hour == hour) && outcome.is_reprint()
-                        };
-                        let reprinted: Vec<ManifestFile> = outcomes
-                            .iter()
-                            .filter(of_hour)
-                            .map(|outcome| manifest_file(&outcome.file.path, &outcome.rebuilt.metadata))
-                            .collect();
-                        let claim = &claims[&(plan.topic.clone(), hour)];
-                        self.claim_of(plan, hour).finish(claim, &reprinted).await?;
-                    }
-                    Some(into) => {
-                        let Plan { topic, content, .. } = plan;
-                        let folder = HourFolder { lake: into, metrics: &self.metrics, topic, content, hour };
-                        folder.write_manifest(&BTreeMap::new()).await?;
-                    }
+                match self.finish_hour(plan, hour, claims, outcomes).await {
+                    Err(error @ ReplayError::Superseded { .. }) => superseded = Some(error),
+                    result => result?,
                 }
+            }
+        }
+        let Some(error) = superseded else { return Ok(()) };
+        self.name_files_as_they_are(plans).await?;
+        Err(error)
+    }
+
+    async fn finish_hour(
+        &self,
+        plan: &Plan,
+        hour: EventHour,
+        claims: &Claims,
+        outcomes: &[Outcome],
+    ) -> Result<(), ReplayError> {
+        if let Some(into) = &self.into {
+            let Plan { topic, content, .. } = plan;
+            let folder = HourFolder { lake: into, metrics: &self.metrics, topic, content, hour };
+            return Ok(folder.write_manifest(&BTreeMap::new()).await?);
+        }
+        let of_hour = |outcome: &&Outcome| {
+            (outcome.topic == plan.topic && outcome.file.hour == hour) && outcome.is_reprint()
+        };
+        let reprinted: Vec<ManifestFile> = outcomes
+            .iter()
+            .filter(of_hour)
+            .map(|outcome| manifest_file(&outcome.file.path, &outcome.rebuilt.metadata))
+            .collect();
+        self.claim_of(plan, hour).finish(&claims[&(plan.topic.clone(), hour)], &reprinted).await
+    }
+
+    /// The replay that took over may have finished an hour before a last file of this one was there.
+    async fn name_files_as_they_are(&self, plans: &[Plan]) -> Result<(), ReplayError> {
+        for plan in plans {
+            for hour in Self::hours(plan).into_keys() {
+                self.claim_of(plan, hour).name_files_as_they_are().await?;
             }
         }
         Ok(())
@@ -266,7 +300,8 @@ impl Replay<'_> {
                 let claims = files.iter().map(|file| (file.hour, claim_of(plan, file)));
                 let job = PartitionJob {
                     lake: Arc::clone(self.into.as_ref().unwrap_or(&self.lake)),
-                    plan: plan.clone(),
+                    topic: plan.topic.clone(),
+                    content: plan.content.clone(),
                     claims: claims.collect(),
                     files,
                     manner,
@@ -308,7 +343,8 @@ impl Replay<'_> {
 
 struct PartitionJob {
     lake: Arc<OpenLake>,
-    plan: Plan,
+    topic: String,
+    content: TopicContent,
     /// In the order of the log.
     files: Vec<PlannedFile>,
     claims: BTreeMap<EventHour, Claim>,
@@ -327,11 +363,11 @@ impl PartitionJob {
     async fn run(self) -> Result<Vec<Outcome>, ReplayError> {
         let mut rebuilder = Rebuilder {
             lake: &self.lake,
-            content: &self.plan.content,
+            content: &self.content,
             reader: self.reader,
             records: self.records,
             writer: self.writer,
-            judge: Judge { content: &self.plan.content, schemas: &self.schemas, letters: &self.letters },
+            judge: Judge { content: &self.content, schemas: &self.schemas, letters: &self.letters },
             done: &self.done,
             last: None,
         };
@@ -344,8 +380,7 @@ impl PartitionJob {
             let Some(first) = files.first() else { continue };
             let Claim { generation, reprint } = &claims[&first.hour];
             let generation = *generation;
-            let outcome =
-                |(file, rebuilt)| Outcome { topic: self.plan.topic.clone(), file, generation, rebuilt };
+            let outcome = |(file, rebuilt)| Outcome { topic: self.topic.clone(), file, generation, rebuilt };
             let before = if reprint.is_some() { rebuilder.event_before(first)? } else { None };
             let mut letters = OffsetRuns::default();
             for file in &files {

@@ -117,7 +117,7 @@ impl HourClaim<'_> {
             };
             let superseding = manifest.rebuilding.is_some_and(|generation| generation != claim.generation);
             if superseding || manifest.generation > claim.generation {
-                return Err(superseded(self.topic, self.hour).into());
+                return Err(superseded(self.topic, self.hour));
             }
             let (files, there) = self.lake.list_with_reprints(&folder).await?;
             let chain = sealed_files(&files.whole()?, self.topic);
@@ -127,7 +127,7 @@ impl HourClaim<'_> {
                 Some(reprint) => {
                     let there = sealed_files(&there.files, self.topic);
                     if !reprinted.iter().all(|file| there.contains(file)) {
-                        return Err(superseded(self.topic, self.hour).into());
+                        return Err(superseded(self.topic, self.hour));
                     }
                     manifest.switched(claim.generation, (reprint.clone(), reprinted.to_vec()), chain, now)
                 }
@@ -142,6 +142,14 @@ impl HourClaim<'_> {
                 return Ok(());
             }
         }
+    }
+
+    /// Whatever the manifest says of the chain's files.
+    ///
+    /// # Errors
+    /// As the lake says.
+    pub(super) async fn name_files_as_they_are(&self) -> Result<(), LakeError> {
+        self.folder().write_manifest(&BTreeMap::new()).await
     }
 
     fn folder(&self) -> HourFolder<'_> {
@@ -164,9 +172,6 @@ impl HourClaim<'_> {
     }
 }
 
-pub(super) fn superseded(topic: &str, hour: EventHour) -> Stop {
-    let what = format!(
-        "another replay of {topic}, hour {hour}, has begun after this one and goes on with a higher generation: this one ends here, and nothing is lost by it"
-    );
-    Stop::new(ExitCode::Temporary, what)
+pub(super) fn superseded(topic: &str, hour: EventHour) -> ReplayError {
+    ReplayError::Superseded { topic: topic.to_owned(), hour }
 }

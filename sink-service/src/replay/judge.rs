@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | a row | its document breaks a schema that came later | a row |
 //! | a letter | it was sent back or dropped since | a letter: the row is elsewhere, or nobody wants one |
+//! | a letter | the dead-letter topic has nothing of it any more, not even whether somebody has sent it back | a letter |
 //! | a letter | its document breaks the schema | a letter |
 //! | a letter | it is of another hour than the file, in which only rows of its hour may stand | a letter, for `dlq retry` |
 //! | a letter | nothing of that | a row |
@@ -44,14 +45,15 @@ impl Judge<'_> {
         if matches!(inspected.verdict, Verdict::DeadLetter { .. }) || was_letter == Some(false) {
             return inspected;
         }
-        let reason = self.letters.reason(place);
-        if was_letter.is_none() && reason.is_none() {
+        let known = self.letters.get(place);
+        if was_letter.is_none() && known.is_none() {
             return inspected;
         }
+        let may_be_elsewhere = known.is_none_or(|letter| letter.is_settled);
         let is_of_another_hour = hour.is_some_and(|hour| hour != inspected.hour);
-        if self.letters.is_settled(place) || is_of_another_hour {
+        if may_be_elsewhere || is_of_another_hour {
             // Where retention has taken the letter, any reason will do: the file names offsets alone.
-            let reason = reason.unwrap_or(DeadLetterReason::SchemaViolation);
+            let reason = known.and_then(|letter| letter.reason).unwrap_or(DeadLetterReason::SchemaViolation);
             let event = inspected.event.filter(|_| reason == DeadLetterReason::SchemaViolation);
             let verdict = Verdict::DeadLetter { reason, error: String::new() };
             return Inspected { verdict, event, ..inspected };
@@ -113,8 +115,9 @@ mod tests {
         const LETTER_WITHOUT_EVENT: (bool, bool) = (true, false);
         let (bad, good) = (r#"{"fullDocument":{"a":1}}"#, r#"{"fullDocument":{}}"#);
         let (schema, avro) = (DeadLetterReason::SchemaViolation, DeadLetterReason::UnknownSchema);
-        let open = |reason| Some(KnownLetter { reason, is_settled: false });
-        let settled = |reason| Some(KnownLetter { reason, is_settled: true });
+        let open = |reason| Some(KnownLetter { reason: Some(reason), is_settled: false });
+        let settled = |reason| Some(KnownLetter { reason: Some(reason), is_settled: true });
+        let only_its_marker = Some(KnownLetter { reason: None, is_settled: true });
         for (value, was, of, known, expected) in [
             (bad, Some(false), hour(8), None, ROW),
             // Somebody else's letter, void.
@@ -123,7 +126,10 @@ mod tests {
             (bad, Some(true), hour(8), open(schema), LETTER),
             (bad, Some(true), hour(8), None, LETTER),
             (good, Some(true), hour(8), open(schema), ROW),
-            (good, Some(true), hour(8), None, ROW),
+            // Retention has taken it: it may have been sent back.
+            (good, Some(true), hour(8), None, LETTER),
+            (good, Some(true), hour(8), only_its_marker, LETTER),
+            (good, None, hour(8), only_its_marker, LETTER),
             (good, Some(true), hour(8), settled(schema), LETTER),
             (good, Some(true), hour(8), open(avro), ROW),
             (good, Some(true), hour(8), settled(avro), LETTER_WITHOUT_EVENT),

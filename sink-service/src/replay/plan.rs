@@ -11,6 +11,7 @@ use shared::{
     namespace::Namespace,
     topic_name::TopicNames,
 };
+use tokio::sync::OnceCell;
 
 use super::{EventBefore, Known, PlannedFile, ReplayError, judge::Judge};
 use crate::{
@@ -60,7 +61,9 @@ pub(super) struct Planner<'a> {
     pub compression: Compression,
     pub format: LineFormat,
     pub schemas: &'a SchemaChecks,
-    pub letters: &'a KnownLetters,
+    /// Read where a hole of a chain may have held some.
+    pub letters: OnceCell<KnownLetters>,
+    pub dead_letters: &'a str,
 }
 
 /// One partition's chain as far as it can be seen.
@@ -265,7 +268,11 @@ impl Planner<'_> {
             return Err(Stop::new(ExitCode::OffsetGap, what).into());
         }
         let content = chain.head.content().unwrap_or_else(|| TopicContent::Data(Namespace::new("", "")));
-        let judge = Judge { content: &content, schemas: self.schemas, letters: self.letters };
+        let letters = self
+            .letters
+            .get_or_try_init(|| KnownLetters::read(self.dead_letters, self.log, self.reader))
+            .await?;
+        let judge = Judge { content: &content, schemas: self.schemas, letters };
         let mut pieces: Vec<(EventHour, KafkaOffset)> = Vec::new();
         let before = chain.event_before(from).or_else(|| {
             let expired = chain.expired.as_ref()?;

@@ -19,6 +19,7 @@ use crate::{
     buffer::{Buffer, DeadLetter},
     chain::{self, FilePolicy, Writer},
     file_metadata::{FileMetadata, LastEvent, LineCrc, LineCrcBuilder, OffsetRuns},
+    hours::accounts::manifest,
     lake::{ETag, FileState, LakeError, Rewrite},
     lake_layout::OpenLake,
     lake_path::LakePath,
@@ -136,11 +137,11 @@ impl<'a> Rebuilder<'a> {
             && (keeps_whole || state.metadata.generation == generation)
             && self.holds_what_it_says(&file.path, state).await?
         {
-            let was_done = state.metadata.generation == generation;
-            if was_done || state.metadata.dead_letters.is_empty() {
+            if state.metadata.dead_letters.is_empty() {
                 self.done.fetch_add(file.offsets(), Ordering::Relaxed);
-                return Ok(self.left_alone(state.metadata.clone(), was_done));
+                return Ok(self.left_alone(&state.metadata, generation));
             }
+            // A letter of it may be readable since.
             whole = Some(&state.metadata);
         }
         let old = before.readable.as_ref().map(|state| &state.metadata);
@@ -153,7 +154,7 @@ impl<'a> Rebuilder<'a> {
         let rules = Rules { letters, takes_in: true, policy: None };
         let (rewrite, metadata, taken_in) = self.write(file, generation, &rules).await?;
         if let Some(whole) = whole.filter(|whole| whole.dead_letters == metadata.dead_letters) {
-            return Ok(self.left_alone(whole.clone(), false));
+            return Ok(self.left_alone(whole, generation));
         }
         if let (None, Known::Listed { dead_letters, .. }) = (old, &file.known)
             && metadata.dead_letters.count() > *dead_letters
@@ -165,6 +166,7 @@ impl<'a> Rebuilder<'a> {
             );
             return Err(Stop::new(ExitCode::LakeDiffers, what).into());
         }
+        self.ask_claim(file, generation).await?;
         self.commit(rewrite, &file.path, before.expected.as_ref(), &metadata).await?;
         let changed = match (old, &file.known) {
             (Some(old), _) => (old.crc, old.rows) != (metadata.crc, metadata.rows),
@@ -178,9 +180,27 @@ impl<'a> Rebuilder<'a> {
     }
 
     /// What there is to say of a file that needs not be written.
-    pub(super) fn left_alone(&mut self, metadata: FileMetadata, was_done: bool) -> Rebuilt {
+    pub(super) fn left_alone(&mut self, metadata: &FileMetadata, generation: u64) -> Rebuilt {
         self.last = Some((metadata.next, metadata.last_event.clone()));
-        Rebuilt { metadata, was_done, kept: !was_done, taken_in: 0, changed: false }
+        let was_done = metadata.generation == generation;
+        Rebuilt { metadata: metadata.clone(), was_done, kept: !was_done, taken_in: 0, changed: false }
+    }
+
+    /// A replay that leaves whole files alone is not seen at them. In another lake nothing is claimed.
+    ///
+    /// # Errors
+    /// If a later replay of the hour has begun.
+    async fn ask_claim(&self, file: &PlannedFile, generation: u64) -> Result<(), ReplayError> {
+        let folder = self.lake.folder(self.content);
+        match manifest(self.lake, &folder, file.hour).await? {
+            Some((manifest, _))
+                if generation > 0
+                    && manifest.rebuilding.max(Some(manifest.generation)) > Some(generation) =>
+            {
+                Err(superseded(&file.partition.topic, file.hour))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Puts what was written in the place of what was looked at, and reads it back.
@@ -230,7 +250,7 @@ impl<'a> Rebuilder<'a> {
         let state = sight.file.ok();
         if let Some(FileState { metadata, .. }) = &state {
             if metadata.generation > generation {
-                return Err(superseded(&file.partition.topic, file.hour).into());
+                return Err(superseded(&file.partition.topic, file.hour));
             }
             let same = metadata.topic_partition == file.partition
                 && (metadata.first, metadata.next) == (file.first, file.next);

@@ -125,7 +125,7 @@ impl Rebuilder<'_> {
         {
             let offsets = state.metadata.next.get() - file.first.get();
             self.done.fetch_add(offsets, Ordering::Relaxed);
-            return Ok(self.left_alone(state.metadata.clone(), true));
+            return Ok(self.left_alone(&state.metadata, run.generation));
         }
         let rules = Rules { letters: Some(&run.letters), takes_in: false, policy: run.policy() };
         let (rewrite, metadata, _) = self.write(file, run.generation, &rules).await?;

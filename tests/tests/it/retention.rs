@@ -140,6 +140,13 @@ async fn old_hours_leave(pipeline: &Pipeline) -> Result<()> {
     // The empty hours before and behind it go.
     ensure!(of_idle_topic["hours"] == 2 && of_idle_topic["files"] == 0, "{plan}");
 
+    // A replay that was given up keeps its hour, until somebody says so.
+    let place = format!("{}/_manifest.json", folder(pipeline, begin));
+    let mut claimed: Value =
+        serde_json::from_slice(&pipeline.lake().document(&place).await?.context("a manifest")?)?;
+    claimed["rebuilding"] = json!(1);
+    pipeline.lake().overwrite(&place, serde_json::to_vec(&claimed)?).await?;
+
     // Killed wherever it is, and typed again.
     for _ in 0..4 {
         let mut killed = commands.start(&expire)?;
@@ -151,7 +158,9 @@ async fn old_hours_leave(pipeline: &Pipeline) -> Result<()> {
         .await?;
         killed.kill9()?;
     }
-    commands.run(&expire, 0).await?;
+    let text = commands.run(&expire, 0).await?;
+    ensure!(text.contains("--abandon-replays") && is_there(pipeline, begin).await?, "{text}");
+    commands.run(&[&expire[..], &["--abandon-replays"]].concat(), 0).await?;
     for hour in -1..2 {
         ensure!(!is_there(pipeline, begin + hour * HOUR_S).await?, "hour {hour} is still there");
     }

@@ -230,6 +230,17 @@ async fn what_breaks_it_is_a_letter(pipeline: &Pipeline) -> Result<()> {
     sink.stop(LIMIT).await?;
     let mut sink = pipeline.start(Binary::Sink, with(pipeline, Some(&corrected)))?;
     sink.wait_until_ready().await?;
+    // While a replay has claimed the letter's hour nothing is sent: its record may be a row there in a moment.
+    let manifest = format!("{}/_manifest.json", folder(pipeline, BEGIN));
+    let free = pipeline.lake().document(&manifest).await?.context("a manifest")?;
+    let mut claimed: Value = serde_json::from_slice(&free)?;
+    claimed["rebuilding"] = json!(99);
+    pipeline.lake().overwrite(&manifest, serde_json::to_vec(&claimed)?).await?;
+    let retry = ["dlq", "retry", "--key", &middle, "--yes"];
+    let (code, text) = run(pipeline, Some(&corrected), "beside-a-replay", &retry).await?;
+    ensure!(code == 75 && text.contains("a replay is making again"), "{code}\n{text}");
+    ensure!(states(pipeline, "beside").await?[&middle]["state"] == "open");
+    pipeline.lake().overwrite(&manifest, free).await?;
     for name in ["retry", "retry-again"] {
         ok(pipeline, Some(&corrected), name, &["dlq", "retry", "--key", &middle, "--yes"]).await?;
     }
