@@ -44,6 +44,9 @@ Exit codes: 0 a start would go on; else the one that `run` would end with: 69 un
 
 const JSON: &str = "json";
 
+/// What findings about `SCHEMA_CHECK_DIR` are of.
+const SCHEMA_CHECK: &str = "schema check";
+
 /// In the order in which `run` would meet them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
@@ -125,7 +128,7 @@ fn look_at_schemas(settings: &SinkSettings, report: &mut Report) {
     let collections: Vec<String> = settings.schema_checks.collections().map(ToString::to_string).collect();
     if !collections.is_empty() {
         let found = format!("documents of {} are held against their schema", collections.join(", "));
-        report.ok("schema check", found);
+        report.ok(SCHEMA_CHECK, found);
     }
 }
 

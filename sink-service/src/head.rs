@@ -40,7 +40,12 @@ impl Head {
     /// # Errors
     /// The text says what is wrong with the bytes.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(bytes).map_err(|error| format!("not the head of a chain: {error}"))
+        let head: Self =
+            serde_json::from_slice(bytes).map_err(|error| format!("not the head of a chain: {error}"))?;
+        if head.db.is_some() != head.coll.is_some() {
+            return Err("not the head of a chain: it has one of `db` and `coll` without the other".to_owned());
+        }
+        Ok(head)
     }
 
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -50,10 +55,12 @@ impl Head {
     /// What the chain's rows are of, which says where its files lie; `None` until the first record.
     pub fn content(&self) -> Option<TopicContent> {
         self.path.as_ref()?;
-        Some(match (&self.db, &self.coll) {
-            (Some(db), Some(coll)) => TopicContent::Data(Namespace::new(db.clone(), coll.clone())),
-            _ => TopicContent::Control,
-        })
+        match (&self.db, &self.coll) {
+            (Some(db), Some(coll)) => Some(TopicContent::Data(Namespace::new(db.clone(), coll.clone()))),
+            (None, None) => Some(TopicContent::Control),
+            // `parse` refuses it.
+            (Some(_), None) | (None, Some(_)) => None,
+        }
     }
 
     /// What it says of a folder: database and collection.
@@ -96,5 +103,21 @@ mod tests {
         assert_eq!(of(&control), Some(TopicContent::Control));
         assert_eq!(of(&Head { path: None, ..control }), None);
         assert!(Head::parse(text.replace("shop/orders/f", "../f").as_bytes()).is_err());
+    }
+
+    /// A regression: it was taken for the control topic's.
+    #[test]
+    fn a_head_with_half_of_a_collections_name_is_damaged() {
+        let head = |db: &str, coll: &str| {
+            let text = format!(
+                r#"{{"topic":"t","partition":0,"topicid":null,"db":{db},"coll":{coll},"start":0,"layout":1,"path":"f","first":0,"created":true,"scanned":0}}"#
+            );
+            Head::parse(text.as_bytes())
+        };
+        assert_eq!(head("null", "null").unwrap().content(), Some(TopicContent::Control));
+        assert!(head("\"shop\"", "\"orders\"").is_ok());
+        for half in [head("\"shop\"", "null"), head("null", "\"orders\"")] {
+            assert!(half.unwrap_err().contains("`db` and `coll`"));
+        }
     }
 }

@@ -164,6 +164,9 @@ pub enum LakeError {
     /// What is there cannot be read as ours: exit 25.
     #[error("{path} is damaged: {what}")]
     Damaged { path: LakePath, what: String },
+    /// What is there is whole, and another topic's: exit 25.
+    #[error("{path} is of topic {owner}, not of {topic}: a lake takes one of them")]
+    Foreign { path: LakePath, owner: String, topic: String },
 }
 
 impl LakeError {
@@ -171,7 +174,7 @@ impl LakeError {
     pub fn exit_code(&self, unanswered: ExitCode) -> ExitCode {
         match self {
             Self::Denied { .. } => ExitCode::NotAllowed,
-            Self::Damaged { .. } => ExitCode::LakeDiffers,
+            Self::Damaged { .. } | Self::Foreign { .. } => ExitCode::LakeDiffers,
             Self::Refused { .. } => ExitCode::Configuration,
             Self::Conflict | Self::Unknown { .. } | Self::Unavailable { .. } => unanswered,
         }

@@ -124,7 +124,8 @@ async fn answered<T>(
             LakeError::Conflict
             | LakeError::Denied { .. }
             | LakeError::Refused { .. }
-            | LakeError::Damaged { .. } => return Err(error),
+            | LakeError::Damaged { .. }
+            | LakeError::Foreign { .. } => return Err(error),
         };
         let pause = backoff.next_delay().min(LAKE_WAIT_TOLD_EVERY).max(asked.unwrap_or_default());
         if pause >= left() {

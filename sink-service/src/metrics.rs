@@ -163,6 +163,7 @@ impl SinkMetrics {
             Some(LakeError::Denied { .. }) => "denied",
             Some(LakeError::Refused { .. }) => "refused",
             Some(LakeError::Damaged { .. }) => "damaged",
+            Some(LakeError::Foreign { .. }) => "foreign",
         };
         counter!(STORAGE_REQUESTS, "op" => operation, "outcome" => outcome).increment(1);
     }

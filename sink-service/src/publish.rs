@@ -12,6 +12,7 @@
 //! ([`Halt`]). A job that is dropped in mid-request harms nothing: every step is conditional.
 
 mod accepted_gap;
+mod first_look;
 mod halt;
 mod patience;
 #[cfg(test)]
@@ -45,7 +46,7 @@ use crate::{
     kafka_log::{KafkaLog, LogError},
     lake::{FileState, Lake, LakeError, StagedFile},
     lake_layout::OpenLake,
-    lake_path::{LakePath, is_data_file_of},
+    lake_path::LakePath,
     metrics::SinkMetrics,
     record::LAYOUT,
     topic_content::TopicContent,
@@ -288,46 +289,6 @@ impl Publisher {
         Ok(())
     }
 
-    /// Where the topic's name was cut, the folder is known with the first record only: before the head gets its path there,
-    /// the folder is looked at as it is in [`Self::begin`] where the name says it.
-    async fn check_first_folder(
-        &self,
-        identity: &Identity,
-        chain: &Chain,
-        step: &Step,
-    ) -> Result<(), Trouble> {
-        match step {
-            Step::WriteHead(next) if identity.content.is_none() && chain.head().path.is_none() => {
-                match next.content() {
-                    Some(content) => self.check_for_lost_head(&content, &identity.partition).await,
-                    None => Ok(()),
-                }
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// A file of this partition although no head names one: the head was lost, and a new chain would double the old one.
-    async fn check_for_lost_head(
-        &self,
-        content: &TopicContent,
-        partition: &TopicPartition,
-    ) -> Result<(), Trouble> {
-        let Some(file) = self.file_of(content, partition).await? else { return Ok(()) };
-        // Somebody else may have begun the chain meanwhile: then the file is theirs, and the head names one now.
-        let path = LakePath::head(partition);
-        let head = match self.lake.read_document(&path).await? {
-            Some(document) => {
-                Some(Head::parse(&document.bytes).map_err(|what| LakeError::Damaged { path, what })?)
-            }
-            None => None,
-        };
-        if head.is_some_and(|head| head.path.is_some()) {
-            return Ok(());
-        }
-        Err(Trouble::Chain(ChainHalt::HeadLost { partition: partition.clone(), path: file }))
-    }
-
     /// Before anything of the batch is written.
     fn ask_breaker(&self, batch: &Batch, from: KafkaOffset) -> Result<(), Halt> {
         let letters = batch.dead_letters().iter().filter(|letter| letter.offset >= from).count();
@@ -391,7 +352,7 @@ impl Publisher {
         let path = LakePath::head(partition);
         // Of a cut name the folder is known with the first record only: see `check_first_folder`.
         if let Some(content) = &identity.content {
-            self.check_for_lost_head(content, partition).await?;
+            self.check_folder(content, partition).await?;
         }
         let start = match self.start_at {
             StartAt::Earliest => log_start,
@@ -423,25 +384,6 @@ impl Publisher {
             Err(error) => return Err(error.into()),
         }
         Err(Trouble::Changed)
-    }
-
-    /// Any data file of this partition in its collection's folder. By name, because what is said about the files may be lost
-    /// together with the head; a file that another topic owns is not ours.
-    async fn file_of(
-        &self,
-        content: &TopicContent,
-        partition: &TopicPartition,
-    ) -> Result<Option<LakePath>, LakeError> {
-        let folder = self.lake.folder(content);
-        for path in self.lake.list_names(folder.path()).await? {
-            if is_data_file_of(&path, partition.partition) {
-                let owner = self.lake.file(&path).await?.map(|file| file.metadata.topic_partition);
-                if owner.is_none_or(|owner| owner == *partition) {
-                    return Ok(Some(path));
-                }
-            }
-        }
-        Ok(None)
     }
 
     async fn endure(&self, trouble: Trouble, patience: &mut Patience<'_>) -> Result<(), Halt> {

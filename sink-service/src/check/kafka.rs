@@ -10,9 +10,11 @@ use shared::{
     kafka_client,
     kafka_ffi::KafkaRight,
     kafka_topics::{AdminError, TopicAdmin},
+    namespace::Namespace,
+    topic_name::{DataTopic, Form},
 };
 
-use super::{Report, Step};
+use super::{Report, SCHEMA_CHECK, Step};
 use crate::{
     dead_letter_topic::letter_bytes, publish::judge_topic, settings::SinkSettings, topic_reader::TopicReader,
 };
@@ -55,6 +57,7 @@ impl Kafka {
             Err(error) => return report.unknown("topics", error.to_string(), []),
         };
         let data = self.data_topics(settings, &all, report).await;
+        schemas(settings, &all, report);
         self.control_topic(settings, &all, report).await;
         self.token_topics(settings, &all, report).await;
         self.dead_letters(settings, &all, &data, report).await;
@@ -253,6 +256,32 @@ impl Kafka {
             failed(report, step, "rights on topics".to_owned(), &error);
         }
     }
+}
+
+/// One with a slip in its name checks nothing, and looks like that of a collection which is yet to come.
+fn schemas(settings: &SinkSettings, all: &[(String, i32)], report: &mut Report) {
+    let names = &settings.names;
+    let is_of = |topic: &str, namespace: &Namespace| match names.decode(topic) {
+        Some(DataTopic::Named(found)) => found == *namespace,
+        Some(DataTopic::Cut) => {
+            [Form::Usual, Form::FullyEscaped].into_iter().any(|form| names.data(namespace, form) == topic)
+        }
+        None => false,
+    };
+    let without: Vec<String> = settings
+        .schema_checks
+        .collections()
+        .filter(|namespace| !all.iter().any(|(topic, _)| is_of(topic, namespace)))
+        .map(ToString::to_string)
+        .collect();
+    if without.is_empty() {
+        return;
+    }
+    let shown = without.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = if without.len() > NAMED_MAX { ", …" } else { "" };
+    let found = format!("no topic is of {shown}{more}: nothing is held against the schema");
+    let to_do = "look at the file's name, unless the collection is yet to come";
+    report.warning(SCHEMA_CHECK, found, [to_do.to_owned()]);
 }
 
 fn acls_line() -> String {

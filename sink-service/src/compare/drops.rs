@@ -127,16 +127,10 @@ impl<'a> Drops<'a> {
         let reached = standing.position.max(lines.read_to(PARTITION));
         self.ask_what_is_missing(&standing.head).await?;
         let Some(log_start) = log_start else { return Ok(reached) };
-        if self.is_another_topic(&standing.head).await? {
-            return Ok(log_start);
-        }
-        if log_start > reached {
-            self.unknown.push(format!(
-                "{} is archived up to offset {reached}, and Kafka has it from {log_start} on",
-                self.control.topic
-            ));
-        }
-        Ok(reached)
+        let made_again = self.is_another_topic(&standing.head).await?;
+        let (from, missing) = behind_the_archive(&self.control.topic, reached, log_start, made_again);
+        self.unknown.extend(missing);
+        Ok(from)
     }
 
     async fn ask_what_is_missing(&mut self, head: &Head) -> Result<(), LookError> {
@@ -161,6 +155,24 @@ impl<'a> Drops<'a> {
         let id = ids.get(&self.control.topic).copied().flatten().map(|id| id.to_string());
         Ok(matches!((&head.topicid, id), (Some(archived), Some(id)) if *archived != id))
     }
+}
+
+/// Where Kafka is read on, and what is missing between it and the archive.
+fn behind_the_archive(
+    topic: &str,
+    reached: KafkaOffset,
+    log_start: KafkaOffset,
+    made_again: bool,
+) -> (KafkaOffset, Option<String>) {
+    if made_again {
+        let missing = format!(
+            "{topic} was deleted and made again: the old one is archived up to offset {reached}, and Kafka has the new one from {log_start} on"
+        );
+        return (log_start, Some(missing));
+    }
+    let missing = (log_start > reached)
+        .then(|| format!("{topic} is archived up to offset {reached}, and Kafka has it from {log_start} on"));
+    (reached, missing)
 }
 
 /// Of collections that are compared only: how many others were ever dropped takes no memory.
@@ -225,6 +237,22 @@ mod tests {
         assert_eq!(line("dropDatabase", r#"{"db":"shop"}"#), None);
         assert_eq!(line("gap", "null"), None);
         assert_eq!(ending_of_line(b"{\"a\":1}"), None);
+    }
+
+    #[test]
+    fn what_is_missing_behind_the_archive_is_said() {
+        let at = KafkaOffset::new;
+        let of =
+            |log_start, made_again| behind_the_archive("atlas.control", at(9), at(log_start), made_again);
+        assert_eq!(of(0, false), (at(9), None));
+        assert_eq!(of(9, false), (at(9), None));
+        let (from, expired) = of(12, false);
+        assert_eq!(from, at(9));
+        assert!(expired.is_some_and(|what| what.contains("up to offset 9, and Kafka has it from 12 on")));
+        // A regression: nothing was said.
+        let (from, gone) = of(0, true);
+        assert_eq!(from, at(0));
+        assert!(gone.is_some_and(|what| what.contains("atlas.control was deleted and made again")));
     }
 
     #[test]

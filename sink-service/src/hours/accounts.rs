@@ -106,9 +106,18 @@ impl HourFolder<'_> {
     }
 
     /// # Errors
-    /// As the lake says, and if what is there is no manifest.
+    /// As the lake says, if what is there is no manifest, and [`LakeError::Foreign`] if it is that of another topic: whoever writes must not take
+    /// its files out.
     pub async fn manifest(&self) -> Result<Option<(Manifest, ETag)>, LakeError> {
-        manifest(self.lake, &self.lake.folder(self.content), self.hour).await
+        let folder = self.lake.folder(self.content);
+        match manifest(self.lake, &folder, self.hour).await? {
+            Some((manifest, _)) if manifest.topic != self.topic => Err(LakeError::Foreign {
+                path: folder.manifest(self.hour),
+                owner: manifest.topic,
+                topic: self.topic.to_owned(),
+            }),
+            found => Ok(found),
+        }
     }
 
     async fn has_closed(&self) -> Result<bool, LakeError> {

@@ -52,6 +52,7 @@ impl Halt {
             Self::Lake(LakeError::Damaged { .. }) => {
                 (ExitCode::LakeDiffers, "restore the file, or rebuild it from the topic")
             }
+            Self::Lake(LakeError::Foreign { .. }) => (ExitCode::LakeDiffers, ANOTHER_PREFIX),
             Self::Lake(_) => (ExitCode::Configuration, "check LAKE_URL"),
             Self::Kafka(_) => (ExitCode::NotAllowed, "grant Describe on the topics to this user"),
             Self::Compacted { .. } => {
@@ -78,6 +79,10 @@ impl Halt {
     }
 }
 
+/// Topics of one folder are of two prefixes: their control topics, or data topics of one collection.
+const ANOTHER_PREFIX: &str = "Have a lake for each TOPIC_PREFIX (LAKE_URL), or leave this topic out of it: SINK_EXCLUDE=<prefix>.control \
+                              does that with definitions. Else check that LAYOUT is right";
+
 fn remedy(halt: &ChainHalt) -> &'static str {
     match halt {
         ChainHalt::Gap { .. } => {
@@ -91,9 +96,8 @@ fn remedy(halt: &ChainHalt) -> &'static str {
             "`sink-service verify --topic <topic> --restore-head` makes it again from the files"
         }
         ChainHalt::WentBack { .. } | ChainHalt::FileLost { .. } => "Restore the lake's files",
-        ChainHalt::ForeignFile { .. } | ChainHalt::LayoutDiffers { .. } => {
-            "Check that LAKE_URL, LAYOUT and TOPIC_PREFIX are right"
-        }
+        ChainHalt::ForeignFile { .. } => ANOTHER_PREFIX,
+        ChainHalt::LayoutDiffers { .. } => "Check that LAKE_URL, LAYOUT and TOPIC_PREFIX are right",
     }
 }
 

@@ -1,7 +1,7 @@
 //! Publishing to the real local directory, with Kafka clients that never reach a broker.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use rdkafka::ClientConfig;
 use shared::{kafka_topics::Configs, namespace::Namespace, topic_name::TopicNames};
@@ -13,6 +13,7 @@ use crate::{
     compression::Compression,
     consumer::BATCH_BYTES_MAX,
     dead_letter_topic::DeadLetterTopic,
+    event_hour::EventHour,
     file_metadata::WriterId,
     lake::{ETag, LakeTarget},
     layout::Layout,
@@ -119,6 +120,72 @@ async fn a_lost_head_is_noticed_although_the_topics_name_was_cut() {
     let etag = publisher.lake.replace_document(&head, again, &known).await.unwrap();
     let halt = publisher.publish(first_job(&partition, start, etag)).await.unwrap_err();
     assert!(matches!(halt, Halt::Chain(ChainHalt::HeadLost { .. })), "{halt}");
+}
+
+/// The same of the control topic, whose name says it.
+fn definition_job(partition: &TopicPartition, head_etag: ETag) -> Job {
+    let job = first_job(partition, KafkaOffset::ZERO, head_etag);
+    let identity = Identity { content: Some(TopicContent::Control), ..job.identity };
+    Job { identity, content: TopicContent::Control, ..job }
+}
+
+/// A regression: each of two prefixes took the other's files out of the manifests of `_control/`.
+#[tokio::test]
+async fn definitions_of_two_prefixes_never_share_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut kafka = ClientConfig::new();
+    kafka.set("bootstrap.servers", "127.0.0.1:1");
+    let (publisher, _waits) = offline_publisher(&kafka, folder.path());
+    let (lake, metrics, content) = (&publisher.lake, &publisher.metrics, &TopicContent::Control);
+    lake.prepare().await.unwrap();
+    let (ours, other) = (TopicPartition::new("atlas.control", 0), TopicPartition::new("other.control", 0));
+    let look = async |of: &TopicPartition| match publisher.check_folder(content, of).await {
+        Ok(()) => Ok(()),
+        Err(Trouble::Lake(error)) => Err(error),
+        Err(_) => panic!("another trouble"),
+    };
+    assert!(look(&ours).await.is_ok() && look(&other).await.is_ok());
+    // Both have begun while nothing was there.
+    let mut etags = Vec::new();
+    for partition in [&ours, &other] {
+        let head = first_head(partition).to_bytes();
+        etags.push(lake.create_document(&LakePath::head(partition), head).await.unwrap());
+    }
+
+    // An hour without definitions closes.
+    let hour = EventHour::from_calendar(2026, 11, 21, 7).unwrap();
+    let hour_of = |topic| HourFolder { lake, metrics, topic, content, hour };
+    let positions = BTreeMap::from([(0, KafkaOffset::ZERO)]);
+    hour_of("atlas.control").write_manifest(&positions).await.unwrap();
+    let path = lake.folder(content).manifest(hour);
+    let manifest = async || lake.read_document(&path).await.unwrap().unwrap().bytes;
+    let before = manifest().await;
+    for refused in [
+        hour_of("other.control").write_manifest(&positions).await,
+        hour_of("other.control").account_for_sealed().await,
+        look(&other).await,
+    ] {
+        let error = refused.unwrap_err();
+        assert!(matches!(error, LakeError::Foreign { .. }), "{error}");
+        let stop = Halt::Lake(error).to_stop();
+        assert_eq!(stop.code, ExitCode::LakeDiffers);
+        for part in [path.as_str(), "atlas.control", "other.control", "LAKE_URL", "SINK_EXCLUDE="] {
+            assert!(stop.to_string().contains(part), "{part} in {stop}");
+        }
+    }
+    hour_of("atlas.control").write_manifest(&positions).await.unwrap();
+    assert_eq!(manifest().await, before);
+
+    // Then one has a definition, and the other one too.
+    let manifest = lake.read_document(&path).await.unwrap().unwrap();
+    lake.remove_document(&path, &manifest.etag).await.unwrap();
+    let [own, others] = <[ETag; 2]>::try_from(etags).unwrap();
+    publisher.publish(definition_job(&ours, own)).await.unwrap();
+    let halt = publisher.publish(definition_job(&other, others)).await.unwrap_err();
+    assert!(matches!(halt, Halt::Lake(LakeError::Foreign { .. })), "{halt}");
+    assert_eq!(lake.list_files(lake.folder(content).path()).await.unwrap().len(), 1);
+    assert!(matches!(look(&other).await, Err(LakeError::Foreign { .. })));
+    assert!(look(&ours).await.is_ok(), "its head names the file");
 }
 
 #[test]

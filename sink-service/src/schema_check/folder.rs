@@ -2,7 +2,8 @@
 //!
 //! A file is named as the collection's topic, without the prefix: that is where names with odd characters have one form already
 //! ([`shared::topic_name`]). Both forms of a topic's name are the same collection. Names that begin with a dot are passed over: a mounted
-//! `ConfigMap` has such. Anything else is a mistake, or a schema with a slip in its name would check nothing, and nobody would know.
+//! `ConfigMap` has such. Anything else is a mistake: it would check nothing, and nobody would know. A slip within a name, `shop.order` for
+//! `shop.orders`, is the name of another collection, which may yet come: `check` warns where no topic is of a schema's collection.
 
 use std::{
     collections::BTreeMap,

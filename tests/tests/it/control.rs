@@ -451,3 +451,67 @@ async fn hours_close_and_come_back(pipeline: &Pipeline, environment: Environment
     commands.run("verify-purged", 0, &["verify", "--all", "--drained"]).await?;
     Ok(())
 }
+
+/// Two prefixes in one lake. Goal: the second one's definitions never come between those of the first; it says so, and without its definitions its
+/// collections are taken. Method: an hour of the first one's closes, then the second one has a definition of the same hour and offset.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_prefix_does_not_share_the_folder_in_a_directory() -> Result<()> {
+    let stage = Stage::shared().await?;
+    a_second_prefix_is_refused(&stage.pipeline("controlone")?, &stage.pipeline("controltwo")?).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_prefix_does_not_share_the_folder_in_azurite() -> Result<()> {
+    let stage = Stage::shared().await?;
+    let first = stage.pipeline_into_azurite("controloneazure").await?;
+    a_second_prefix_is_refused(&first, &stage.pipeline("controltwoazure")?).await
+}
+
+async fn a_second_prefix_is_refused(first: &Pipeline, second: &Pipeline) -> Result<()> {
+    let begin = LONG_AGO_S / HOUR_S * HOUR_S;
+    let (control, orders) = (second.topics().control(), second.data_topic("orders"));
+    let writer = first.kafka_writer();
+    for topic in [&first.topics().control(), &control, &orders] {
+        writer.create_topic(topic, 1, &[]).await?;
+    }
+    for pipeline in [first, second] {
+        let record = definition(1, begin + 5, Some(pipeline.database()), Some("orders"));
+        writer.send(&pipeline.topics().control(), 0, vec![record]).await?;
+    }
+    writer.send(&orders, 0, events(second, 0..5, begin + 5)).await?;
+    let positions = Positions::new(first).await?;
+    positions.commit(begin + 10).await?;
+    let mut sink = first.ready_sink().await?;
+    first.wait_for_lake(&mut [&mut sink]).await?;
+    positions.commit(begin + HOUR_S).await?;
+    let manifest = closed(first, Some(begin)).await?;
+    ensure!(manifest["rows"] == 1, "{manifest}");
+    sink.stop(LIMIT).await?;
+    let before = files(first).await?;
+
+    let environment = || {
+        let environment = first.sink_environment().set("SINK_GROUP", second.sink_group());
+        environment.set("TOPIC_PREFIX", second.topics().prefix().trim_end_matches('.'))
+    };
+    for _ in 0..2 {
+        let mut refused = second.start(Binary::Sink, environment())?;
+        let (code, text) = (refused.exit_code(LIMIT).await?, refused.log_text()?);
+        ensure!(code == 25 && text.contains("SINK_EXCLUDE="), "{code}\n{text}");
+        ensure!(text.contains(&first.topics().control()) && text.contains(&control), "{text}");
+    }
+
+    let mut sink = second.start(Binary::Sink, environment().set("SINK_EXCLUDE", &control))?;
+    let arrived = wait::until("the second one's orders are in the lake", LIMIT, || async {
+        let position = first.lake().positions().await?.get(&(orders.clone(), 0)).copied();
+        Ok((position >= Some(5)).then_some(()))
+    });
+    arrived.await.with_context(|| sink.log_tail())?;
+    sink.stop(LIMIT).await?;
+    ensure!(closed(first, Some(begin)).await? == manifest, "the manifest has changed");
+    ensure!(files(first).await? == before, "definitions have changed");
+    let first_alone = Commands { pipeline: first, environment: first.sink_environment() };
+    first_alone.run("verify", 0, &["verify", "--all", "--drained"]).await?;
+    let second_alone = Commands { pipeline: first, environment: environment() };
+    second_alone.run("verify-second", 0, &["verify", "--topic", &orders, "--drained"]).await?;
+    Ok(())
+}

@@ -17,6 +17,7 @@ use pipeline_tests::{
 use serde_json::{Value, json};
 
 use crate::{
+    check::Checked,
     closing::{HOUR_S, Positions, closed, folder, named_as_they_are},
     records::{LONG_AGO_S, event, event_of},
     stage::{LIMIT, Stage},
@@ -293,5 +294,15 @@ async fn schemas_that_cannot_be_used_stop_the_start() -> Result<()> {
     let good = schemas(&pipeline, "good", &json!({"type": "object"}))?;
     let text = ok(&pipeline, Some(&good), "check-good", &["check"]).await?;
     ensure!(text.contains("schemastart.never-comes, schemastart.orders"), "{text}");
+
+    // What may be a slip in a name: no topic is of it.
+    pipeline.kafka_writer().create_topic(&pipeline.data_topic("orders"), 1, &[]).await?;
+    let checked = Checked::with(&pipeline, "check-names", with(&pipeline, Some(&good))).await?;
+    checked.ends_with(0, &[])?;
+    checked.says("schema check", "warning", "no topic is of schemastart.never-comes:")?;
+    fs::remove_file(good.join("schemastart.never-comes.json"))?;
+    let checked = Checked::with(&pipeline, "check-all", with(&pipeline, Some(&good))).await?;
+    checked.ends_with(0, &[])?;
+    ensure!(!checked.in_state("warning").contains("schema check"), "a schema with a topic is warned of");
     Ok(())
 }

@@ -213,6 +213,7 @@ mod tests {
             LakeError::Denied { .. } => "denied",
             LakeError::Refused { .. } => "refused",
             LakeError::Damaged { .. } => "damaged",
+            LakeError::Foreign { .. } => "foreign",
         }
     }
 
