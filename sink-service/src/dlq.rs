@@ -66,7 +66,7 @@ impl KnownLetters {
     pub async fn read(dead_letters: &str, log: &KafkaLog, reader: &TopicReader) -> Result<Self, LogError> {
         let mut book = Book::new(dead_letters, log, reader);
         book.catch_up().await?;
-        let marked = book.marked().filter_map(|key| Origin::of_key(key)).map(|origin| {
+        let marked = book.marked().filter_map(Origin::of_key).map(|origin| {
             ((origin.partition, origin.offset), KnownLetter { reason: None, is_settled: true })
         });
         let letters = book.letters.values().filter_map(|letter| {

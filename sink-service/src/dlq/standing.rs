@@ -89,12 +89,13 @@ impl<'a> Standings<'a> {
         let file = chain.paths.range(..=*offset).next_back();
         let hour = file.and_then(|(_, path)| lake.hour_of(path));
         let (Some(content), Some(hour)) = (&chain.content, hour) else { return Ok(false) };
-        if !chain.rebuilding.contains_key(&hour) {
-            let manifest = manifest(lake, &lake.folder(content), hour).await?;
-            let is_rebuilding = manifest.is_some_and(|(manifest, _)| manifest.rebuilding.is_some());
-            chain.rebuilding.insert(hour, is_rebuilding);
+        if let Some(known) = chain.rebuilding.get(&hour) {
+            return Ok(*known);
         }
-        Ok(chain.rebuilding[&hour])
+        let manifest = manifest(lake, &lake.folder(content), hour).await?;
+        let is_rebuilding = manifest.is_some_and(|(manifest, _)| manifest.rebuilding.is_some());
+        chain.rebuilding.insert(hour, is_rebuilding);
+        Ok(is_rebuilding)
     }
 
     /// What a chain's rows are of.

@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, fmt};
 
 use chrono::{SubsecRound, Utc};
-use shared::exit::{ExitCode, Stop};
 
 use super::ReplayError;
 use crate::{
