@@ -36,6 +36,7 @@ mod plan;
 mod rebuild;
 mod report;
 mod reprint;
+mod seen_chain;
 
 use shared::{exit::Stop, kafka_position::TopicPartition};
 

@@ -83,6 +83,8 @@ struct Look {
     folders: BTreeMap<LakePath, Folder>,
     expired: Option<Expired>,
     gaps: Option<Gaps>,
+    /// Kafka's id of the topic; `None` if it has none, or no topic.
+    topic_id: Option<String>,
 }
 
 /// One partition, before the folder was listed.
@@ -139,6 +141,8 @@ impl Verification<'_> {
             look.expired = expired.map(|(record, _)| record);
             let gaps = look_again(async || gaps(self.lake, &partition.topic).await).await?;
             look.gaps = gaps.map(|(record, _)| record);
+            let ids = self.log.topic_ids(vec![partition.topic.clone()]).await?;
+            look.topic_id = ids.get(&*partition.topic).copied().flatten().map(|id| id.to_string());
         }
         Ok(look)
     }
@@ -172,10 +176,24 @@ impl Verification<'_> {
         let place = content.as_ref().map(|content| self.lake.folder(content));
         let place = place.as_ref().and_then(|folder| Some((folder, look.folders.get(folder.path())?)));
         let head = match head {
-            Some(Ok(head)) => head,
+            Some(Ok(head)) => match (&head.topicid, &look.topic_id) {
+                (Some(ours), Some(theirs)) if ours != theirs => {
+                    let what = format!(
+                        "the topic was deleted and made again: the lake was written from the one with id {ours}, Kafka has {theirs}, whose records say nothing of it"
+                    );
+                    return Ok(PartitionResult::unreadable(partition, what));
+                }
+                _ => head,
+            },
             Some(Err(what)) => return Ok(PartitionResult::unreadable(partition, what.clone())),
             None => {
                 if let Some((_, listed)) = place {
+                    if listed.files.files.iter().any(|file| file.metadata.topic_partition == *partition) {
+                        walk.differs(format!(
+                            "{} is missing, though there are files: the head was lost; --restore-head makes it again",
+                            LakePath::head(partition)
+                        ));
+                    }
                     self.check_strays(listed, partition, &[], &mut walk).await?;
                 }
                 if let Some((start, end)) = log.filter(|(start, end)| start < end) {

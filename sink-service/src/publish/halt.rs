@@ -90,7 +90,8 @@ fn remedy(halt: &ChainHalt) -> &'static str {
              behind them and writes down what is missing"
         }
         ChainHalt::AnotherTopic { .. } | ChainHalt::LogTooShort { .. } => {
-            "Move the collection's folder and its part of `_chain/` away to begin a new chain"
+            "To begin a new chain move away, all together: the collection's folder, `_chain/<topic>/`, and in a local directory also \
+             `_chain/files/<that folder>/`. What stays behind is taken for files of the new chain"
         }
         ChainHalt::HeadLost { .. } => {
             "`sink-service verify --topic <topic> --restore-head` makes it again from the files"

@@ -117,6 +117,7 @@ impl Replay<'_> {
             log: &self.log,
             reader: &reader,
             names: &self.settings.names,
+            is_copied: self.into.is_some(),
             compression: self.settings.compression,
             format: self.settings.files.line_format,
             schemas: &self.settings.schema_checks,
@@ -222,6 +223,14 @@ impl Replay<'_> {
                     Err(error @ ReplayError::Superseded { .. }) => superseded = Some(error),
                     result => result?,
                 }
+            }
+        }
+        for plan in plans {
+            let Plan { topic, content, empty, .. } = plan;
+            for hour in empty {
+                let lake = self.into.as_ref().unwrap_or(&self.lake);
+                let folder = HourFolder { lake, metrics: &self.metrics, topic, content, hour: *hour };
+                folder.write_manifest(&BTreeMap::new()).await?;
             }
         }
         let Some(error) = superseded else { return Ok(()) };

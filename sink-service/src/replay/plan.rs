@@ -13,22 +13,21 @@ use shared::{
 };
 use tokio::sync::OnceCell;
 
-use super::{EventBefore, Known, PlannedFile, ReplayError, judge::Judge};
+use super::{
+    EventBefore, Known, PlannedFile, ReplayError,
+    judge::Judge,
+    seen_chain::{Hole, SeenChain},
+};
 use crate::{
     compression::Compression,
     dlq::KnownLetters,
     event_hour::EventHour,
-    file_metadata::LastEvent,
     head::Head,
-    hours::{
-        accounts::closed_hours,
-        expired::{Expired, expired},
-        manifest::Manifest,
-    },
+    hours::{accounts::closed_hours, expired::expired, manifest::Manifest},
     kafka_log::KafkaLog,
     lake::LakeError,
     lake_layout::OpenLake,
-    lake_path::{LakePath, MANIFEST, TopicFolder},
+    lake_path::{LakePath, MANIFEST, SUCCESS, TopicFolder, is_data_file_of},
     line_format::LineFormat,
     partition::view_of,
     record::Verdict,
@@ -47,6 +46,8 @@ pub(super) struct Plan {
     pub content: TopicContent,
     /// By partition and first offset.
     pub files: Vec<PlannedFile>,
+    /// Closed hours without a file in the plan that lack manifest or mark; for a copy, all that have none.
+    pub empty: Vec<EventHour>,
     /// Things that the operator should know of.
     pub notes: Vec<String>,
 }
@@ -57,6 +58,8 @@ pub(super) struct Planner<'a> {
     pub log: &'a KafkaLog,
     pub reader: &'a TopicReader,
     pub names: &'a TopicNames,
+    /// The files go into another lake.
+    pub is_copied: bool,
     /// Of new files.
     pub compression: Compression,
     pub format: LineFormat,
@@ -66,39 +69,8 @@ pub(super) struct Planner<'a> {
     pub dead_letters: &'a str,
 }
 
-/// One partition's chain as far as it can be seen.
-struct SeenChain {
-    partition: TopicPartition,
-    head: Head,
-    log_start: KafkaOffset,
-    log_end: KafkaOffset,
-    /// What is missing on purpose.
-    expired: Option<Expired>,
-    /// By first offset.
-    files: Vec<PlannedFile>,
-}
-
-/// A range that no file holds.
-#[derive(Clone, Debug)]
-struct Hole {
-    from: KafkaOffset,
-    to: KafkaOffset,
-    /// Between the files around it; all hours where there is none.
-    hours: HourSpan,
-}
-
-/// From one hour to another, both included.
-#[derive(Clone, Copy, Debug)]
-struct HourSpan {
-    start: EventHour,
-    end: EventHour,
-}
-
-impl HourSpan {
-    fn any(self, wanted: impl Fn(EventHour) -> bool) -> bool {
-        self.start.to(self.end).any(wanted)
-    }
-}
+/// A partition with its head, and where its log begins and ends.
+type SeenHead = (TopicPartition, Head, KafkaOffset, KafkaOffset);
 
 impl Planner<'_> {
     pub(super) async fn plan(
@@ -107,11 +79,18 @@ impl Planner<'_> {
         span: &Span,
         records: &mut RecordReader,
     ) -> Result<Plan, ReplayError> {
-        let heads = self.heads(topic).await?;
+        let (heads, headless) = self.heads(topic).await?;
         let content = self.content(topic, &heads)?;
         let folder = self.lake.folder(&content);
-        let closed = closed_hours(self.lake, topic).await?.and_then(|(record, _)| record.closed);
-        let closed = closed.ok_or_else(|| {
+        let names = self.lake.list_names(folder.path()).await?;
+        self.refuse_lost_heads(&headless, &folder, &names).await?;
+        if heads.is_empty() {
+            let what = format!("{topic} has no chain in this lake: check LAKE_URL and the topic's name");
+            return Err(Stop::new(ExitCode::Usage, what).into());
+        }
+        let record = closed_hours(self.lake, topic).await?.map(|(record, _)| record);
+        let begin = record.as_ref().map_or(EventHour::EPOCH, |record| record.begin);
+        let closed = record.and_then(|record| record.closed).ok_or_else(|| {
             let what = format!(
                 "no hour of {topic} has closed yet, so there is nothing to make again: the live sink is still writing"
             );
@@ -148,7 +127,7 @@ impl Planner<'_> {
             .collect();
         // Where the chains are whole, the manifests of the hours that were asked for say nothing new.
         let whole = chains.iter().all(|chain| chain.holes(&folder).is_empty());
-        let manifests = if whole { Vec::new() } else { self.manifests(&folder).await? };
+        let manifests = if whole { Vec::new() } else { self.manifests(&folder, &names).await? };
         for chain in &mut chains {
             chain.add_from_manifests(&folder, &manifests, &damaged);
             for hole in chain.holes(&folder) {
@@ -182,14 +161,56 @@ impl Planner<'_> {
         for file in &mut files {
             self.look_at(file).await?;
         }
-        Ok(Plan { topic: topic.to_owned(), content, files, notes })
+        let hours_with = |name: &str| -> BTreeSet<EventHour> {
+            let named = names.iter().filter(|path| path.file_name() == name);
+            named.filter_map(|path| folder.hour_of(path)).collect()
+        };
+        let (manifests, marks) = (hours_with(MANIFEST), hours_with(SUCCESS));
+        let with_files: BTreeSet<EventHour> = files.iter().map(|file| file.hour).collect();
+        let is_whole = |hour| !self.is_copied && manifests.contains(&hour) && marks.contains(&hour);
+        let empty = begin.max(kept_from).to(closed).filter(|hour| span.contains(*hour));
+        let empty: Vec<EventHour> =
+            empty.filter(|hour| !with_files.contains(hour) && !is_whole(*hour)).collect();
+        if let (Some(first), false) = (empty.first(), self.is_copied) {
+            notes.push(format!(
+                "{} hours without rows lack manifest or mark, the first is {first}: these are made again",
+                empty.len()
+            ));
+        }
+        Ok(Plan { topic: topic.to_owned(), content, files, empty, notes })
     }
 
-    /// Each partition's head and the bounds of its log.
-    async fn heads(
+    /// A partition without a head has no files, or its head was lost: then nobody knows where its chain begins and ends.
+    async fn refuse_lost_heads(
         &self,
-        topic: &str,
-    ) -> Result<Vec<(TopicPartition, Head, KafkaOffset, KafkaOffset)>, ReplayError> {
+        headless: &[TopicPartition],
+        folder: &TopicFolder,
+        names: &[LakePath],
+    ) -> Result<(), ReplayError> {
+        if headless.is_empty() {
+            return Ok(());
+        }
+        let manifests = self.manifests(folder, names).await?;
+        for partition in headless {
+            let number = partition.partition;
+            let is_named = |manifest: &Manifest| {
+                manifest.topic == *partition.topic
+                    && manifest.chain_files().iter().any(|file| file.partition == number)
+            };
+            if names.iter().any(|path| is_data_file_of(path, number)) || manifests.iter().any(is_named) {
+                let what = format!(
+                    "{} is missing, and {partition} has files in the lake: the head was lost. `sink-service verify --topic {} --restore-head` makes it again; then type this again. Nothing was changed",
+                    LakePath::head(partition),
+                    partition.topic
+                );
+                return Err(Stop::new(ExitCode::LakeDiffers, what).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Each partition's head and the bounds of its log; and the partitions without a head.
+    async fn heads(&self, topic: &str) -> Result<(Vec<SeenHead>, Vec<TopicPartition>), ReplayError> {
         let ids = self.log.topic_ids(vec![topic.into()]).await?;
         let Some(id) = ids.get(topic) else {
             let what = format!(
@@ -198,12 +219,14 @@ impl Planner<'_> {
             return Err(Stop::new(ExitCode::TopicChanged, what).into());
         };
         let id = id.map(|id| id.to_string());
-        let mut heads = Vec::new();
+        let (mut heads, mut headless) = (Vec::new(), Vec::new());
         for number in 0..self.log.partition_count(topic).await? {
             let partition = TopicPartition::new(topic, number);
             let path = LakePath::head(&partition);
-            // A partition that no sink has had yet has no files either.
-            let Some(document) = self.lake.read_document(&path).await? else { continue };
+            let Some(document) = self.lake.read_document(&path).await? else {
+                headless.push(partition);
+                continue;
+            };
             let head = Head::parse(&document.bytes).map_err(|what| LakeError::Damaged { path, what })?;
             if let (Some(expected), Some(found)) = (&head.topicid, &id)
                 && expected != found
@@ -217,30 +240,27 @@ impl Planner<'_> {
             let end = self.log.end(&partition).await?;
             heads.push((partition, head, start, end));
         }
-        if heads.is_empty() {
-            let what = format!("{topic} has no chain in this lake: check LAKE_URL and the topic's name");
-            return Err(Stop::new(ExitCode::Usage, what).into());
-        }
-        Ok(heads)
+        Ok((heads, headless))
     }
 
-    fn content(
-        &self,
-        topic: &str,
-        heads: &[(TopicPartition, Head, KafkaOffset, KafkaOffset)],
-    ) -> Result<TopicContent, Stop> {
+    fn content(&self, topic: &str, heads: &[SeenHead]) -> Result<TopicContent, Stop> {
         let known = heads.iter().find_map(|(_, head, _, _)| head.content());
         known.or_else(|| TopicContent::by_name(self.names, topic)).ok_or_else(|| {
             Stop::new(ExitCode::Usage, format!("{topic} has no records in this lake: nothing to make again"))
         })
     }
 
-    async fn manifests(&self, folder: &TopicFolder) -> Result<Vec<Manifest>, ReplayError> {
+    async fn manifests(
+        &self,
+        folder: &TopicFolder,
+        names: &[LakePath],
+    ) -> Result<Vec<Manifest>, ReplayError> {
         let mut manifests = Vec::new();
-        for path in self.lake.list_names(folder.path()).await? {
-            if path.file_name() != MANIFEST || folder.hour_of(&path).is_none() {
+        for path in names {
+            if path.file_name() != MANIFEST || folder.hour_of(path).is_none() {
                 continue;
             }
+            let path = path.clone();
             let Some(document) = self.lake.read_document(&path).await? else { continue };
             manifests.push(Manifest::parse(&document.bytes).map_err(|what| LakeError::Damaged {
                 path,
@@ -345,145 +365,6 @@ impl Planner<'_> {
             };
         }
         Ok(())
-    }
-}
-
-impl SeenChain {
-    fn add_listed(&mut self, folder: &TopicFolder, listed: &[crate::lake::ListedFile]) {
-        for file in listed.iter().filter(|file| file.metadata.topic_partition == self.partition) {
-            let Some(hour) = folder.hour_of(&file.path) else { continue };
-            self.files.push(PlannedFile {
-                path: file.path.clone(),
-                partition: self.partition.clone(),
-                hour,
-                first: file.metadata.first,
-                next: file.metadata.next,
-                format: file.metadata.line_format,
-                known: Known::Whole(Box::new(file.metadata.clone())),
-                after: EventBefore::Unknown,
-            });
-        }
-    }
-
-    /// What a manifest names and the folder does not have.
-    fn add_from_manifests(
-        &mut self,
-        folder: &TopicFolder,
-        manifests: &[Manifest],
-        damaged: &BTreeMap<&LakePath, &str>,
-    ) {
-        let seen: BTreeSet<KafkaOffset> = self.files.iter().map(|file| file.first).collect();
-        for manifest in manifests.iter().filter(|manifest| manifest.topic == *self.partition.topic) {
-            let missing = manifest
-                .chain_files()
-                .iter()
-                .filter(|file| file.partition == self.partition.partition && !seen.contains(&file.first));
-            for file in missing {
-                let compression = Compression::of_name(&file.name).unwrap_or_default();
-                let path = folder.data_file(manifest.hour, file.partition, file.first, compression);
-                let trouble = damaged.get(&path).map_or("missing", |what| what).to_owned();
-                self.files.push(PlannedFile {
-                    path,
-                    partition: self.partition.clone(),
-                    hour: manifest.hour,
-                    first: file.first,
-                    next: file.next,
-                    format: file.lineformat,
-                    known: Known::Listed {
-                        trouble,
-                        rows: file.rows,
-                        dead_letters: file.deadletters,
-                        bytes: file.originalsize,
-                    },
-                    after: EventBefore::Unknown,
-                });
-            }
-        }
-        self.files.sort_by_key(|file| file.first);
-    }
-
-    fn leave_expired(&mut self) {
-        if let Some(expired) = &self.expired {
-            let partition = self.partition.partition;
-            self.files.retain(|file| !expired.holds(partition, file.first, file.next));
-        }
-    }
-
-    /// That of the file before; else of the one after.
-    fn format_at(&self, offset: KafkaOffset) -> Option<LineFormat> {
-        let before = self.files.iter().filter(|file| file.first < offset).max_by_key(|file| file.first);
-        let after = || self.files.iter().min_by_key(|file| file.first);
-        before.or_else(after).map(|file| file.format)
-    }
-
-    /// Tells each file of the last event before it.
-    fn carry_last_events(&mut self) {
-        let mut before = EventBefore::Is(None);
-        let mut end = self.head.start;
-        for file in &mut self.files {
-            file.after = if file.first == end {
-                before
-            } else {
-                match &self.expired {
-                    Some(expired) if expired.holds(self.partition.partition, end, file.first) => {
-                        expired.event_before(self.partition.partition, file.first).into()
-                    }
-                    _ => EventBefore::Unknown,
-                }
-            };
-            before = match &file.known {
-                Known::Whole(metadata) => EventBefore::Is(metadata.last_event.clone()),
-                Known::Listed { .. } | Known::Untraced { .. } => EventBefore::Unknown,
-            };
-            end = file.next;
-        }
-    }
-
-    /// The last event before an offset where a file ends, as far as it is known.
-    fn event_before(&self, offset: KafkaOffset) -> Option<LastEvent> {
-        if self.head.first == Some(offset) {
-            return self.head.lastevent.clone();
-        }
-        match &self.files.iter().find(|file| file.next == offset)?.known {
-            Known::Whole(metadata) => metadata.last_event.clone(),
-            Known::Listed { .. } | Known::Untraced { .. } => None,
-        }
-    }
-
-    /// Ranges that no file holds, up to the file that the head names, and that were not removed on purpose.
-    fn holes(&self, folder: &TopicFolder) -> Vec<Hole> {
-        let mut holes = Vec::new();
-        let mut expected = self.head.start;
-        let mut before = None;
-        let current = self.head.first.into_iter().map(|first| (first, first, None));
-        let files = self.files.iter().map(|file| (file.first, file.next, Some(file.hour)));
-        for (first, next, hour) in files.chain(current) {
-            if first > expected {
-                let hour = hour.or_else(|| folder.hour_of(self.head.path.as_ref()?));
-                let (a, b) = (before.unwrap_or(EventHour::EPOCH), hour.unwrap_or(EventHour::LAST));
-                let hours = HourSpan { start: a.min(b), end: a.max(b) };
-                let left = match &self.expired {
-                    Some(expired) => expired.left_of(self.partition.partition, expected, first),
-                    None => vec![(expected, first)],
-                };
-                holes.extend(left.into_iter().map(|(from, to)| Hole { from, to, hours }));
-            }
-            expected = expected.max(next);
-            before = hour.or(before);
-        }
-        holes
-    }
-
-    /// Files that are missing in other hours than those that were asked for.
-    fn note_elsewhere(&self, wanted: impl Fn(EventHour) -> bool, notes: &mut Vec<String>) {
-        for file in self.files.iter().filter(|file| !wanted(file.hour)) {
-            if let Some(trouble) = file.trouble() {
-                notes.push(format!(
-                    "{}, of {}, is {trouble} too: replay that hour as well",
-                    file.path, file.hour
-                ));
-            }
-        }
     }
 }
 

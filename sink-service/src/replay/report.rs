@@ -206,6 +206,9 @@ fn print_result_table(outcomes: &[Outcome], to: &mut impl Write) -> io::Result<(
     }
     let rows: u64 = hours.values().map(|hour| hour.sum(|metadata| metadata.rows)).sum();
     let files: usize = hours.values().map(|hour| hour.files().len()).sum();
+    if files == 0 {
+        return writeln!(to, "No file was made again: these hours have none.");
+    }
     writeln!(to, "OK: {rows} rows in {files} files, written from Kafka and read back.")
 }
 

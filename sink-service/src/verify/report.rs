@@ -137,7 +137,9 @@ fn print_table(
     let files: usize = results.iter().map(|result| result.files).sum();
     let partitions = results.len();
     let hours = if *span == Span::All { "" } else { " of the hours asked for" };
-    if differences == 0 {
+    if differences == 0 && files == 0 && *span != Span::All {
+        writeln!(to, "The lake has no file{hours}: there was nothing to compare.")
+    } else if differences == 0 {
         writeln!(
             to,
             "OK: {rows} rows in {files} files{hours} of {partitions} partitions are what Kafka has, each once, without gap."

@@ -293,5 +293,31 @@ async fn a_replay_of_what_is_not_there_says_so() -> Result<()> {
         let text = replay.log_text()?;
         ensure!(code == expected && text.contains(says), "{name}: {code}\n{text}");
     }
+
+    // An hour without rows that somebody has deleted comes back too.
+    let run = async |name: &str, arguments: &[&str]| -> Result<(i32, String)> {
+        let environment = pipeline.sink_environment();
+        let mut command = Service::start_with(Binary::Sink, name, arguments, environment, pipeline.folder())?;
+        Ok((command.exit_code(LIMIT).await?, command.log_text()?))
+    };
+    let lake = pipeline.lake_folder().context("a directory")?;
+    let empty = lake.join(folder(&pipeline, begin - HOUR_S));
+    std::fs::remove_dir_all(&empty)?;
+    let hour = ["replay", "--topic", &topic, "--day", &day, "--hour", "21"];
+    let (code, text) = run("an-empty-hour", &hour).await?;
+    ensure!(code == 0 && text.contains("1 hours without rows lack manifest or mark"), "{code}\n{text}");
+    ensure!(empty.join("_manifest.json").exists() && empty.join("_SUCCESS").exists(), "{text}");
+    let (code, text) = run("the-same-again", &hour).await?;
+    ensure!(code == 0 && text.contains("No file was made again"), "{code}\n{text}");
+
+    // Without its head a chain cannot be told from none.
+    sink.stop(LIMIT).await?;
+    std::fs::remove_file(lake.join(format!("_chain/{topic}/p0.json")))?;
+    for (name, arguments) in [("replay", &hour[..]), ("verify", &["verify", "--topic", &topic])] {
+        let (code, text) = run(name, arguments).await?;
+        ensure!(code == 25 && text.contains("--restore-head"), "{name}: {code}\n{text}");
+    }
+    let (code, text) = run("restore", &["verify", "--topic", &topic, "--restore-head"]).await?;
+    ensure!(code == 0, "{code}\n{text}");
     Ok(())
 }
