@@ -10,6 +10,7 @@ use std::{
 use chrono::{SecondsFormat, Utc};
 use rdkafka::{ClientConfig, error::KafkaError};
 use shared::{
+    dead_letter::DeadLetterReason,
     exit::{ExitCode, Stop},
     kafka_client::{self, FIRST_CONTACT_LIMIT},
     schema_registry::SchemaRegistry,
@@ -300,7 +301,17 @@ impl Desk<'_> {
             )),
             Verdict::Tombstone => Outlook::Do(format!("to {partition}, without a value")),
             Verdict::Line { .. } => {
-                Outlook::Do(format!("to {partition}, a row of {}", self.standings.hour(inspected.hour)))
+                let unchecked = letter.reason == DeadLetterReason::SchemaViolation.as_str()
+                    && self.schemas.of(&topic_content).is_none();
+                let unless = if unchecked {
+                    ", unless the sinks' SCHEMA_CHECK_DIR forbids it: here is no schema"
+                } else {
+                    ""
+                };
+                Outlook::Do(format!(
+                    "to {partition}, a row of {}{unless}",
+                    self.standings.hour(inspected.hour)
+                ))
             }
         })
     }

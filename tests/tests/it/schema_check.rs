@@ -226,6 +226,8 @@ async fn what_breaks_it_is_a_letter(pipeline: &Pipeline) -> Result<()> {
     ensure!(files(pipeline).await? == before, "a lost file has other lines");
 
     // Sent back it would be a letter again, until the schema is corrected, here and in the sink.
+    let plan = ok(pipeline, None, "without-a-schema", &["dlq", "retry", "--all"]).await?;
+    ensure!(plan.contains("unless the sinks' SCHEMA_CHECK_DIR forbids it"), "{plan}");
     let all = ok(pipeline, Some(&strict), "too-early", &["dlq", "retry", "--all", "--yes"]).await?;
     ensure!(all.contains("a dead letter again (schema-violation") && all.contains("0 sent back"), "{all}");
     sink.stop(LIMIT).await?;
