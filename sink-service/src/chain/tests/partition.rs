@@ -7,12 +7,21 @@ use crate::{
     line_format::LineFormat,
     partition::{AssignmentEpoch, PartitionState},
     schema_check::SchemaChecks,
-    uploads::{TopicUploads, Uploads},
+    uploads::Uploads,
     value_reader::ValueReader,
 };
 
-fn uploads() -> TopicUploads {
-    Uploads::new(1).of_topic()
+fn opening() -> PartitionState {
+    let uploads = Uploads::new(1).of_topic();
+    let epoch = AssignmentEpoch(1);
+    PartitionState::opening(
+        partition(),
+        Some(content()),
+        uploads,
+        epoch,
+        LineFormat::Envelope,
+        SchemaChecks::default(),
+    )
 }
 
 /// A regression: the client's old position became the end of the next batch, and records before it were never read.
@@ -21,14 +30,7 @@ fn a_position_seen_while_the_chain_is_read_again_says_nothing() {
     run(async {
         let world = World::new(rows(&[HOUR_A; 3]), FilePolicy::default()).await;
         let chain = world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
-        let mut state = PartitionState::opening(
-            partition(),
-            Some(content()),
-            uploads(),
-            AssignmentEpoch(1),
-            LineFormat::Envelope,
-            SchemaChecks::default(),
-        );
+        let mut state = opening();
         state.opened(None, chain.clone());
         assert!(state.reopen().is_some());
         state.consumer_is_at(KafkaOffset::new(3), Instant::now());
@@ -55,14 +57,7 @@ fn a_batch_follows_what_was_adopted_even_if_that_ends_earlier() {
             }
             perform(&world.lake, &mut theirs, step, &world.metrics).await.unwrap();
         }
-        let mut state = PartitionState::opening(
-            partition(),
-            Some(content.clone()),
-            uploads(),
-            AssignmentEpoch(1),
-            LineFormat::Envelope,
-            SchemaChecks::default(),
-        );
+        let mut state = opening();
         state.opened(None, first);
         state.consumer_is_at(KafkaOffset::new(3), Instant::now());
         let (_, ours, _) = state.freeze().unwrap();
@@ -80,14 +75,7 @@ fn a_record_that_comes_twice_is_taken_once() {
     run(async {
         let world = World::new(rows(&[HOUR_A; 8]), FilePolicy::default()).await;
         let chain = world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
-        let mut state = PartitionState::opening(
-            partition(),
-            Some(content()),
-            uploads(),
-            AssignmentEpoch(1),
-            LineFormat::Envelope,
-            SchemaChecks::default(),
-        );
+        let mut state = opening();
         state.opened(None, chain);
         let mut spares = Vec::new();
         let mut values = ValueReader::new(false);
