@@ -15,6 +15,7 @@ use shared::{
 
 use super::{Action, DlqRequest, Filter, Output, filter::State};
 
+/// Paragraphs have no line breaks of their own: clap wraps them.
 const LIST_EXAMPLES: &str = "\
 Examples:
   Everything that waits for a decision:
@@ -23,7 +24,7 @@ Examples:
   Of one topic, since this morning, for a script:
     sink-service dlq list --topic atlas.shop.orders --from 2026-11-26T06:00:00Z --json
 
-A table on a terminal, columns between tabs in a pipe. States: open (in no file of the lake), not-settled (the sink has not moved past
+A table on a terminal, columns between tabs in a pipe. States: open (in no file of the lake), not-settled (the sink has not moved past \
 it), void (the lake holds it as a row), retried, dropped, unknown (no chain says it).";
 
 const SHOW_EXAMPLES: &str = "\
@@ -45,9 +46,9 @@ Examples:
   One letter with a repaired value:
     sink-service dlq retry --key atlas.shop.orders/0/17 --with-value letter.json --yes
 
-Key, value, headers and time are the original ones, so the row lands in its own hour. Record and marker are one transaction: it may be
-stopped at any time and typed again, and two at once do no harm (the first ends with 22). Only open letters are sent, and of those only what
-this version can write; the others are named with the reason.";
+Key, value, headers and time are the original ones, so the row lands in its own hour. Record and marker are one transaction: it may be \
+stopped at any time and typed again, and two at once do no harm (the first ends with 22). Only open letters are sent, and of those only what \
+this version can write; the others are named with the reason. What is in an hour that a `replay` is making again is not sent (75).";
 
 const DROP_EXAMPLES: &str = "\
 Examples:
