@@ -115,7 +115,7 @@ pub struct Buffer {
     kafka_member: Vec<u8>,
     entries: Vec<Entry>,
     lines: Vec<u8>,
-    names: Vec<u8>,
+    names: String,
     dead_letters: Vec<DeadLetter>,
     dead_letter_bytes: usize,
     oldest: Option<Instant>,
@@ -134,7 +134,7 @@ impl Buffer {
             kafka_member: kafka_member.into_bytes(),
             entries: Vec::new(),
             lines: Vec::new(),
-            names: Vec::new(),
+            names: String::new(),
             dead_letters: Vec::new(),
             dead_letter_bytes: 0,
             oldest: None,
@@ -176,7 +176,7 @@ impl Buffer {
         // The memory too: it counts against the limit.
         self.entries = Vec::new();
         self.lines = Vec::new();
-        self.names = Vec::new();
+        self.names = String::new();
         self.dead_letters = Vec::new();
         self.dead_letter_bytes = 0;
         self.oldest = None;
@@ -220,9 +220,9 @@ impl Buffer {
     /// Where the id ends in the names.
     fn push_event(&mut self, event: Option<(&str, &str)>) -> usize {
         let (event_id, source) = event.unwrap_or_default();
-        self.names.extend_from_slice(event_id.as_bytes());
+        self.names.push_str(event_id);
         let event_id_end = self.names.len();
-        self.names.extend_from_slice(source.as_bytes());
+        self.names.push_str(source);
         event_id_end
     }
 

@@ -50,7 +50,7 @@ use crate::{
     buffer::Batch,
     compression::Compression,
     event_hour::EventHour,
-    file_metadata::{FileMetadata, LastEvent, WriterId},
+    file_metadata::{FileMetadata, LastEvents, WriterId},
     head::Head,
     hours::HourEnd,
     lake::{ETag, FileState},
@@ -285,8 +285,8 @@ impl Chain {
         }
     }
 
-    /// The last event of the rows that are durable or staged.
-    pub fn last_event(&self) -> Option<&LastEvent> {
+    /// The last events that are durable or staged.
+    pub fn last_event(&self) -> Option<&LastEvents> {
         let metadata = self.staged_metadata().or_else(|| Some(&self.file.as_ref()?.metadata));
         match metadata {
             Some(metadata) => metadata.last_event.as_ref(),

@@ -26,7 +26,6 @@ use std::{
 };
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::{Deserialize, Serialize};
 use shared::{
     cluster_time::ClusterTime,
     kafka_position::{KafkaOffset, TopicPartition},
@@ -36,10 +35,12 @@ use uuid::Uuid;
 
 use crate::{compression::Compression, line_format::LineFormat};
 
+mod last_events;
 mod line_crc;
 mod offset_runs;
 mod percent;
 
+pub use last_events::{LastEvent, LastEvents, OTHERS_BYTES_MAX, SOURCES_MAX};
 pub use line_crc::{LineCrc, LineCrcBuilder};
 pub use offset_runs::OffsetRuns;
 pub(crate) use percent::decode as percent_decode;
@@ -49,12 +50,6 @@ pub const METADATA_LIMIT_BYTES: usize = 8 * 1024;
 
 /// The prefix that every metadata name gets as an HTTP header; counted against the limit.
 const HEADER_PREFIX: &str = "x-ms-meta-";
-
-/// Event ids longer than this are cut and closed with a hash.
-const EVENT_ID_CHARS_MAX: usize = 1024;
-
-/// Likewise for the `source` header, which a foreign producer may fill with anything.
-const SOURCE_CHARS_MAX: usize = 128;
 
 /// One writing process: random, new per process start, never configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,78 +64,6 @@ impl WriterId {
 impl fmt::Display for WriterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.simple().fmt(f)
-    }
-}
-
-/// The last event of a chain up to some place, for people and for finding repeats ([`crate::repeats`]). Both parts are bounded in length.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LastEvent {
-    #[serde(rename = "eventid")]
-    event_id: String,
-    source: String,
-}
-
-impl LastEvent {
-    /// Cuts what is too long. The first 1,024 characters of an event id still sort as the whole id does.
-    pub fn new(event_id: &str, source: &str) -> Self {
-        Self { event_id: cut(event_id, EVENT_ID_CHARS_MAX), source: cut(source, SOURCE_CHARS_MAX) }
-    }
-
-    pub fn event_id(&self) -> &str {
-        &self.event_id
-    }
-
-    /// `<source id>/<run>`, as the record's header has it; may be empty for a foreign producer.
-    pub fn source(&self) -> &str {
-        &self.source
-    }
-
-    /// Whether both are kept as they are.
-    pub fn is_short(event_id: &str, source: &str) -> bool {
-        let short = |text: &str, chars_max| text.is_ascii() && text.len() <= chars_max;
-        short(event_id, EVENT_ID_CHARS_MAX) && short(source, SOURCE_CHARS_MAX)
-    }
-
-    /// Whether it is the same event as the other one, or one of the same source before it. `false` where the cut leaves it open.
-    pub fn is_known_before(&self, event_id: &str, source: &str) -> bool {
-        Self::is_short(event_id, source) && self.source == source && self.is_known_not_to_follow(event_id)
-    }
-
-    /// Whether this event has the same id as the other one, or a lower one. `false` where the cut leaves it open.
-    pub fn is_known_not_to_follow(&self, other_event_id: &str) -> bool {
-        let kept = |id: &str| id.len().checked_sub(CUT_SUFFIX_LEN).filter(|_| id.len() > EVENT_ID_CHARS_MAX);
-        match (kept(&self.event_id), kept(other_event_id)) {
-            (Some(a), Some(b)) if self.event_id.as_bytes()[..a] == other_event_id.as_bytes()[..b] => {
-                self.event_id == other_event_id
-            }
-            _ => self.event_id.as_str() <= other_event_id,
-        }
-    }
-}
-
-/// `~` and 16 hexadecimal digits.
-const CUT_SUFFIX_LEN: usize = 17;
-
-/// Cuts at `chars_max` characters and closes the rest with `~` and its hash, so that two long texts stay apart.
-///
-/// A character counts as ASCII does, with up to three bytes when it is encoded; where others take more, the cut comes
-/// earlier, or a foreign text alone could fill the metadata.
-fn cut(text: &str, chars_max: usize) -> String {
-    let mut room = 3 * chars_max;
-    let end = text.char_indices().enumerate().find_map(|(count, (index, character))| {
-        let encoded = percent::encoded_len_max(character);
-        if count == chars_max || encoded > room {
-            return Some(index);
-        }
-        room -= encoded;
-        None
-    });
-    match end {
-        None => text.to_owned(),
-        Some(end) => {
-            let (kept, rest) = text.split_at(end);
-            format!("{kept}~{}", LineCrc::of(rest.as_bytes()))
-        }
     }
 }
 
@@ -164,8 +87,8 @@ pub struct FileMetadata {
     pub seq: u64,
     /// 0 for what the live sink wrote; each rebuild adds one.
     pub generation: u64,
-    /// Of the rows up to here; of the files before it, as long as it has none.
-    pub last_event: Option<LastEvent>,
+    /// Of each source that was seen lately, up to here; those of the files before it included.
+    pub last_event: Option<LastEvents>,
     pub min_cluster_time: Option<ClusterTime>,
     pub max_cluster_time: Option<ClusterTime>,
     /// Rows by operation type.
@@ -227,9 +150,10 @@ impl FileMetadata {
         if !self.dead_letters.is_empty() {
             map.insert("deadletters", self.dead_letters.to_string());
         }
-        if let Some(LastEvent { event_id, source }) = &self.last_event {
-            let text = format!("{},{}", percent::encode(event_id, ","), percent::encode(source, ","));
-            map.insert("lastevent", text);
+        if let Some(events) = &self.last_event {
+            let (latest, others) = events.encode();
+            map.insert("lastevent", latest);
+            others.and_then(|others| map.insert("otherevents", others));
         }
         if let Some(time) = self.min_cluster_time {
             map.insert("minclustertime", time.to_string());
@@ -265,7 +189,7 @@ impl FileMetadata {
             })?,
             seq: facts.number("seq")?,
             generation: facts.number("generation")?,
-            last_event: facts.optional("lastevent", "an event id and a source", parse_last_event)?,
+            last_event: facts.last_event()?,
             min_cluster_time: facts.optional("minclustertime", "seconds.increment", ClusterTime::parse)?,
             max_cluster_time: facts.optional("maxclustertime", "seconds.increment", ClusterTime::parse)?,
             operations: facts
@@ -291,11 +215,6 @@ impl FileMetadata {
     pub fn encoded_len(&self) -> usize {
         self.to_map().iter().map(|(key, value)| HEADER_PREFIX.len() + key.len() + value.len()).sum()
     }
-}
-
-fn parse_last_event(text: &str) -> Option<LastEvent> {
-    let (event_id, source) = text.split_once(',')?;
-    Some(LastEvent { event_id: percent::decode(event_id)?, source: percent::decode(source)? })
 }
 
 fn parse_operations(text: &str) -> Option<BTreeMap<String, u64>> {
@@ -334,6 +253,16 @@ impl Facts<'_> {
 
     fn number<T: std::str::FromStr>(&self, key: &'static str) -> Result<T, MetadataError> {
         self.required(key, "a number that fits", |text| text.parse().ok())
+    }
+
+    fn last_event(&self) -> Result<Option<LastEvents>, MetadataError> {
+        let latest = self.optional("lastevent", "an event id and a source", LastEvents::decode)?;
+        let others =
+            self.optional("otherevents", "event ids, each with its source", LastEvents::decode_others)?;
+        Ok(match (latest, others) {
+            (Some(latest), Some(others)) => Some(latest.with_others(others)),
+            (latest, _) => latest,
+        })
     }
 
     fn decoded(&self, key: &'static str) -> Result<String, MetadataError> {

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use shared::{kafka_position::KafkaOffset, namespace::Namespace};
 
-use crate::{file_metadata::LastEvent, lake_path::LakePath, topic_content::TopicContent};
+use crate::{file_metadata::LastEvents, lake_path::LakePath, topic_content::TopicContent};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
@@ -28,9 +28,9 @@ pub struct Head {
     pub first: Option<KafkaOffset>,
     /// The current file has been there: if it is missing, it was lost.
     pub created: bool,
-    /// The last event before `first`, which the current file may repeat.
+    /// The last events before `first`, which the current file may repeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lastevent: Option<LastEvent>,
+    pub lastevent: Option<LastEvents>,
     /// Up to here, exclusive, there is nothing to read that is not durable. Moves no boundary: the next file still
     /// begins at `next`.
     pub scanned: KafkaOffset,
@@ -103,6 +103,24 @@ mod tests {
         assert_eq!(of(&control), Some(TopicContent::Control));
         assert_eq!(of(&Head { path: None, ..control }), None);
         assert!(Head::parse(text.replace("shop/orders/f", "../f").as_bytes()).is_err());
+    }
+
+    #[test]
+    fn last_events_of_one_source_look_as_they_always_did() {
+        let head = |last: &str| {
+            let text = format!(
+                r#"{{"topic":"t","partition":0,"topicid":null,"db":null,"coll":null,"start":0,"layout":1,"path":null,"first":null,"created":false,"lastevent":{last},"scanned":0}}"#
+            );
+            let head = Head::parse(text.as_bytes()).unwrap();
+            assert_eq!(String::from_utf8(head.to_bytes()).unwrap(), text);
+            head.lastevent
+        };
+        let mut last = None;
+        LastEvents::take(&mut last, "8201", "a/1");
+        assert_eq!(head(r#"{"eventid":"8201","source":"a/1"}"#), last);
+        LastEvents::take(&mut last, "8200", "b/1");
+        let both = r#"{"eventid":"8200","source":"b/1","others":[{"eventid":"8201","source":"a/1"}]}"#;
+        assert_eq!(head(both), last);
     }
 
     /// A regression: it was taken for the control topic's.

@@ -42,7 +42,7 @@ use shared::{exit::Stop, kafka_position::TopicPartition};
 
 pub use self::command::replay;
 use crate::{
-    event_hour::EventHour, file_metadata::LastEvent, kafka_log::LogError, lake::LakeError, span::Span,
+    event_hour::EventHour, file_metadata::LastEvents, kafka_log::LogError, lake::LakeError, span::Span,
     verify::Output,
 };
 
@@ -103,16 +103,16 @@ struct PlannedFile {
     after: EventBefore,
 }
 
-/// The last event before a file: what the file begins with may repeat it.
+/// The last events before a file: what the file begins with may repeat them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum EventBefore {
-    Is(Option<LastEvent>),
+    Is(Option<LastEvents>),
     /// The file before it does not say.
     Unknown,
 }
 
-impl From<Option<Option<LastEvent>>> for EventBefore {
-    fn from(known: Option<Option<LastEvent>>) -> Self {
+impl From<Option<Option<LastEvents>>> for EventBefore {
+    fn from(known: Option<Option<LastEvents>>) -> Self {
         known.map_or(Self::Unknown, Self::Is)
     }
 }

@@ -46,7 +46,7 @@ use self::{
     walk::{EventIds, Walk},
 };
 use crate::{
-    file_metadata::{FileMetadata, LastEvent},
+    file_metadata::{FileMetadata, LastEvents},
     gaps::{Gaps, gaps},
     head::Head,
     hours::expired::{Expired, expired, may_be_missing},
@@ -339,13 +339,13 @@ struct KnownChain<'a> {
     log: Option<(KafkaOffset, KafkaOffset)>,
     head: &'a Head,
     expired: Option<&'a Expired>,
-    /// By where a file ends, the last event up to there.
-    ends: BTreeMap<KafkaOffset, Option<LastEvent>>,
+    /// By where a file ends, the last events up to there.
+    ends: BTreeMap<KafkaOffset, Option<LastEvents>>,
 }
 
 impl KnownChain<'_> {
     /// Of a file that was removed on purpose its record says it, of one that is being made the head.
-    fn event_before(&self, offset: KafkaOffset) -> Option<LastEvent> {
+    fn event_before(&self, offset: KafkaOffset) -> Option<LastEvents> {
         let removed = || {
             self.expired.and_then(|record| record.event_before(self.partition.partition, offset)).flatten()
         };

@@ -7,7 +7,7 @@ use shared::{cluster_time::ClusterTime, kafka_position::KafkaOffset};
 
 use super::{DeadLetter, Entry, EntryKind, Operation};
 use crate::{
-    file_metadata::{FileMetadata, LastEvent, LineCrc, OffsetRuns},
+    file_metadata::{FileMetadata, LastEvents, LineCrc, OffsetRuns},
     line_format::LineFormat,
 };
 
@@ -17,7 +17,7 @@ pub struct Batch {
     pub(super) format: LineFormat,
     pub(super) entries: Vec<Entry>,
     pub(super) lines: Bytes,
-    pub(super) names: Vec<u8>,
+    pub(super) names: String,
     pub(super) dead_letters: Vec<DeadLetter>,
     /// Entries before this index are durable or staged already.
     pub(super) cut: usize,
@@ -104,11 +104,14 @@ impl Batch {
         too_many.unwrap_or(self.pending().len())
     }
 
-    /// The first `count` pending entries as one append.
-    pub fn piece(&self, count: usize) -> Piece {
+    /// The first `count` pending entries as one append. `before` are the last events before them, as the file's metadata has them.
+    pub fn piece(&self, count: usize, before: Option<&LastEvents>) -> Piece {
         let entries = &self.pending()[..count];
-        let mut piece = Piece::default();
-        for entry in entries {
+        let mut piece = Piece { last_event: before.cloned(), ..Piece::default() };
+        for (index, entry) in entries.iter().enumerate() {
+            if let Some((event_id, source)) = self.event_of(self.cut + index) {
+                LastEvents::take(&mut piece.last_event, event_id, source);
+            }
             match entry.kind {
                 EntryKind::Row(operation) => {
                     piece.rows += 1;
@@ -122,20 +125,18 @@ impl Batch {
                 piece.max_cluster_time = Some(piece.max_cluster_time.map_or(time, |max| max.max(time)));
             }
         }
-        piece.last_event = (0..count).rev().find_map(|index| self.event_of(self.cut + index));
         piece.bytes = self.lines.slice(self.line_start(self.cut)..self.line_start(self.cut + count));
         piece.crc = LineCrc::of(&piece.bytes);
         piece
     }
 
-    fn event_of(&self, index: usize) -> Option<LastEvent> {
+    /// Id and source, if it is an event.
+    fn event_of(&self, index: usize) -> Option<(&str, &str)> {
         let entry = &self.entries[index];
         let start = index.checked_sub(1).map_or(0, |before| self.entries[before].source_end);
-        let text =
-            |range: std::ops::Range<usize>| std::str::from_utf8(&self.names[range]).expect("names were text");
-        let event_id = text(start..entry.event_id_end);
-        let source = text(entry.event_id_end..entry.source_end);
-        (!event_id.is_empty()).then(|| LastEvent::new(event_id, source))
+        let event_id = &self.names[start..entry.event_id_end];
+        let source = &self.names[entry.event_id_end..entry.source_end];
+        (!event_id.is_empty()).then_some((event_id, source))
     }
 
     fn line_start(&self, index: usize) -> usize {
@@ -147,7 +148,7 @@ impl Batch {
 pub struct SpareBuffer {
     pub(super) entries: Vec<Entry>,
     pub(super) lines: Vec<u8>,
-    pub(super) names: Vec<u8>,
+    pub(super) names: String,
 }
 
 impl SpareBuffer {
@@ -168,11 +169,12 @@ pub struct Piece {
     pub operations: BTreeMap<Operation, u64>,
     pub min_cluster_time: Option<ClusterTime>,
     pub max_cluster_time: Option<ClusterTime>,
-    pub last_event: Option<LastEvent>,
+    /// The last events behind it, those before it included.
+    pub last_event: Option<LastEvents>,
 }
 
 impl Piece {
-    /// Counts it into the metadata of the file that it is appended to. What the file stores of it is the caller's to say.
+    /// Counts it into the metadata of the file that it is appended to, whose last events it was made with. What the file stores of it is the caller's to say.
     pub fn count_into(&self, metadata: &mut FileMetadata) {
         metadata.rows += self.rows;
         metadata.tombstones += self.tombstones;
@@ -182,9 +184,7 @@ impl Piece {
         for (operation, count) in &self.operations {
             *metadata.operations.entry(operation.as_str().to_owned()).or_default() += count;
         }
-        if let Some(last) = &self.last_event {
-            metadata.last_event = Some(last.clone());
-        }
+        metadata.last_event.clone_from(&self.last_event);
         // `None` sorts before every time, so it has to be left out of the minimum.
         metadata.min_cluster_time = metadata.min_cluster_time.into_iter().chain(self.min_cluster_time).min();
         metadata.max_cluster_time = metadata.max_cluster_time.max(self.max_cluster_time);

@@ -3,7 +3,11 @@ use std::collections::BTreeMap;
 use shared::namespace::Namespace;
 
 use super::*;
-use crate::{file_metadata::LastEvent, record::inspect, topic_content::TopicContent};
+use crate::{
+    file_metadata::{LastEvent, LastEvents},
+    record::inspect,
+    topic_content::TopicContent,
+};
 
 fn record<'a>(value: &'a str, event_id: &'a str) -> RecordView<'a> {
     RecordView {
@@ -41,7 +45,7 @@ fn the_line_is_the_value_with_kafka_as_its_last_member() {
         )
     };
     let expected = format!("{{\"a\":1,  \"b\":2,{}{{{}{{ {}", kafka(10), kafka(11), kafka(12));
-    assert_eq!(batch.piece(3).bytes, expected.as_bytes());
+    assert_eq!(batch.piece(3, None).bytes, expected.as_bytes());
 }
 
 #[test]
@@ -51,7 +55,7 @@ fn a_record_without_timestamp_has_null() {
     record.timestamp = None;
     let inspected = inspect(&record, &TopicContent::Data(Namespace::new("shop", "orders")), 1024);
     buffer.push(KafkaOffset::ZERO, &record, &inspected, Instant::now());
-    let piece = buffer.freeze(KafkaOffset::new(10), KafkaOffset::new(1)).piece(1);
+    let piece = buffer.freeze(KafkaOffset::new(10), KafkaOffset::new(1)).piece(1, None);
     assert_eq!(
         piece.bytes,
         &b"{\"_kafka\":{\"topic\":\"t\",\"partition\":0,\"offset\":0,\"timestamp\":null}}\n"[..]
@@ -62,18 +66,19 @@ fn a_record_without_timestamp_has_null() {
 #[test]
 fn pieces_join_to_the_whole() {
     let values = ["{\"a\":1}", "{\"b\":2}", "{\"c\":3}"];
-    let whole = buffer_of(&values).freeze(KafkaOffset::new(10), KafkaOffset::new(13)).piece(3);
+    let whole = buffer_of(&values).freeze(KafkaOffset::new(10), KafkaOffset::new(13)).piece(3, None);
     for count in 0..=3 {
         let mut batch = buffer_of(&values).freeze(KafkaOffset::new(10), KafkaOffset::new(13));
-        let head = batch.piece(count);
+        let head = batch.piece(count, None);
         batch.go_on_from(KafkaOffset::new(10 + count as u64));
         assert_eq!(batch.pending().len(), 3 - count);
-        let tail = batch.piece(3 - count);
+        let tail = batch.piece(3 - count, head.last_event.as_ref());
         assert_eq!([&head.bytes[..], &tail.bytes[..]].concat(), whole.bytes);
         assert_eq!(head.crc.followed_by(tail.crc, tail.bytes.len() as u64), whole.crc);
         assert_eq!(head.rows + tail.rows, 3);
+        assert_eq!(tail.last_event, whole.last_event);
     }
-    assert_eq!(whole.last_event, Some(LastEvent::new(&event_id(2), "default/1")));
+    assert_eq!(whole.last_event, last(&event_id(2), "default/1"));
     assert_eq!(whole.operations, BTreeMap::from([(Operation::Insert, 3)]));
 }
 
@@ -81,7 +86,7 @@ fn pieces_join_to_the_whole() {
 fn a_piece_reaches_its_size_and_stops() {
     let batch = buffer_of(&["{\"a\":1}", "{\"b\":2}", "{\"c\":3}"])
         .freeze(KafkaOffset::new(10), KafkaOffset::new(13));
-    let line = batch.piece(1).bytes.len();
+    let line = batch.piece(1, None).bytes.len();
     assert_eq!(batch.count_up_to(1), 1);
     assert_eq!(batch.count_up_to(line), 1);
     assert_eq!(batch.count_up_to(line + 1), 2);
@@ -91,7 +96,7 @@ fn a_piece_reaches_its_size_and_stops() {
 #[test]
 fn a_batch_gives_its_memory_back_empty() {
     let batch = buffer_of(&["{\"a\":1}"]).freeze(KafkaOffset::new(10), KafkaOffset::new(11));
-    let piece = batch.piece(1);
+    let piece = batch.piece(1, None);
     assert!(batch.into_spare(usize::MAX).is_none(), "the piece still uses it");
     drop(piece);
     let batch = buffer_of(&["{\"a\":1}"]).freeze(KafkaOffset::new(10), KafkaOffset::new(11));
@@ -112,6 +117,10 @@ fn freezing_empties_the_buffer() {
     assert!(buffer.is_empty() && buffer.size() == 0 && buffer.oldest().is_none());
 }
 
+fn last(event_id: &str, source: &str) -> Option<LastEvents> {
+    Some(LastEvent::new(event_id, source).into())
+}
+
 /// As a resume token of the records' time begins.
 fn event_id(index: usize) -> String {
     format!("82{:08X}00000003{index:02X}04", 1_755_900_000)
@@ -126,8 +135,8 @@ fn a_letter_with_an_event_is_the_last_event_and_one_without_is_not() {
     buffer.push_dead_letter(letter(11), hour, Some((&ids[1], "default/1")), now);
     buffer.push_dead_letter(letter(12), hour, None, now);
     let batch = buffer.freeze(KafkaOffset::new(10), KafkaOffset::new(13));
-    assert_eq!(batch.piece(1).last_event, Some(LastEvent::new(&ids[0], "default/1")));
-    let whole = batch.piece(3);
-    assert_eq!(whole.last_event, Some(LastEvent::new(&ids[1], "default/1")));
+    assert_eq!(batch.piece(1, None).last_event, last(&ids[0], "default/1"));
+    let whole = batch.piece(3, None);
+    assert_eq!(whole.last_event, last(&ids[1], "default/1"));
     assert_eq!((whole.rows, whole.dead_letters.iter().count()), (1, 2));
 }

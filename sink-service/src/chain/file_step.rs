@@ -175,7 +175,7 @@ impl Chain {
         let rows = context.policy.rows.map(|rows| rows.saturating_sub(before.rows));
         let mut count = of_this_hour.min(batch.count_up_to(room)).min(batch.count_up_to_rows(rows));
         loop {
-            let piece = batch.piece(count);
+            let piece = batch.piece(count, before.last_event.as_ref());
             let next = pending.get(count).map_or(batch.end(), |entry| entry.offset);
             let mut metadata = self.extended(before, &piece, next.max(before.next), context);
             let encoded_len = metadata.encoded_len();

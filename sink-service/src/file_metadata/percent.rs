@@ -10,13 +10,22 @@ pub(super) fn encode(text: &str, reserved: &str) -> String {
     }
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
-        if byte.is_ascii_graphic() && byte != b'%' && !reserved.as_bytes().contains(&byte) {
+        if is_safe(byte, reserved) {
             encoded.push(char::from(byte));
         } else {
             write!(encoded, "%{byte:02X}").expect("writing to a String cannot fail");
         }
     }
     encoded
+}
+
+/// How many bytes [`encode`] makes of the text.
+pub(super) fn encoded_len(text: &str, reserved: &str) -> usize {
+    text.bytes().map(|byte| if is_safe(byte, reserved) { 1 } else { 3 }).sum::<usize>().max(1)
+}
+
+fn is_safe(byte: u8, reserved: &str) -> bool {
+    byte.is_ascii_graphic() && byte != b'%' && !reserved.as_bytes().contains(&byte)
 }
 
 /// What [`encode`] makes of one character at most, whatever is reserved.
@@ -61,6 +70,7 @@ mod tests {
             ("a,b:c", "a%2Cb:c"),
         ] {
             assert_eq!(encode(text, ","), encoded);
+            assert_eq!(encoded_len(text, ","), encoded.len());
             assert_eq!(decode(encoded).as_deref(), Some(text));
         }
     }

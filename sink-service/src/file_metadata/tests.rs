@@ -20,7 +20,7 @@ fn sample() -> FileMetadata {
         writer: WriterId(Uuid::from_u128(7)),
         seq: 3,
         generation: 0,
-        last_event: Some(LastEvent::new("8266C1", "orders-cdc/1")),
+        last_event: Some(LastEvent::new("8266C1", "orders-cdc/1").into()),
         min_cluster_time: Some(ClusterTime::new(1_755_900_000, 1)),
         max_cluster_time: Some(ClusterTime::new(1_755_900_007, 2)),
         operations: BTreeMap::from([("insert".to_owned(), 10), ("update".to_owned(), 7)]),
@@ -35,6 +35,14 @@ fn sample() -> FileMetadata {
     }
 }
 
+fn last_of<'a>(events: impl IntoIterator<Item = (&'a str, &'a str)>) -> Option<LastEvents> {
+    let mut last = None;
+    for (event_id, source) in events {
+        LastEvents::take(&mut last, event_id, source);
+    }
+    last
+}
+
 prop_compose! {
     fn any_metadata()(
         topic in ".{1,30}",
@@ -42,7 +50,7 @@ prop_compose! {
         partition in any::<i32>(),
         sealed in any::<bool>(),
         writer in any::<u128>(),
-        event in option::of((".{0,1100}", ".{0,150}")),
+        events in collection::vec((".{0,1100}", ".{0,150}"), 0..4),
         times in option::of(any::<[u32; 4]>()),
         letters in collection::btree_set(0..u64::MAX - 1, 0..20),
         operations in collection::btree_map(".{0,12}", any::<u64>(), 0..6),
@@ -65,7 +73,7 @@ prop_compose! {
             writer: WriterId(Uuid::from_u128(writer)),
             seq,
             generation,
-            last_event: event.map(|(id, source)| LastEvent::new(&id, &source)),
+            last_event: last_of(events.iter().map(|(id, source)| (id.as_str(), source.as_str()))),
             min_cluster_time: times.map(|[seconds, increment, ..]| ClusterTime::new(seconds, increment)),
             max_cluster_time: times.map(|[.., seconds, increment]| ClusterTime::new(seconds, increment)),
             operations,
@@ -142,6 +150,8 @@ fn a_missing_or_broken_fact_is_named() {
         ("deadletters", "1,,2"),
         ("operations", "insert"),
         ("lineformat", "round"),
+        ("lastevent", "8266C1"),
+        ("otherevents", "8266C1,a/1,82"),
         ("topic", "%ZZ"),
     ] {
         let mut broken = whole.clone();
@@ -168,12 +178,28 @@ fn long_event_ids_are_cut_but_stay_apart_and_in_order() {
     assert!(cut_a.event_id() > short.event_id());
 }
 
+#[test]
+fn the_events_of_other_sources_have_a_key_of_their_own() {
+    let events = [("8201", "a/1"), ("8202", "b,c/1"), ("8203", "d/2"), ("8204", "a/1")];
+    let metadata = FileMetadata { last_event: last_of(events), ..sample() };
+    let map = owned(metadata.to_map());
+    assert_eq!(map["lastevent"], "8204,a/1");
+    assert_eq!(map["otherevents"], "8203,d/2,8202,b%2Cc/1");
+    assert_eq!(FileMetadata::from_map(&map), Ok(metadata));
+    // What an older version writes, and what it reads.
+    let mut older = map;
+    older.remove("otherevents");
+    assert_eq!(FileMetadata::from_map(&older).unwrap().last_event, last_of([("8204", "a/1")]));
+}
+
 proptest! {
     /// A regression: 1,024 characters of a foreign id may take 12 KB when they are encoded.
     #[test]
-    fn no_event_id_fills_the_metadata(id in "\\PC{0,1500}", source in "\\PC{0,200}") {
-        let mut metadata = sample();
-        metadata.last_event = Some(LastEvent::new(&id, &source));
+    fn no_event_ids_fill_the_metadata(events in collection::vec(("\\PC{0,1500}", "\\PC{0,200}"), 1..12)) {
+        let metadata = FileMetadata {
+            last_event: last_of(events.iter().map(|(id, source)| (id.as_str(), source.as_str()))),
+            ..sample()
+        };
         prop_assert!(metadata.encoded_len() < METADATA_LIMIT_BYTES * 3 / 4, "{}", metadata.encoded_len());
     }
 }

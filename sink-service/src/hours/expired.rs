@@ -9,7 +9,7 @@ use shared::kafka_position::{KafkaOffset, TopicPartition};
 
 use crate::{
     event_hour::EventHour,
-    file_metadata::LastEvent,
+    file_metadata::LastEvents,
     lake::{ETag, Lake, LakeError},
     lake_path::LakePath,
 };
@@ -24,9 +24,9 @@ pub struct Expired {
     pub before: EventHour,
     /// By partition, which offsets the removed files held. In order; none touches the next.
     partitions: BTreeMap<i32, Vec<Range>>,
-    /// By partition and end of a range, the last event before it: what follows may repeat it.
+    /// By partition and end of a range, the last events before it: what follows may repeat them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    lastevents: BTreeMap<i32, BTreeMap<KafkaOffset, LastEvent>>,
+    lastevents: BTreeMap<i32, BTreeMap<KafkaOffset, LastEvents>>,
 }
 
 impl Expired {
@@ -45,7 +45,7 @@ impl Expired {
     }
 
     /// Takes note of a file that is to be removed.
-    pub fn add(&mut self, partition: i32, first: KafkaOffset, next: KafkaOffset, last: Option<&LastEvent>) {
+    pub fn add(&mut self, partition: i32, first: KafkaOffset, next: KafkaOffset, last: Option<&LastEvents>) {
         let lastevents = self.lastevents.entry(partition).or_default();
         if let Some(last) = last {
             lastevents.insert(next, last.clone());
@@ -67,8 +67,8 @@ impl Expired {
         *ranges = joined;
     }
 
-    /// The last event before the end of a range that was removed; the outer `None` if no range ends here.
-    pub fn event_before(&self, partition: i32, offset: KafkaOffset) -> Option<Option<LastEvent>> {
+    /// The last events before the end of a range that was removed; the outer `None` if no range ends here.
+    pub fn event_before(&self, partition: i32, offset: KafkaOffset) -> Option<Option<LastEvents>> {
         let ends = self.partitions.get(&partition)?.iter().any(|(_, next)| *next == offset);
         let last = || self.lastevents.get(&partition)?.get(&offset).cloned();
         ends.then(last)
@@ -127,13 +127,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::file_metadata::LastEvent;
 
     #[test]
     fn neighbours_become_one_range() {
         let offset = KafkaOffset::new;
         let mut expired = Expired::new("atlas.shop.orders", EventHour::EPOCH.next().unwrap());
         for (first, next) in [(10, 20), (0, 5), (5, 10), (30, 40)] {
-            let last = LastEvent::new(&format!("82{next:04}"), "w/1");
+            let last = LastEvent::new(&format!("82{next:04}"), "w/1").into();
             expired.add(1, offset(first), offset(next), Some(&last));
         }
         let text = String::from_utf8(expired.to_bytes()).unwrap();

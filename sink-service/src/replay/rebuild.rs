@@ -18,7 +18,7 @@ use super::{EventBefore, Known, PlannedFile, ReplayError, hour_claim::superseded
 use crate::{
     buffer::{Buffer, DeadLetter},
     chain::{self, FilePolicy, Writer},
-    file_metadata::{FileMetadata, LastEvent, LineCrc, LineCrcBuilder, OffsetRuns},
+    file_metadata::{FileMetadata, LastEvents, LineCrc, LineCrcBuilder, OffsetRuns},
     hours::accounts::manifest,
     lake::{ETag, FileState, LakeError, Rewrite},
     lake_layout::OpenLake,
@@ -50,8 +50,8 @@ pub(super) struct Rebuilder<'a> {
     pub judge: Judge<'a>,
     /// Counts the offsets that are done.
     pub done: &'a AtomicU64,
-    /// Where the file before ended that was made again, and with which event.
-    pub last: Option<(KafkaOffset, Option<LastEvent>)>,
+    /// Where the file before ended that was made again, and with which events.
+    pub last: Option<(KafkaOffset, Option<LastEvents>)>,
 }
 
 /// What came of one file.
@@ -223,11 +223,11 @@ impl<'a> Rebuilder<'a> {
         Err(LakeError::Damaged { path: path.clone(), what })
     }
 
-    /// The last event before a file.
+    /// The last events before a file.
     ///
     /// # Errors
     /// If nobody can say it.
-    pub(super) fn event_before(&self, file: &PlannedFile) -> Result<Option<LastEvent>, Stop> {
+    pub(super) fn event_before(&self, file: &PlannedFile) -> Result<Option<LastEvents>, Stop> {
         match (&self.last, &file.after) {
             (Some((end, last)), _) if *end == file.first => Ok(last.clone()),
             (_, EventBefore::Is(last)) => Ok(last.clone()),
@@ -336,7 +336,7 @@ impl<'a> Rebuilder<'a> {
                 letters = 0;
                 let end = position.map_or(file.next, KafkaOffset::after);
                 let batch = buffer.freeze(told, end);
-                let piece = batch.piece(batch.pending().len());
+                let piece = batch.piece(batch.pending().len(), metadata.last_event.as_ref());
                 piece.count_into(&mut metadata);
                 self.done.fetch_add(end.get().saturating_sub(told.get()), Ordering::Relaxed);
                 told = end;

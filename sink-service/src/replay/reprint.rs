@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     chain::FilePolicy,
-    file_metadata::{FileMetadata, LastEvent, OffsetRuns},
+    file_metadata::{FileMetadata, LastEvents, OffsetRuns},
     hours::reprint::Form,
     lake_path::TopicFolder,
 };
@@ -46,7 +46,7 @@ pub(super) struct Run<'a> {
     pub files: &'a [PlannedFile],
     /// What the chain's files hold as dead letters.
     pub letters: OffsetRuns,
-    pub before: Option<LastEvent>,
+    pub before: Option<LastEvents>,
     pub form: Option<Form>,
     pub generation: u64,
 }
@@ -57,7 +57,7 @@ impl Run<'_> {
         &self,
         folder: &TopicFolder,
         first: KafkaOffset,
-        before: Option<LastEvent>,
+        before: Option<LastEvents>,
     ) -> Option<PlannedFile> {
         let like = self.files.first()?;
         let next = self.files.last()?.next;

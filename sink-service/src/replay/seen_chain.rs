@@ -8,7 +8,7 @@ use super::{EventBefore, Known, PlannedFile};
 use crate::{
     compression::Compression,
     event_hour::EventHour,
-    file_metadata::LastEvent,
+    file_metadata::LastEvents,
     head::Head,
     hours::{expired::Expired, manifest::Manifest},
     lake::ListedFile,
@@ -118,7 +118,7 @@ impl SeenChain {
         before.or_else(after).map(|file| file.format)
     }
 
-    /// Tells each file of the last event before it.
+    /// Tells each file of the last events before it.
     pub(super) fn carry_last_events(&mut self) {
         let mut before = EventBefore::Is(None);
         let mut end = self.head.start;
@@ -141,8 +141,8 @@ impl SeenChain {
         }
     }
 
-    /// The last event before an offset where a file ends, as far as it is known.
-    pub(super) fn event_before(&self, offset: KafkaOffset) -> Option<LastEvent> {
+    /// The last events before an offset where a file ends, as far as they are known.
+    pub(super) fn event_before(&self, offset: KafkaOffset) -> Option<LastEvents> {
         if self.head.first == Some(offset) {
             return self.head.lastevent.clone();
         }

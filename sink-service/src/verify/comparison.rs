@@ -16,7 +16,7 @@ use crate::{
     buffer::Operation,
     event_hour::EventHour,
     file_lines::FileLines,
-    file_metadata::{FileMetadata, LastEvent, LineCrcBuilder},
+    file_metadata::{FileMetadata, LastEvent, LastEvents, LineCrcBuilder, SOURCES_MAX},
     lake::ListedFile,
     lake_layout::OpenLake,
     lake_path::LakePath,
@@ -45,8 +45,8 @@ pub(super) struct Comparison<'a> {
     letters: EventIds,
     /// Every record of the chain so far was compared: an event that is repeated must be in `events`.
     from_the_start: bool,
-    /// The first event that was compared, else: one that is not before it must be there too.
-    first_event: Option<LastEvent>,
+    /// The first event of each source that was compared, else: one that is not before it must be there too.
+    first_events: Vec<LastEvent>,
 }
 
 /// The file whose lines are being read.
@@ -96,12 +96,12 @@ impl RecordFacts {
 }
 
 impl<'a> Comparison<'a> {
-    /// `files` are the chain's, in its order; `before` is the last event before them.
+    /// `files` are the chain's, in its order; `before` are the last events before them.
     pub(super) fn new(
         lake: &'a OpenLake,
         content: &'a TopicContent,
         files: Vec<ListedFile>,
-        before: Option<&LastEvent>,
+        before: Option<&LastEvents>,
         from_the_start: bool,
         walk: &'a mut Walk,
         events: &'a mut EventIds,
@@ -117,7 +117,7 @@ impl<'a> Comparison<'a> {
             repeats_of_letters: RepeatFilter::after(before),
             letters: EventIds::default(),
             from_the_start,
-            first_event: None,
+            first_events: Vec::new(),
         }
     }
 
@@ -160,7 +160,7 @@ impl<'a> Comparison<'a> {
             } else if let Some((id, source)) = inspected.event
                 && matches!(inspected.verdict, Verdict::Line { .. })
                 && (self.from_the_start
-                    || self.first_event.as_ref().is_some_and(|first| first.is_known_before(id, source)))
+                    || self.first_events.iter().any(|first| first.is_known_before(id, source)))
                 && ![&*self.events, &self.letters]
                     .iter()
                     .any(|seen| seen.contains(message.topic(), (id.as_bytes(), source.as_bytes())))
@@ -170,9 +170,10 @@ impl<'a> Comparison<'a> {
             }
             return Ok(());
         }
-        // Which of the records that Kafka no longer has was an event is not known; the file's last one is.
+        // Which of the records that Kafka no longer has was an event is not known; the file's last ones are.
         let may_repeat = file.unconfirmed
-            && RepeatFilter::after(file.metadata.last_event.as_ref()).passes_over(&inspected);
+            && (inspected.event.zip(file.metadata.last_event.as_ref()))
+                .is_some_and(|((id, source), last)| last.hold(id, source));
         if may_repeat && found.line.is_none() && !is_letter {
             self.walk.result.repeats += 1;
             return Ok(());
@@ -200,8 +201,11 @@ impl<'a> Comparison<'a> {
                     let path = &file.path;
                     self.walk.differs(format!("{path}: offset {offset} happened at {}", inspected.hour));
                 }
-                if let (None, Some((id, source))) = (&self.first_event, inspected.event) {
-                    self.first_event = Some(LastEvent::new(id, source));
+                if let Some((id, source)) = inspected.event
+                    && self.first_events.len() < SOURCES_MAX
+                    && !self.first_events.iter().any(|first| first.source() == source)
+                {
+                    self.first_events.push(LastEvent::new(id, source));
                 }
                 if let Some(id) = event_id(message)
                     && !self.events.insert(message.topic(), id)
@@ -303,8 +307,8 @@ impl<'a> Comparison<'a> {
             self.walk.differs(format!("{}: a line with {at} that is no record of Kafka's", file.path));
         }
         let OpenFile { path, metadata, crc, rows, size, records, .. } = &file;
-        let ends_so = |repeats: &RepeatFilter| repeats.last() == metadata.last_event;
-        if !file.unconfirmed && !ends_so(&self.repeats) && !ends_so(&self.repeats_of_letters) {
+        let found = [self.repeats.last(), self.repeats_of_letters.last()];
+        if !file.unconfirmed && !are_among(metadata.last_event.as_ref(), &found) {
             self.walk.differs(format!("{path} ends with another event than its metadata says"));
         }
         self.repeats = RepeatFilter::after(metadata.last_event.as_ref());
@@ -341,6 +345,15 @@ impl OpenFile<'_> {
     }
 }
 
+/// Whether these are last events of which either of those found says each. Some may be missing: an older version knew only the latest one, and who went on
+/// behind it knew no more.
+fn are_among(events: Option<&LastEvents>, found: &[Option<&LastEvents>]) -> bool {
+    let Some(events) = events else { return found.contains(&None) };
+    let found = found.iter().flatten();
+    found.clone().any(|found| found.latest() == events.latest())
+        && events.iter().all(|event| found.clone().any(|found| found.iter().any(|found| found == event)))
+}
+
 /// Event id and source of a record, where it has both.
 fn event_id<'a>(message: &'a BorrowedMessage<'_>) -> Option<(&'a [u8], &'a [u8])> {
     let headers = message.headers()?;
@@ -371,6 +384,30 @@ mod tests {
     };
 
     #[test]
+    fn a_file_may_know_fewer_events_than_there_were_but_no_others() {
+        let of = |events: &[(&str, &str)]| {
+            let mut last = None;
+            for (id, source) in events {
+                LastEvents::take(&mut last, id, source);
+            }
+            last
+        };
+        let found = of(&[("8201", "a/1"), ("8202", "b/1"), ("8203", "c/1")]);
+        // With a letter that is an event.
+        let with_letter = of(&[("8201", "a/1"), ("8202", "b/1"), ("8203", "c/1"), ("8204", "b/1")]);
+        let agrees =
+            |events: &[(&str, &str)]| are_among(of(events).as_ref(), &[found.as_ref(), with_letter.as_ref()]);
+        assert!(agrees(&[("8201", "a/1"), ("8202", "b/1"), ("8203", "c/1")]));
+        assert!(agrees(&[("8201", "a/1"), ("8203", "c/1"), ("8204", "b/1")]));
+        assert!(agrees(&[("8203", "c/1")]), "an older version's");
+        assert!(!agrees(&[("8202", "b/1")]), "not the latest");
+        assert!(!agrees(&[("8209", "a/1"), ("8203", "c/1")]));
+        assert!(!agrees(&[("8201", "d/1"), ("8203", "c/1")]));
+        assert!(!agrees(&[]));
+        assert!(are_among(None, &[None, found.as_ref()]));
+    }
+
+    #[test]
     fn records_are_counted_as_the_sink_counts_them() {
         let mut buffer = Buffer::new(&TopicPartition::new("t", 0), LineFormat::Envelope);
         let mut facts = RecordFacts::default();
@@ -389,7 +426,7 @@ mod tests {
             buffer.push(KafkaOffset::new(offset), &record, &inspected, Instant::now());
             facts.add_row(Operation::of_header(operation), inspected.cluster_time);
         }
-        let piece = buffer.freeze(KafkaOffset::ZERO, KafkaOffset::new(5)).piece(5);
+        let piece = buffer.freeze(KafkaOffset::ZERO, KafkaOffset::new(5)).piece(5, None);
         let operations: Vec<(String, u64)> = piece
             .operations
             .iter()

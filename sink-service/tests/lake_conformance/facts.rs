@@ -62,7 +62,7 @@ pub(crate) fn after(before: &FileMetadata, lines: &[&str], writer: WriterId) -> 
         metadata.original_size += length;
         metadata.stored_size += length;
         *metadata.operations.entry("insert".to_owned()).or_default() += 1;
-        metadata.last_event = Some(LastEvent::new(line.trim(), "orders/1"));
+        metadata.last_event = Some(LastEvent::new(line.trim(), "orders/1").into());
     }
     metadata.writer = writer;
     metadata.seq += 1;

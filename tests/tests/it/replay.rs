@@ -112,6 +112,7 @@ impl<'a> Closed<'a> {
                 "layout",
                 "deadletters",
                 "lastevent",
+                "otherevents",
                 "minclustertime",
                 "maxclustertime",
                 "operations",
