@@ -153,7 +153,7 @@ pub struct StepContext<'a> {
     pub publish_position: bool,
     /// Files of this hour and of those before it end where the batch reaches the barrier.
     pub hour_end: Option<HourEnd>,
-    /// The partition is given up after this batch: nothing stays staged.
+    /// Nothing stays staged after this batch: the partition is given up, or a run ends with it.
     pub drain: bool,
     pub now: Instant,
     /// For `processedat` only.

@@ -27,8 +27,7 @@ const TABLE: Table = CATALOGUE.table;
 pub enum Request {
     Run {
         sources: Sources,
-        /// Topics of which records that Kafka no longer has are given up.
-        accepted_gaps: BTreeSet<String>,
+        run: RunRequest,
     },
     Check {
         sources: Sources,
@@ -63,6 +62,15 @@ pub enum Request {
     Config(ConfigRequest),
 }
 
+/// What `run` is told beside the settings.
+#[derive(Debug)]
+pub struct RunRequest {
+    /// Topics of which records that Kafka no longer has are given up.
+    pub accepted_gaps: BTreeSet<String>,
+    /// End when each partition has reached the end that it had at its assignment.
+    pub until_end: bool,
+}
+
 /// What `verify` is to compare, and how to show it.
 #[derive(Debug)]
 pub struct VerifyRequest {
@@ -76,6 +84,9 @@ pub struct VerifyRequest {
     pub output: Output,
 }
 
+const UNTIL_END: &str = "until-end";
+
+/// Paragraphs have no line breaks of their own: clap wraps them.
 const RUN_EXAMPLES: &str = "\
 Examples:
   All topics under the prefix into a local directory:
@@ -88,7 +99,18 @@ Examples:
   Start as many as there are partitions: they share them.
 
   Go on after exit code 21, without what is lost; it is written down in the lake, and `verify` names it:
-    sink-service run --accept-gap atlas.shop.orders";
+    sink-service run --accept-gap atlas.shop.orders
+
+  From a schedule, or once: what Kafka holds now, then 0; what comes later is for the next run:
+    sink-service run --until-end
+
+With --until-end each partition has its end taken once, when this sink is given it, transactions that are \
+open there included: those are waited for. The sink ends when everything before all of its ends is in the \
+lake; with PUBLISH=sealed that ends the files, too. What was read behind the ends by then is written as \
+after SIGTERM. Several sinks share the work, and each ends when its own part is done: everything is in the \
+lake when all of them have ended with 0. A sink that is given no partition ends within SHUTDOWN_TIMEOUT; \
+with KAFKA_GROUP_PROTOCOL=consumer it waits for one, or a signal. No run waits for hours to close: that is \
+for a sink that goes on.";
 
 const VERIFY_EXAMPLES: &str = "\
 Examples:
@@ -183,6 +205,10 @@ pub fn command() -> Command {
                         .action(ArgAction::Append)
                         .help("Give up records of this topic that Kafka no longer has; may be given several times"),
                 )
+                .arg(flag(
+                    UNTIL_END,
+                    "End by itself when everything is in the lake that each partition held when it was assigned",
+                ))
                 .after_help(format!("{RUN_EXAMPLES}\n\n{EXIT_CODES}")),
         )
         .subcommand(check_command(TABLE))
@@ -202,7 +228,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, c
     match matches.subcommand() {
         Some(("run", matches)) => {
             let accepted = matches.get_many::<String>("accept-gap").into_iter().flatten().cloned();
-            Ok(Request::Run { sources: sources(TABLE, matches), accepted_gaps: accepted.collect() })
+            let run =
+                RunRequest { accepted_gaps: accepted.collect(), until_end: matches.get_flag(UNTIL_END) };
+            Ok(Request::Run { sources: sources(TABLE, matches), run })
         }
         Some(("check", matches)) => {
             let (sources, json) = check_request(TABLE, matches);
@@ -297,6 +325,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn a_run_ends_by_itself_only_if_it_is_told_to() {
+        let until_end = |line: &[&str]| match parse(line.iter().map(OsString::from)) {
+            Ok(Request::Run { run, .. }) => run.until_end,
+            other => panic!("{other:?}"),
+        };
+        assert!(!until_end(&["sink-service", "run"]));
+        assert!(until_end(&["sink-service", "run", "--until-end"]));
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub enum Outcome {
     Opened {
         topic_id: Option<TopicId>,
         chain: Box<Chain>,
+        /// The high watermark, as it was when the chain was read.
+        log_end: KafkaOffset,
         schema: Option<(SchemaId, IdMeans)>,
     },
     Published {
@@ -79,7 +81,7 @@ pub struct Publishing {
     pub content: TopicContent,
     pub publish_position: bool,
     pub hour_end: Option<HourEnd>,
-    /// The partition is given up after it: nothing stays staged.
+    /// Nothing stays staged after it.
     pub drain: bool,
     /// Ends the job when the assignment is given up. Every step of it is conditional, so it may end anywhere.
     pub given_up: CancellationToken,
@@ -143,8 +145,8 @@ impl Jobs {
             };
             let check = &checks[&identity.partition.topic];
             check.get_or_try_init(|| jobs.publisher.check_topic(&identity)).await?;
-            let chain = jobs.publisher.open(&identity, confirmed, lost).await?;
-            Ok(Outcome::Opened { topic_id, chain: Box::new(chain), schema })
+            let (chain, log) = jobs.publisher.open(&identity, confirmed, lost).await?;
+            Ok(Outcome::Opened { topic_id, chain: Box::new(chain), log_end: log.end, schema })
         };
         self.run(partition, epoch, given_up, work).await;
     }

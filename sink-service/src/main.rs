@@ -1,7 +1,6 @@
 //! The process: settings, log, admin port, signals; then the writer's loop, until it ends with a code.
 
 use std::{
-    collections::BTreeSet,
     process::ExitCode as ProcessExit,
     sync::Arc,
     time::{Duration, Instant},
@@ -22,7 +21,7 @@ use shared::{
 use sink_service::{
     chain::Writer,
     check,
-    cli::{self, Request},
+    cli::{self, Request, RunRequest},
     compare::{self, Agreement, CompareRequest},
     consumer::{GroupConsumer, GroupSettings},
     dead_letter_breaker::DeadLetterBreaker,
@@ -59,7 +58,7 @@ const SERVICE: &str = "sink-service";
 
 fn main() -> ProcessExit {
     match cli::parse(std::env::args_os()) {
-        Ok(Request::Run { sources, accepted_gaps }) => run(sources, accepted_gaps),
+        Ok(Request::Run { sources, run: request }) => run(sources, request),
         Ok(Request::Check { sources, json }) => check::run(SERVICE, sources, json),
         Ok(Request::Verify { sources, verify, compare }) => {
             run_command(sources, "verify", |runtime, settings| {
@@ -111,7 +110,7 @@ fn compare_with_mongodb(
     })
 }
 
-fn run(sources: Sources, accepted_gaps: BTreeSet<String>) -> ProcessExit {
+fn run(sources: Sources, request: RunRequest) -> ProcessExit {
     let (settings, effective) = match SinkSettings::read(sources) {
         Ok(read) => read,
         Err(error) => return process::complain(SERVICE, &error.into()),
@@ -122,7 +121,7 @@ fn run(sources: Sources, accepted_gaps: BTreeSet<String>) -> ProcessExit {
         return process::complain(SERVICE, &stop);
     }
     let begun = Instant::now();
-    match serve(settings, &effective, accepted_gaps, writer) {
+    match serve(settings, &effective, request, writer) {
         Ok(totals) => {
             tracing::info!(
                 records = totals.records,
@@ -141,9 +140,10 @@ fn run(sources: Sources, accepted_gaps: BTreeSet<String>) -> ProcessExit {
 fn serve(
     settings: SinkSettings,
     effective: &Effective,
-    accepted_gaps: BTreeSet<String>,
+    request: RunRequest,
     writer: Writer,
 ) -> Result<Totals, Stop> {
+    let RunRequest { accepted_gaps, until_end } = request;
     if let Some(strange) = accepted_gaps.iter().find(|topic| !is_archived(&settings.names, topic)) {
         let what = format!(
             "--accept-gap {strange}: expected a data topic under the prefix {}, or {}",
@@ -240,6 +240,7 @@ fn serve(
         hour_ends,
         names: settings.names,
         accepted_gaps,
+        until_end,
         values,
         schemas: settings.schema_checks,
         flush: settings.flush,

@@ -9,6 +9,8 @@
 //! Records are buffered in every phase but `Opening`, in which the partition is not fetched yet. At most one batch is on
 //! its way at a time: nothing is published before its predecessor is confirmed.
 
+mod until_end;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -113,6 +115,8 @@ pub struct PartitionState {
     /// A consumer position above `position`, and since when.
     ahead: Option<(KafkaOffset, Instant)>,
     log_end: Option<KafkaOffset>,
+    /// With `--until-end`: what is to be reached.
+    end: Option<KafkaOffset>,
     /// Up to where hours are over; `None` once everything of them is in the lake.
     hour_end: Option<HourEnd>,
     /// The last hour that was said to be over.
@@ -156,6 +160,7 @@ impl PartitionState {
             paused: false,
             ahead: None,
             log_end: None,
+            end: None,
             hour_end: None,
             over: None,
             records: 0,
@@ -327,8 +332,12 @@ impl PartitionState {
 
     /// Everything of the hours that are over was read, and not all of it is published and sealed.
     pub fn hour_end_due(&self) -> bool {
-        let read_up_to = self.ahead.map_or(self.position, |(ahead, _)| ahead.max(self.position));
-        !self.is_opening() && self.hour_end.is_some_and(|over| read_up_to >= over.barrier)
+        !self.is_opening() && self.hour_end.is_some_and(|over| self.read_up_to() >= over.barrier)
+    }
+
+    /// Everything before it was read: it is durable, staged, buffered, or was nothing to write.
+    fn read_up_to(&self) -> KafkaOffset {
+        self.ahead.map_or(self.position, |(ahead, _)| ahead.max(self.position))
     }
 
     pub fn standing(&self) -> Standing {
@@ -499,7 +508,8 @@ impl PartitionState {
     pub fn freeze(&mut self) -> Option<(Chain, Batch, TopicContent)> {
         self.idle_chain()?;
         let Phase::Idle(chain) = std::mem::replace(&mut self.phase, Phase::Opening) else { return None };
-        let end = self.ahead.take().map_or(self.position, |(ahead, _)| ahead.max(self.position));
+        let end = self.read_up_to();
+        self.ahead = None;
         let batch = self.buffer.freeze(self.buffered_from, end);
         self.buffered_from = batch.end();
         self.phase = Phase::Publishing { memory: batch.memory(), oldest: batch.oldest() };

@@ -90,7 +90,7 @@ pub struct Job {
     pub publish_position: bool,
     /// Up to where hours are over.
     pub hour_end: Option<HourEnd>,
-    /// The partition is given up after it: nothing stays staged.
+    /// Nothing stays staged after it.
     pub drain: bool,
 }
 
@@ -122,7 +122,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// The chain of a newly assigned partition, or of one whose state is in doubt. Waits for dependencies.
+    /// The chain of a newly assigned partition, or of one whose state is in doubt, and the log as it was then. Waits for dependencies.
     ///
     /// # Errors
     /// If the chain cannot be continued.
@@ -131,7 +131,7 @@ impl Publisher {
         identity: &Identity,
         confirmed: KafkaOffset,
         lost: LostRecords,
-    ) -> Result<Chain, Halt> {
+    ) -> Result<(Chain, LogBounds), Halt> {
         let mut patience = Patience::new(self, identity);
         loop {
             patience.upload().await;
@@ -142,7 +142,7 @@ impl Publisher {
                     let partition = identity.partition.clone();
                     let writer = self.writer.clone();
                     let now = Instant::now();
-                    let before = reading.clone();
+                    let (before, log) = (reading.clone(), reading.log);
                     let adopted = Chain::adopt(partition, writer, reading, id.as_deref(), confirmed, now);
                     let mut chain = match adopted {
                         Err(ChainHalt::Gap { partition, position, log_start })
@@ -157,7 +157,7 @@ impl Publisher {
                         adopted => adopted?,
                     };
                     self.account(&mut chain, &mut patience).await?;
-                    return Ok(chain);
+                    return Ok((chain, log));
                 }
                 Err(trouble) => self.endure(trouble, &mut patience).await?,
             }
@@ -252,7 +252,7 @@ impl Publisher {
                     tracing::info!(partition = %identity.partition, cause = %error, "chain read back");
                     let before = chain;
                     patience.give_way();
-                    chain = self.open(&identity, before.next(), LostRecords::Stop).await?;
+                    (chain, _) = self.open(&identity, before.next(), LostRecords::Stop).await?;
                     if chain.version() == before.version() {
                         // Nobody was first and nothing happened: the store is in trouble, or the reply is still to come.
                         if matches!(error, LakeError::Unknown { .. }) {

@@ -19,6 +19,7 @@ mod flush;
 mod rebalance;
 #[cfg(test)]
 mod tests;
+mod until_end;
 mod waits;
 
 use std::{
@@ -38,7 +39,7 @@ use shared::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::waits::Waits;
+use self::{until_end::UntilEnd, waits::Waits};
 use crate::{
     assignment::Assignment,
     buffer::SpareBuffer,
@@ -115,6 +116,8 @@ pub struct SinkWriter {
     pub names: TopicNames,
     /// Topics of which records that Kafka no longer has are given up.
     pub accepted_gaps: BTreeSet<String>,
+    /// End when each partition has reached the end that it had at its assignment.
+    pub until_end: bool,
     pub values: ValueReader,
     pub schemas: SchemaChecks,
     pub flush: FlushPolicy,
@@ -126,7 +129,7 @@ pub struct SinkWriter {
 }
 
 impl SinkWriter {
-    /// Runs until the token is cancelled and everything is drained, or something stops it.
+    /// Runs until the token is cancelled or the end is reached, and everything is drained, or something stops it.
     ///
     /// # Errors
     /// The exit code and what to do.
@@ -147,6 +150,8 @@ struct Loop {
     waiting: Waits,
     /// The group has answered, and has not gone on without us since.
     joined: bool,
+    /// `None`: only a signal ends it.
+    until_end: Option<UntilEnd>,
     memory_paused: bool,
     /// Topics whose share of the memory is taken.
     paused_topics: HashSet<Arc<str>>,
@@ -166,6 +171,7 @@ impl Loop {
     fn new(io: SinkWriter) -> Self {
         Self {
             control: io.names.control(),
+            until_end: io.until_end.then(|| UntilEnd::new(io.drain_limit)),
             io,
             assignment: Assignment::default(),
             waiting: Waits::default(),
@@ -185,6 +191,11 @@ impl Loop {
     fn run(&mut self) -> Result<Totals, Stop> {
         while !self.io.shutdown.is_cancelled() {
             self.turn(POLL_WAIT)?;
+            if self.is_at_end() {
+                tracing::info!(partitions = self.assignment.len(), "the end is reached: stopping");
+                // As a signal does: whoever follows the loop's work ends with it.
+                self.io.shutdown.cancel();
+            }
         }
         self.io.health.not_ready("draining");
         let all = self.assignment.partitions();
@@ -192,6 +203,12 @@ impl Loop {
         self.commit(Instant::now());
         self.io.jobs.publisher().dead_letters.flush(LETTERS_LIMIT);
         Ok(self.totals)
+    }
+
+    fn is_at_end(&self) -> bool {
+        let reached =
+            |until: &UntilEnd| until.is_reached(self.joined, self.assignment.iter(), Instant::now());
+        self.until_end.as_ref().is_some_and(reached)
     }
 
     fn turn(&mut self, wait: Duration) -> Result<(), Stop> {
@@ -301,6 +318,9 @@ impl Loop {
                     tracing::info!("no data topic under the prefix yet");
                 }
                 self.joined = true;
+                if let Some(until) = &mut self.until_end {
+                    until.no_topic(Instant::now());
+                }
                 Ok(())
             }
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
@@ -366,12 +386,15 @@ impl Loop {
             return Ok(());
         };
         match outcome {
-            Outcome::Opened { topic_id, chain, schema } => {
+            Outcome::Opened { topic_id, chain, log_end, schema } => {
                 if let Some((id, means)) = schema {
                     self.io.values.learn(id, means);
                 }
                 let lost_its_place = state.assigned();
                 let position = state.opened(topic_id, *chain);
+                if self.until_end.is_some() {
+                    state.end_at(log_end);
+                }
                 self.opened.insert(partition.clone());
                 tracing::info!(%partition, %position, "reading");
                 // A partition whose offset was out of range is not fetched any more, and cannot be sought in either.

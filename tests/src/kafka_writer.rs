@@ -39,6 +39,13 @@ impl NewRecord {
     }
 }
 
+/// How a transaction ends.
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    Committed,
+    Aborted,
+}
+
 /// Writes to one broker.
 #[derive(Clone, Debug)]
 pub struct KafkaWriter {
@@ -135,7 +142,8 @@ impl KafkaWriter {
         records: Vec<NewRecord>,
     ) -> Result<()> {
         let records = records.into_iter().map(|record| (partition, record)).collect();
-        self.commit(codec, format!("tests-{topic}-{partition}"), topic, records).await
+        self.transaction(codec, format!("tests-{topic}-{partition}"), topic, records, Outcome::Committed)
+            .await
     }
 
     /// Appends records to many partitions in one transaction: each of them gets a marker. In order within a partition.
@@ -143,29 +151,40 @@ impl KafkaWriter {
     /// # Errors
     /// If the broker refuses.
     pub async fn send_to_partitions(&self, topic: &str, records: Vec<(i32, NewRecord)>) -> Result<()> {
-        self.commit("none", format!("tests-{topic}"), topic, records).await
+        self.transaction("none", format!("tests-{topic}"), topic, records, Outcome::Committed).await
     }
 
-    async fn commit(
+    /// Appends records to a partition in a transaction that is aborted: they and its marker are in the log, and nobody is handed them.
+    ///
+    /// # Errors
+    /// If the broker refuses.
+    pub async fn send_aborted(&self, topic: &str, partition: i32, records: Vec<NewRecord>) -> Result<()> {
+        let records = records.into_iter().map(|record| (partition, record)).collect();
+        self.transaction("none", format!("tests-{topic}-{partition}"), topic, records, Outcome::Aborted).await
+    }
+
+    async fn transaction(
         &self,
         codec: &'static str,
         transactional_id: String,
         topic: &str,
         records: Vec<(i32, NewRecord)>,
+        outcome: Outcome,
     ) -> Result<()> {
         let (writer, topic) = (self.clone(), topic.to_owned());
         let sent = tokio::task::spawn_blocking(move || {
-            writer.commit_blocking(codec, &transactional_id, &topic, &records)
+            writer.transaction_blocking(codec, &transactional_id, &topic, &records, outcome)
         });
         sent.await.context("a Kafka writer's thread")?
     }
 
-    fn commit_blocking(
+    fn transaction_blocking(
         &self,
         codec: &str,
         transactional_id: &str,
         topic: &str,
         records: &[(i32, NewRecord)],
+        outcome: Outcome,
     ) -> Result<()> {
         let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
             .set("bootstrap.servers", &self.bootstrap)
@@ -188,7 +207,14 @@ impl KafkaWriter {
             new.timestamp = record.timestamp_ms;
             producer.send(new).map_err(|(error, _)| error).context("send a record")?;
         }
-        producer.commit_transaction(LIMIT).context("commit_transaction")
+        match outcome {
+            Outcome::Committed => producer.commit_transaction(LIMIT).context("commit_transaction"),
+            Outcome::Aborted => {
+                // What was not sent yet would never be in the log.
+                producer.flush(LIMIT).context("flush")?;
+                producer.abort_transaction(LIMIT).context("abort_transaction")
+            }
+        }
     }
 
     fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {

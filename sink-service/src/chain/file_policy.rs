@@ -61,7 +61,7 @@ pub enum RollReason {
     Mode,
     /// It was begun in another line format.
     Format,
-    /// Its writer gives the partition up, and the file would be seen by nobody.
+    /// Its writer gives the partition up, or has reached the end that it was to reach, and the file would be seen by nobody.
     Drain,
 }
 

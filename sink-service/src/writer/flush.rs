@@ -21,7 +21,7 @@ impl Loop {
                 || policy.rows.is_some_and(|rows| state.buffered_records() >= rows)
                 || state.buffered_since().is_some_and(|since| now.duration_since(since) >= policy.interval);
             let file_due = chain.roll_is_due(&self.io.jobs.publisher().policy, now);
-            if full || file_due || state.stale_position(now) || state.hour_end_due() {
+            if full || file_due || state.stale_position(now) || state.hour_end_due() || state.end_due() {
                 due.push(index);
             }
         }
@@ -32,8 +32,9 @@ impl Loop {
         let mut round = Vec::with_capacity(due.len());
         for (index, state) in self.assignment.iter_mut().enumerate() {
             if due.binary_search(&index).is_ok() {
-                let publish_position = state.stale_position(now) || state.hour_end_due();
-                round.extend(publishing_of(state, publish_position, false));
+                let ends = state.end_due();
+                let publish_position = ends || state.stale_position(now) || state.hour_end_due();
+                round.extend(publishing_of(state, publish_position, ends));
             }
         }
         self.start(round);

@@ -43,6 +43,9 @@ impl Loop {
             round.push(Opening { lost, ..opening_of(state, KafkaOffset::ZERO) });
         }
         self.io.jobs.open(round);
+        if let Some(until) = &mut self.until_end {
+            until.assigned(!self.assignment.is_empty(), Instant::now());
+        }
         self.io.metrics.rebalanced("assign", self.assignment.len());
         Ok(())
     }
@@ -69,6 +72,9 @@ impl Loop {
             .collect();
         for partition in partitions {
             self.waiting.over(partition);
+        }
+        if let Some(until) = &mut self.until_end {
+            until.revoked(Instant::now());
         }
         self.io.consumer.unassign(&fetched).map_err(|error| cannot("answer a revocation", &error))?;
         self.io.metrics.rebalanced(if lost { "lost" } else { "revoke" }, self.assignment.len());

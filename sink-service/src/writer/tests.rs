@@ -49,6 +49,7 @@ impl Bench {
         };
         let io = SinkWriter {
             accepted_gaps: std::collections::BTreeSet::new(),
+            until_end: false,
             consumer: GroupConsumer::join(&kafka, &group).unwrap(),
             jobs: Jobs::new(publisher, report, runtime.handle().clone()),
             reports,

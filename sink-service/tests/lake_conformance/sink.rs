@@ -155,7 +155,8 @@ impl Sink {
 
     /// Reads the chain, which is begun if there is none.
     pub(crate) async fn open(&self) -> Chain {
-        self.publisher.open(&Self::identity(), KafkaOffset::ZERO, LostRecords::Stop).await.unwrap()
+        let opened = self.publisher.open(&Self::identity(), KafkaOffset::ZERO, LostRecords::Stop).await;
+        opened.unwrap().0
     }
 
     /// Makes a batch durable, whatever comes in between.

@@ -52,4 +52,5 @@ mod slow_collection;
 mod stage;
 mod stalled;
 mod two_groups;
+mod until_end;
 mod zombie;

@@ -111,3 +111,86 @@ fn a_record_that_comes_twice_is_taken_once() {
         assert_eq!(offsets(&batch), [5], "again while its batch is on its way");
     });
 }
+
+/// Publishes what the partition holds, staged or not, as a flush does.
+async fn flush(world: &World, state: &mut PartitionState, drain: bool) {
+    let content = content();
+    let (mut chain, mut batch, _) = state.freeze().unwrap();
+    loop {
+        let context = StepContext { drain, ..world.context(&content, drain) };
+        let step = chain.next_step(&mut batch, &context).unwrap();
+        if matches!(step, Step::Done) {
+            break;
+        }
+        perform(&world.lake, &mut chain, step, &world.metrics).await.unwrap();
+    }
+    state.published(chain, &batch, &world.metrics, Instant::now());
+}
+
+/// A row, in the hour that the log has it in.
+fn take_row(state: &mut PartitionState, offset: i64) {
+    let time = Timestamp::CreateTime(i64::from(HOUR_A) * 3_600_000);
+    let message =
+        OwnedMessage::new(Some(b"{}".to_vec()), None, "atlas.shop.orders".to_owned(), time, 0, offset, None);
+    state.take(&message, Instant::now(), &mut ValueReader::new(false), &mut Vec::new()).unwrap();
+}
+
+#[test]
+fn an_empty_partition_is_at_its_end_when_it_was_read() {
+    run(async {
+        let world = World::new(rows(&[]), FilePolicy::default()).await;
+        let mut state = opening();
+        assert!(!state.at_end(), "before its end is known");
+        state.opened(None, world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap());
+        assert!(!state.at_end());
+        state.end_at(KafkaOffset::ZERO);
+        assert!(state.at_end() && !state.end_due());
+    });
+}
+
+/// Of a log that ends with markers only the position behind them is the end, and it is published at once.
+#[test]
+fn the_end_is_reached_when_it_is_durable_and_stays_where_it_was() {
+    for publishing in [Publishing::Rolling, Publishing::Sealed] {
+        run(async {
+            let log = Log { records: vec![(Kind::Row, HOUR_A), (Kind::Row, HOUR_A), (Kind::Marker, HOUR_A)] };
+            let world = World::new(log, FilePolicy { publishing, ..FilePolicy::default() }).await;
+            let mut state = opening();
+            state.opened(None, world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap());
+            state.end_at(KafkaOffset::new(3));
+            take_row(&mut state, 0);
+            state.consumer_is_at(KafkaOffset::new(1), Instant::now());
+            assert!(!state.end_due() && !state.at_end());
+            // A flush on the way; where files are sealed that is staged only.
+            flush(&world, &mut state, false).await;
+            take_row(&mut state, 1);
+            state.consumer_is_at(KafkaOffset::new(2), Instant::now());
+            assert!(!state.end_due(), "the marker was not passed yet");
+            state.consumer_is_at(KafkaOffset::new(3), Instant::now());
+            assert!(state.end_due() && !state.at_end(), "read is not durable");
+            // What is written meanwhile does not move it.
+            state.end_at(KafkaOffset::new(9));
+            flush(&world, &mut state, true).await;
+            assert!(state.at_end() && !state.end_due(), "{publishing:?}");
+        });
+    }
+}
+
+#[test]
+fn rows_that_are_staged_have_not_reached_the_end() {
+    run(async {
+        let policy = FilePolicy { publishing: Publishing::Sealed, ..FilePolicy::default() };
+        let world = World::new(rows(&[HOUR_A; 2]), policy).await;
+        let mut state = opening();
+        state.opened(None, world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap());
+        state.end_at(KafkaOffset::new(2));
+        take_row(&mut state, 0);
+        take_row(&mut state, 1);
+        state.consumer_is_at(KafkaOffset::new(2), Instant::now());
+        // An ordinary flush came first.
+        flush(&world, &mut state, false).await;
+        assert!(state.end_due() && !state.at_end());
+        flush(&world, &mut state, true).await;
+        assert!(state.at_end());
+    });
+}
