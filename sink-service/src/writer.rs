@@ -366,12 +366,12 @@ impl Loop {
             return Ok(());
         };
         match outcome {
-            Outcome::Opened { topic_id, chain, schema } => {
+            Outcome::Opened { topic, chain, schema } => {
                 if let Some((id, means)) = schema {
                     self.io.values.learn(id, means);
                 }
                 let lost_its_place = state.assigned();
-                let position = state.opened(topic_id, *chain);
+                let position = state.opened(topic, *chain);
                 self.opened.insert(partition.clone());
                 tracing::info!(%partition, %position, "reading");
                 // A partition whose offset was out of range is not fetched any more, and cannot be sought in either.

@@ -31,10 +31,10 @@ fn a_position_seen_while_the_chain_is_read_again_says_nothing() {
         let world = World::new(rows(&[HOUR_A; 3]), FilePolicy::default()).await;
         let chain = world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
         let mut state = opening();
-        state.opened(None, chain.clone());
+        state.opened(TopicIdentity::default(), chain.clone());
         assert!(state.reopen().is_some());
         state.consumer_is_at(KafkaOffset::new(3), Instant::now());
-        state.opened(None, chain);
+        state.opened(TopicIdentity::default(), chain);
         let (_, batch, _) = state.freeze().unwrap();
         assert_eq!(batch.end(), KafkaOffset::ZERO);
     });
@@ -58,7 +58,7 @@ fn a_batch_follows_what_was_adopted_even_if_that_ends_earlier() {
             perform(&world.lake, &mut theirs, step, &world.metrics).await.unwrap();
         }
         let mut state = opening();
-        state.opened(None, first);
+        state.opened(TopicIdentity::default(), first);
         state.consumer_is_at(KafkaOffset::new(3), Instant::now());
         let (_, ours, _) = state.freeze().unwrap();
         assert_eq!(ours.end(), KafkaOffset::new(3));
@@ -76,7 +76,7 @@ fn a_record_that_comes_twice_is_taken_once() {
         let world = World::new(rows(&[HOUR_A; 8]), FilePolicy::default()).await;
         let chain = world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
         let mut state = opening();
-        state.opened(None, chain);
+        state.opened(TopicIdentity::default(), chain);
         let mut spares = Vec::new();
         let mut values = ValueReader::new(false);
         let mut take = |state: &mut PartitionState, offset: i64| {
