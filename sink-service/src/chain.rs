@@ -58,6 +58,7 @@ use crate::{
     layout::Layout,
     record::LAYOUT,
     topic_content::TopicContent,
+    topic_identity::TopicIdentity,
 };
 
 /// The ends of a partition's log. The start must have been asked before the head was read (rule 5).
@@ -163,7 +164,7 @@ pub struct StepContext<'a> {
 impl Chain {
     /// Takes over what was read, whoever wrote it (rules 5 and 8).
     ///
-    /// `confirmed` is the highest `next` that this process has seen confirmed, `topic_id` what the broker says now.
+    /// `confirmed` is the highest `next` that this process has seen confirmed, `topic` what Kafka says of the topic now.
     ///
     /// # Errors
     /// If going on from there would lose or double records.
@@ -171,12 +172,12 @@ impl Chain {
         partition: TopicPartition,
         writer: Writer,
         reading: Reading,
-        topic_id: Option<&str>,
+        topic: &TopicIdentity,
         confirmed: KafkaOffset,
         now: Instant,
     ) -> Result<Self, ChainHalt> {
         let Reading { layout, head, head_etag, file, log } = reading;
-        let chain = Self {
+        let mut chain = Self {
             partition,
             writer,
             layout,
@@ -188,7 +189,12 @@ impl Chain {
             accounted: false,
             seq: 0,
         };
-        chain.check_identity(topic_id)?;
+        chain.check_identity(topic)?;
+        let is_same_topic = chain.head.topic_identity().is_certainly(topic);
+        // It is no reason to write the head: it goes with what is written next.
+        if let Some(cluster) = &topic.cluster {
+            chain.head.clusterid = Some(cluster.clone());
+        }
         let partition = || chain.partition.clone();
         let (next, position) = (chain.next(), chain.position());
         if chain.file.is_none() && chain.head.created {
@@ -199,7 +205,7 @@ impl Chain {
             return Err(ChainHalt::WentBack { partition: partition(), confirmed, next });
         }
         if log.end < position {
-            return Err(ChainHalt::LogTooShort { partition: partition(), position, log_end: log.end });
+            return Err(ChainHalt::log_too_short(partition(), position, log.end, is_same_topic));
         }
         if log.start > position {
             return Err(ChainHalt::Gap { partition: partition(), position, log_start: log.start });
@@ -207,7 +213,7 @@ impl Chain {
         Ok(chain)
     }
 
-    fn check_identity(&self, topic_id: Option<&str>) -> Result<(), ChainHalt> {
+    fn check_identity(&self, topic: &TopicIdentity) -> Result<(), ChainHalt> {
         let partition = || self.partition.clone();
         if self.head.topic != *self.partition.topic || self.head.partition != self.partition.partition {
             let what =
@@ -226,7 +232,7 @@ impl Chain {
             );
             return Err(ChainHalt::LayoutDiffers { partition: partition(), what });
         }
-        self.check_topic_id(topic_id)?;
+        self.check_topic(topic)?;
         let Some(file) = &self.file else { return Ok(()) };
         if file.metadata.topic_partition != self.partition {
             let path = self.head.path.clone().expect("a file was read at the head's path");
@@ -243,20 +249,15 @@ impl Chain {
         Ok(())
     }
 
-    /// Whether the broker's topic is still the one that the chain was begun from. Asked again before every publication:
+    /// Whether Kafka's topic is still the one that the chain was begun from. Asked again before every publication:
     /// a consumer goes on in a topic that was deleted and made again without noticing.
     ///
     /// # Errors
     /// If it is another one.
-    pub fn check_topic_id(&self, topic_id: Option<&str>) -> Result<(), ChainHalt> {
-        match (&self.head.topicid, topic_id) {
-            (Some(expected), Some(found)) if expected != found => Err(ChainHalt::AnotherTopic {
-                partition: self.partition.clone(),
-                expected: expected.clone(),
-                found: found.to_owned(),
-            }),
-            _ => Ok(()),
-        }
+    pub fn check_topic(&self, topic: &TopicIdentity) -> Result<(), ChainHalt> {
+        let partition = || self.partition.clone();
+        let checked = self.head.topic_identity().check(topic);
+        checked.map_err(|another| ChainHalt::AnotherTopic { partition: partition(), another })
     }
 
     pub fn head(&self) -> &Head {

@@ -8,7 +8,10 @@
 use serde::{Deserialize, Serialize};
 use shared::{kafka_position::KafkaOffset, namespace::Namespace};
 
-use crate::{file_metadata::LastEvents, lake_path::LakePath, topic_content::TopicContent};
+use crate::{
+    file_metadata::LastEvents, lake_path::LakePath, topic_content::TopicContent,
+    topic_identity::TopicIdentity,
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
@@ -16,6 +19,9 @@ pub struct Head {
     pub partition: i32,
     /// Kafka's topic id (KIP-516), base64 as Kafka prints it; `None` if the broker has none, then it is not compared.
     pub topicid: Option<String>,
+    /// The id of Kafka's cluster, as of the last time that a sink wrote the head for another reason; heads of before have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clusterid: Option<String>,
     /// The folder, fixed for all groups by whoever saw the first record. That of the control topic is of no database and no collection.
     pub db: Option<String>,
     pub coll: Option<String>,
@@ -63,6 +69,11 @@ impl Head {
         }
     }
 
+    /// The topic that the chain was written from.
+    pub fn topic_identity(&self) -> TopicIdentity {
+        TopicIdentity { topic: self.topicid.clone(), cluster: self.clusterid.clone() }
+    }
+
     /// What it says of a folder: database and collection.
     pub fn names_of(content: &TopicContent) -> (Option<String>, Option<String>) {
         content.namespace().map(|namespace| (namespace.db.clone(), namespace.coll.clone())).unzip()
@@ -81,6 +92,7 @@ mod tests {
             topic: "atlas.shop.orders".to_owned(),
             partition: 0,
             topicid: Some("x2f6jDKGSVO8GbVr2ZQ0Mg".to_owned()),
+            clusterid: None,
             db: Some("shop".to_owned()),
             coll: Some("orders".to_owned()),
             start: KafkaOffset::ZERO,
@@ -97,6 +109,11 @@ mod tests {
         assert_eq!(String::from_utf8(head.to_bytes()).unwrap(), text);
         assert_eq!(Head::parse(text.as_bytes()).as_ref(), Ok(&head));
         assert!(Head::parse(b"{}").is_err());
+        // Heads of before have no cluster.
+        let of_cluster = Head { clusterid: Some("MkU3OEVBNTcwNTJENDM2Qg".to_owned()), ..head.clone() };
+        let with_cluster = text.replace("\"db\":", "\"clusterid\":\"MkU3OEVBNTcwNTJENDM2Qg\",\"db\":");
+        assert_eq!(String::from_utf8(of_cluster.to_bytes()).unwrap(), with_cluster);
+        assert_eq!(Head::parse(with_cluster.as_bytes()), Ok(of_cluster));
         let of = |head: &Head| head.content();
         assert_eq!(of(&head), Some(TopicContent::Data(Namespace::new("shop", "orders"))));
         let control = Head { db: None, coll: None, ..head };

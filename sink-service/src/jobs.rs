@@ -13,7 +13,6 @@ use std::{
 use shared::{
     avro::SchemaId,
     backoff::Backoff,
-    kafka_ffi::TopicId,
     kafka_position::{KafkaOffset, TopicPartition},
     schema_registry::IdMeans,
     seeded_bug::{self, SeededBug},
@@ -29,6 +28,7 @@ use crate::{
     partition::AssignmentEpoch,
     publish::{Dependency, Halt, Identity, Job, LostRecords, Published, Publisher, Wait, Waiting},
     topic_content::TopicContent,
+    topic_identity::TopicIdentity,
 };
 
 /// What a task reports. `epoch` says for which assignment it was started.
@@ -42,7 +42,7 @@ pub struct Report {
 #[derive(Debug)]
 pub enum Outcome {
     Opened {
-        topic_id: Option<TopicId>,
+        topic: TopicIdentity,
         chain: Box<Chain>,
         /// The high watermark, as it was when the chain was read.
         log_end: KafkaOffset,
@@ -112,7 +112,7 @@ impl Jobs {
                 round.iter().map(|opening| Arc::clone(&opening.identity.partition.topic)).collect();
             let checks: TopicChecks =
                 Arc::new(topics.iter().map(|topic| (Arc::clone(topic), OnceCell::new())).collect());
-            let ids = jobs.topic_ids(topics).await;
+            let ids = jobs.identities(topics).await;
             for opening in round {
                 jobs.runtime.spawn(jobs.clone().open_one(opening, ids.clone(), Arc::clone(&checks)));
             }
@@ -125,7 +125,7 @@ impl Jobs {
         self.runtime.spawn(async move {
             let topics =
                 round.iter().map(|publishing| Arc::clone(&publishing.identity.partition.topic)).collect();
-            let ids = jobs.topic_ids(topics).await;
+            let ids = jobs.identities(topics).await;
             for publishing in round {
                 jobs.runtime.spawn(jobs.clone().publish_one(publishing, ids.clone()));
             }
@@ -137,8 +137,7 @@ impl Jobs {
         let partition = identity.partition.clone();
         let jobs = self.clone();
         let work = async move {
-            let topic_id = jobs.topic_id(&identity.partition, ids).await?;
-            identity.topic_id = topic_id;
+            identity.topic = jobs.identity(&identity.partition, ids).await?;
             let schema = match wanted_schema {
                 Some(id) => Some((id, jobs.publisher.meaning_of(&identity, id).await?)),
                 None => None,
@@ -146,7 +145,8 @@ impl Jobs {
             let check = &checks[&identity.partition.topic];
             check.get_or_try_init(|| jobs.publisher.check_topic(&identity)).await?;
             let (chain, log) = jobs.publisher.open(&identity, confirmed, lost).await?;
-            Ok(Outcome::Opened { topic_id, chain: Box::new(chain), log_end: log.end, schema })
+            let (topic, chain) = (identity.topic, Box::new(chain));
+            Ok(Outcome::Opened { topic, chain, log_end: log.end, schema })
         };
         self.run(partition, epoch, given_up, work).await;
     }
@@ -157,7 +157,7 @@ impl Jobs {
         let partition = identity.partition.clone();
         let jobs = self.clone();
         let work = async move {
-            identity.topic_id = jobs.topic_id(&identity.partition, ids).await?;
+            identity.topic = jobs.identity(&identity.partition, ids).await?;
             let job = Job { identity, content, chain, batch, publish_position, hour_end, drain };
             Ok(match jobs.publisher.publish(job).await? {
                 Published::Whole { chain, batch } => {
@@ -200,17 +200,17 @@ impl Jobs {
     }
 
     /// The round's answer, or the topic's own questions until it is there.
-    async fn topic_id(&self, partition: &TopicPartition, ids: Ids) -> Result<Option<TopicId>, Halt> {
+    async fn identity(&self, partition: &TopicPartition, ids: Ids) -> Result<TopicIdentity, Halt> {
         let mut ids = ids;
         let mut backoff = Backoff::default();
         loop {
             let cause = match &*ids {
                 Ok(ids) => match ids.get(&partition.topic) {
-                    Some(id) => {
+                    Some(identity) => {
                         if backoff.attempts() > 0 {
                             self.tell(partition, None);
                         }
-                        return Ok(*id);
+                        return Ok(identity.clone());
                     }
                     None => LogError::NoTopic(partition.topic.to_string()),
                 },
@@ -224,7 +224,7 @@ impl Jobs {
             let next = Instant::now().checked_add(delay);
             self.tell(partition, Some(Wait { on: Dependency::Kafka, cause: cause.to_string(), next }));
             tokio::time::sleep(delay).await;
-            ids = self.topic_ids(BTreeSet::from([Arc::clone(&partition.topic)])).await;
+            ids = self.identities(BTreeSet::from([Arc::clone(&partition.topic)])).await;
         }
     }
 
@@ -234,12 +234,12 @@ impl Jobs {
         }
     }
 
-    async fn topic_ids(&self, topics: BTreeSet<Arc<str>>) -> Ids {
-        Arc::new(self.publisher.log.topic_ids(topics.into_iter().collect()).await)
+    async fn identities(&self, topics: BTreeSet<Arc<str>>) -> Ids {
+        Arc::new(self.publisher.log.identities(topics.into_iter().collect()).await)
     }
 }
 
 /// Each topic is looked at once for all its partitions of a round.
 type TopicChecks = Arc<HashMap<Arc<str>, OnceCell<()>>>;
 
-type Ids = Arc<Result<HashMap<Arc<str>, Option<TopicId>>, LogError>>;
+type Ids = Arc<Result<HashMap<Arc<str>, TopicIdentity>, LogError>>;

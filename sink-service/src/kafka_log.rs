@@ -1,4 +1,4 @@
-//! What is asked of Kafka besides records: the ends of a log, offsets by time, topic ids.
+//! What is asked of Kafka besides records: the ends of a log, offsets by time, what a topic is.
 //!
 //! A client of its own, without a group and reading uncommitted: `fetch_watermarks` of a read_committed consumer answers
 //! the last stable offset, which another producer's open transaction holds back, and no rule of the chain may rest on
@@ -14,11 +14,13 @@ use rdkafka::{
 };
 use shared::{
     kafka_client::ForwardLogs,
-    kafka_ffi::{self, DescribeError, TopicId},
+    kafka_ffi::{self, DescribeError},
     kafka_position::{KafkaOffset, TopicPartition},
     kafka_topics::{AdminError, Configs, TopicAdmin},
 };
 use thiserror::Error;
+
+use crate::topic_identity::TopicIdentity;
 
 /// No single question may take longer; the caller asks again.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -120,27 +122,30 @@ impl KafkaLog {
         }
     }
 
-    /// The ids of topics, in one request. A topic that does not exist has no entry; the value is `None` where the broker
-    /// knows no ids.
+    /// What topics are beyond their names, in one request. A topic that does not exist has no entry.
     ///
     /// # Errors
     /// If Kafka does not say, or we may not ask.
-    pub async fn topic_ids(
+    pub async fn identities(
         &self,
         topics: Vec<Arc<str>>,
-    ) -> Result<HashMap<Arc<str>, Option<TopicId>>, LogError> {
-        let described = self
+    ) -> Result<HashMap<Arc<str>, TopicIdentity>, LogError> {
+        let (described, cluster) = self
             .ask(move |client| {
                 let names: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
-                kafka_ffi::describe_topics(client.client(), &names, REQUEST_TIMEOUT)
+                let described = kafka_ffi::describe_topics(client.client(), &names, REQUEST_TIMEOUT)?;
+                // No request: it came with the answer, and the client keeps it.
+                Ok((described, client.client().fetch_cluster_id(REQUEST_TIMEOUT)))
             })
             .await
             .map_err(|error| LogError::Unavailable(error.to_string()))?;
-        let mut ids = HashMap::with_capacity(described.len());
+        let mut identities = HashMap::with_capacity(described.len());
         for topic in described {
             match topic {
                 Ok(topic) => {
-                    ids.insert(Arc::from(topic.name), topic.id);
+                    let id = topic.id.map(|id| id.to_string());
+                    let identity = TopicIdentity { topic: id, cluster: cluster.clone() };
+                    identities.insert(Arc::from(topic.name), identity);
                 }
                 Err(DescribeError::Unknown { .. }) => {}
                 Err(error @ DescribeError::NotAllowed { .. }) => {
@@ -151,7 +156,7 @@ impl KafkaLog {
                 }
             }
         }
-        Ok(ids)
+        Ok(identities)
     }
 
     /// How many partitions a topic has.

@@ -59,6 +59,7 @@ pub mod settings;
 pub mod span;
 pub mod standing;
 pub mod topic_content;
+pub mod topic_identity;
 pub mod topic_patterns;
 pub mod topic_reader;
 pub mod uploads;

@@ -22,7 +22,6 @@ use shared::{
     avro::SchemaId,
     cluster_time::ClusterTime,
     exit::Stop,
-    kafka_ffi::TopicId,
     kafka_position::{KafkaOffset, TopicPartition},
     namespace::Namespace,
     seeded_bug::{self, SeededBug},
@@ -43,6 +42,7 @@ use crate::{
     repeats::RepeatFilter,
     schema_check::{DocumentSchema, SchemaChecks},
     topic_content::TopicContent,
+    topic_identity::TopicIdentity,
     uploads::TopicUploads,
     value_reader::{Value, ValueReader, no_registry},
 };
@@ -142,7 +142,12 @@ impl PartitionState {
             schema,
             buffer: Buffer::new(&partition, format),
             metrics: PartitionMetrics::of(&partition),
-            identity: Identity { partition, content: content.clone(), topic_id: None, uploads },
+            identity: Identity {
+                partition,
+                content: content.clone(),
+                topic: TopicIdentity::default(),
+                uploads,
+            },
             epoch,
             content,
             phase: Phase::Opening,
@@ -222,8 +227,8 @@ impl PartitionState {
     }
 
     /// The chain was read, or read again: here the consumer begins or goes on.
-    pub fn opened(&mut self, topic_id: Option<TopicId>, chain: Chain) -> KafkaOffset {
-        self.identity.topic_id = topic_id;
+    pub fn opened(&mut self, topic: TopicIdentity, chain: Chain) -> KafkaOffset {
+        self.identity.topic = topic;
         self.staged = None;
         self.adopt(chain);
         self.buffered_from = self.position;

@@ -25,7 +25,6 @@ use chrono::{DateTime, Utc};
 use shared::{
     avro::SchemaId,
     exit::ExitCode,
-    kafka_ffi::TopicId,
     kafka_position::{KafkaOffset, TopicPartition},
     schema_registry::{IdMeans, RegistryError, SchemaRegistry},
 };
@@ -50,6 +49,7 @@ use crate::{
     metrics::SinkMetrics,
     record::LAYOUT,
     topic_content::TopicContent,
+    topic_identity::TopicIdentity,
     uploads::{TopicUploads, Uploads},
 };
 
@@ -75,7 +75,8 @@ pub struct Identity {
     pub partition: TopicPartition,
     /// From the topic's name; `None` if that was cut.
     pub content: Option<TopicContent>,
-    pub topic_id: Option<TopicId>,
+    /// As Kafka said last.
+    pub topic: TopicIdentity,
     pub uploads: TopicUploads,
 }
 
@@ -138,12 +139,11 @@ impl Publisher {
             match self.read(identity).await {
                 Ok(reading) => {
                     patience.over();
-                    let id = identity.topic_id.map(|id| id.to_string());
                     let partition = identity.partition.clone();
                     let writer = self.writer.clone();
                     let now = Instant::now();
                     let (before, log) = (reading.clone(), reading.log);
-                    let adopted = Chain::adopt(partition, writer, reading, id.as_deref(), confirmed, now);
+                    let adopted = Chain::adopt(partition, writer, reading, &identity.topic, confirmed, now);
                     let mut chain = match adopted {
                         Err(ChainHalt::Gap { partition, position, log_start })
                             if lost == LostRecords::GiveUp =>
@@ -212,7 +212,7 @@ impl Publisher {
     /// If going on would lose or double records; nothing of the batch beyond the returned chain is published.
     pub async fn publish(&self, job: Job) -> Result<Published, Halt> {
         let Job { identity, content, mut chain, mut batch, publish_position, hour_end, drain } = job;
-        chain.check_topic_id(identity.topic_id.map(|id| id.to_string()).as_deref())?;
+        chain.check_topic(&identity.topic)?;
         let from = chain.reached();
         batch.go_on_from(from);
         self.ask_breaker(&batch, from)?;
@@ -365,7 +365,8 @@ impl Publisher {
         let head = Head {
             topic: partition.topic.to_string(),
             partition: partition.partition,
-            topicid: identity.topic_id.map(|id| id.to_string()),
+            topicid: identity.topic.topic.clone(),
+            clusterid: identity.topic.cluster.clone(),
             db: None,
             coll: None,
             start,

@@ -46,6 +46,7 @@ use self::{
     walk::{EventIds, Walk},
 };
 use crate::{
+    chain::ChainHalt,
     file_metadata::{FileMetadata, LastEvents},
     gaps::{Gaps, gaps},
     head::Head,
@@ -59,6 +60,7 @@ use crate::{
     record_reader::RecordReader,
     span::Span,
     topic_content::TopicContent,
+    topic_identity::TopicIdentity,
     topic_reader::TopicReader,
 };
 
@@ -83,8 +85,8 @@ struct Look {
     folders: BTreeMap<LakePath, Folder>,
     expired: Option<Expired>,
     gaps: Option<Gaps>,
-    /// Kafka's id of the topic; `None` if it has none, or no topic.
-    topic_id: Option<String>,
+    /// As Kafka has the topic now; nothing is known of one that is not there.
+    topic: TopicIdentity,
 }
 
 /// One partition, before the folder was listed.
@@ -141,8 +143,8 @@ impl Verification<'_> {
             look.expired = expired.map(|(record, _)| record);
             let gaps = look_again(async || gaps(self.lake, &partition.topic).await).await?;
             look.gaps = gaps.map(|(record, _)| record);
-            let ids = self.log.topic_ids(vec![partition.topic.clone()]).await?;
-            look.topic_id = ids.get(&*partition.topic).copied().flatten().map(|id| id.to_string());
+            let mut identities = self.log.identities(vec![partition.topic.clone()]).await?;
+            look.topic = identities.remove(&partition.topic).unwrap_or_default();
         }
         Ok(look)
     }
@@ -176,14 +178,12 @@ impl Verification<'_> {
         let place = content.as_ref().map(|content| self.lake.folder(content));
         let place = place.as_ref().and_then(|folder| Some((folder, look.folders.get(folder.path())?)));
         let head = match head {
-            Some(Ok(head)) => match (&head.topicid, &look.topic_id) {
-                (Some(ours), Some(theirs)) if ours != theirs => {
-                    let what = format!(
-                        "the topic was deleted and made again: the lake was written from the one with id {ours}, Kafka has {theirs}, whose records say nothing of it"
-                    );
+            Some(Ok(head)) => match head.topic_identity().check(&look.topic) {
+                Err(another) => {
+                    let what = format!("{another}. Its records say nothing of the lake's");
                     return Ok(PartitionResult::unreadable(partition, what));
                 }
-                _ => head,
+                Ok(()) => head,
             },
             Some(Err(what)) => return Ok(PartitionResult::unreadable(partition, what.clone())),
             None => {
@@ -219,6 +219,15 @@ impl Verification<'_> {
         walk.result.start = Some(head.start.get());
         let end = walk.check_chain(head, &files, expired);
         walk.result.end = Some(end.get());
+        if log.is_some_and(|(_, seen)| seen < end) {
+            // A live sink may have gone on since it was seen.
+            let log_end = self.log.end(partition).await?;
+            if log_end < end {
+                let is_same = head.topic_identity().is_certainly(&look.topic);
+                let halt = ChainHalt::log_too_short(partition.clone(), end, log_end, is_same);
+                return Ok(PartitionResult::unreadable(partition, halt.to_string()));
+            }
+        }
         if partition.partition == 0 {
             closed_hours::check(self.lake, &partition.topic, &content, &self.span, expired, &mut walk)
                 .await?;

@@ -386,12 +386,12 @@ impl Loop {
             return Ok(());
         };
         match outcome {
-            Outcome::Opened { topic_id, chain, log_end, schema } => {
+            Outcome::Opened { topic, chain, log_end, schema } => {
                 if let Some((id, means)) = schema {
                     self.io.values.learn(id, means);
                 }
                 let lost_its_place = state.assigned();
-                let position = state.opened(topic_id, *chain);
+                let position = state.opened(topic, *chain);
                 if self.until_end.is_some() {
                     state.end_at(log_end);
                 }

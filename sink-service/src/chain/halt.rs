@@ -6,7 +6,7 @@ use shared::{
 };
 use thiserror::Error;
 
-use crate::lake_path::LakePath;
+use crate::{lake_path::LakePath, topic_identity::AnotherTopic};
 
 /// The chain cannot be continued, and going on would lose or double records.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -16,14 +16,18 @@ pub enum ChainHalt {
          retention was shorter than the outage"
     )]
     Gap { partition: TopicPartition, position: KafkaOffset, log_start: KafkaOffset },
+    #[error("{partition}: {another}")]
+    AnotherTopic { partition: TopicPartition, another: AnotherTopic },
+    /// The topic's id says that it is the same one.
     #[error(
-        "{partition}: this is not the topic that the lake was written from (topic id {found}, the head has {expected}); \
-         it was deleted and made again. Nothing was published"
+        "{partition}: the log was cut: it ends at offset {log_end}, but the lake was written from this same topic up to offset \
+         {position}; Kafka lost records that the lake has"
     )]
-    AnotherTopic { partition: TopicPartition, expected: String, found: String },
+    LogCut { partition: TopicPartition, position: KafkaOffset, log_end: KafkaOffset },
+    /// Nobody knows the topic's id.
     #[error(
-        "{partition}: the log ends at {log_end}, but the lake holds records up to {position}; the topic was made again \
-         or truncated. Nothing was published"
+        "{partition}: the log ends at offset {log_end}, but the lake was written up to offset {position}: the topic was made \
+         again, or its log was cut; which of the two cannot be told, since the topic's id is not known"
     )]
     LogTooShort { partition: TopicPartition, position: KafkaOffset, log_end: KafkaOffset },
     #[error(
@@ -45,10 +49,26 @@ pub enum ChainHalt {
 }
 
 impl ChainHalt {
+    /// A log that ends before the lake does, whose topic is the same one for certain, or may be.
+    pub fn log_too_short(
+        partition: TopicPartition,
+        position: KafkaOffset,
+        log_end: KafkaOffset,
+        is_same_topic: bool,
+    ) -> Self {
+        if is_same_topic {
+            Self::LogCut { partition, position, log_end }
+        } else {
+            Self::LogTooShort { partition, position, log_end }
+        }
+    }
+
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Gap { .. } => ExitCode::OffsetGap,
-            Self::AnotherTopic { .. } | Self::LogTooShort { .. } => ExitCode::TopicChanged,
+            Self::AnotherTopic { .. } | Self::LogCut { .. } | Self::LogTooShort { .. } => {
+                ExitCode::TopicChanged
+            }
             Self::WentBack { .. }
             | Self::FileLost { .. }
             | Self::ForeignFile { .. }

@@ -17,6 +17,7 @@ use crate::{
     publish::perform,
     record::{RecordView, inspect},
     topic_content::TopicContent,
+    topic_identity::TopicIdentity,
 };
 use shared::{dead_letter::DeadLetterReason, exit::ExitCode, namespace::Namespace};
 
@@ -99,6 +100,7 @@ fn first_head() -> Head {
         topic: "atlas.shop.orders".to_owned(),
         partition: 0,
         topicid: None,
+        clusterid: None,
         db: None,
         coll: None,
         start: KafkaOffset::ZERO,
@@ -152,7 +154,7 @@ impl World {
         let log = LogBounds { start: log_start, end: self.log.end() };
         let writer = Writer { id: WriterId::random(), version: "test" };
         let reading = Reading { layout: layout(), head, head_etag: document.etag, file, log };
-        Chain::adopt(partition(), writer, reading, None, confirmed, Instant::now())
+        Chain::adopt(partition(), writer, reading, &TopicIdentity::default(), confirmed, Instant::now())
     }
 
     fn context<'a>(&self, content: &'a TopicContent, publish_position: bool) -> StepContext<'a> {
@@ -349,13 +351,21 @@ fn a_log_that_begins_behind_the_chain_is_a_gap() {
 }
 
 #[test]
-fn a_log_that_ends_before_the_chain_is_another_topic() {
+fn a_log_that_ends_before_the_chain_was_cut_or_is_another_topics() {
     run(async {
         let mut world = World::new(rows(&[HOUR_A, HOUR_A]), FilePolicy::default()).await;
         world.drain().await;
         world.log.records.pop();
         let halt = world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap_err();
         assert_eq!(halt.exit_code(), ExitCode::TopicChanged);
+        // Topic ids are not known here.
+        assert!(matches!(halt, ChainHalt::LogTooShort { .. }), "{halt}");
+        let of = |is_same| {
+            ChainHalt::log_too_short(partition(), KafkaOffset::new(2), KafkaOffset::new(1), is_same)
+        };
+        assert_eq!(of(false), halt);
+        assert_eq!(of(true).exit_code(), ExitCode::TopicChanged);
+        assert!(of(true).to_string().contains("the log was cut"));
     });
 }
 
@@ -387,9 +397,11 @@ fn another_topic_id_halts() {
         let world = World::new(rows(&[HOUR_A]), FilePolicy::default()).await;
         let mut chain = world.drain().await;
         chain.head.topicid = Some("old".to_owned());
-        assert!(chain.check_topic_id(Some("old")).is_ok());
-        assert!(chain.check_topic_id(None).is_ok());
-        assert_eq!(chain.check_topic_id(Some("new")).unwrap_err().exit_code(), ExitCode::TopicChanged);
+        let now = |id: Option<&str>| TopicIdentity { topic: id.map(str::to_owned), cluster: None };
+        assert!(chain.check_topic(&now(Some("old"))).is_ok());
+        assert!(chain.check_topic(&now(None)).is_ok());
+        let halt = chain.check_topic(&now(Some("new"))).unwrap_err();
+        assert_eq!(halt.exit_code(), ExitCode::TopicChanged);
     });
 }
 
@@ -467,7 +479,9 @@ fn a_chain_does_not_go_on_where_its_files_are_not() {
             };
             let writer = Writer { id: WriterId::random(), version: "test" };
             let now = Instant::now();
-            let halt = Chain::adopt(partition(), writer, reading, None, KafkaOffset::ZERO, now).unwrap_err();
+            let halt =
+                Chain::adopt(partition(), writer, reading, &TopicIdentity::default(), KafkaOffset::ZERO, now)
+                    .unwrap_err();
             assert_eq!(halt.exit_code(), ExitCode::LakeDiffers);
             let says = halt.to_string();
             assert!(says.contains(path.as_str()) && says.contains(&format!("LAYOUT={other}")), "{says}");

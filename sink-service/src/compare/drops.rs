@@ -30,6 +30,7 @@ use crate::{
     partition::view_of,
     standing::standing,
     topic_content::TopicContent,
+    topic_identity::AnotherTopic,
     topic_reader::TopicReader,
 };
 
@@ -127,8 +128,8 @@ impl<'a> Drops<'a> {
         let reached = standing.position.max(lines.read_to(PARTITION));
         self.ask_what_is_missing(&standing.head).await?;
         let Some(log_start) = log_start else { return Ok(reached) };
-        let made_again = self.is_another_topic(&standing.head).await?;
-        let (from, missing) = behind_the_archive(&self.control.topic, reached, log_start, made_again);
+        let another = self.another_topic(&standing.head).await?;
+        let (from, missing) = behind_the_archive(&self.control.topic, reached, log_start, another);
         self.unknown.extend(missing);
         Ok(from)
     }
@@ -149,11 +150,11 @@ impl<'a> Drops<'a> {
         Ok(())
     }
 
-    /// The topic was deleted and made again: its offsets say nothing of those of the archive.
-    async fn is_another_topic(&self, head: &Head) -> Result<bool, LookError> {
-        let ids = self.log.topic_ids(vec![self.control.topic.clone()]).await?;
-        let id = ids.get(&self.control.topic).copied().flatten().map(|id| id.to_string());
-        Ok(matches!((&head.topicid, id), (Some(archived), Some(id)) if *archived != id))
+    /// Kafka's topic is another one: its offsets say nothing of those of the archive.
+    async fn another_topic(&self, head: &Head) -> Result<Option<AnotherTopic>, LookError> {
+        let identities = self.log.identities(vec![self.control.topic.clone()]).await?;
+        let now = identities.get(&self.control.topic);
+        Ok(now.and_then(|now| head.topic_identity().check(now).err()))
     }
 }
 
@@ -162,11 +163,11 @@ fn behind_the_archive(
     topic: &str,
     reached: KafkaOffset,
     log_start: KafkaOffset,
-    made_again: bool,
+    another: Option<AnotherTopic>,
 ) -> (KafkaOffset, Option<String>) {
-    if made_again {
+    if let Some(another) = another {
         let missing = format!(
-            "{topic} was deleted and made again: the old one is archived up to offset {reached}, and Kafka has the new one from {log_start} on"
+            "{topic}: {another}; the lake has the first one up to offset {reached}, and Kafka this one from {log_start} on"
         );
         return (log_start, Some(missing));
     }
@@ -242,17 +243,19 @@ mod tests {
     #[test]
     fn what_is_missing_behind_the_archive_is_said() {
         let at = KafkaOffset::new;
-        let of =
-            |log_start, made_again| behind_the_archive("atlas.control", at(9), at(log_start), made_again);
-        assert_eq!(of(0, false), (at(9), None));
-        assert_eq!(of(9, false), (at(9), None));
-        let (from, expired) = of(12, false);
+        let of = |log_start, another| behind_the_archive("atlas.control", at(9), at(log_start), another);
+        assert_eq!(of(0, None), (at(9), None));
+        assert_eq!(of(9, None), (at(9), None));
+        let (from, expired) = of(12, None);
         assert_eq!(from, at(9));
         assert!(expired.is_some_and(|what| what.contains("up to offset 9, and Kafka has it from 12 on")));
         // A regression: nothing was said.
-        let (from, gone) = of(0, true);
+        let another = AnotherTopic::MadeAgain { expected: "a".to_owned(), found: "b".to_owned() };
+        let (from, gone) = of(0, Some(another));
         assert_eq!(from, at(0));
-        assert!(gone.is_some_and(|what| what.contains("atlas.control was deleted and made again")));
+        assert!(
+            gone.is_some_and(|what| what.contains("atlas.control: the topic was deleted and made again"))
+        );
     }
 
     #[test]

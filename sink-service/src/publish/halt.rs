@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::{
     chain::ChainHalt, consumer::BATCH_BYTES_MAX, dead_letter_breaker::BreakerOpen,
-    dead_letters::DeadLetterError, kafka_log::LogError, lake::LakeError,
+    dead_letters::DeadLetterError, kafka_log::LogError, lake::LakeError, topic_identity::AnotherTopic,
 };
 
 /// Why the service has to stop.
@@ -83,16 +83,45 @@ impl Halt {
 const ANOTHER_PREFIX: &str = "Have a lake for each TOPIC_PREFIX (LAKE_URL), or leave this topic out of it: SINK_EXCLUDE=<prefix>.control \
                               does that with definitions. Else check that LAYOUT is right";
 
+/// What a new chain needs, behind what else can be done; `concat!` takes no constants.
+macro_rules! new_chain {
+    ($before:literal) => {
+        concat!(
+            "Nothing was published. ",
+            $before,
+            "o begin a new chain move away, all together: the collection's folder, `_chain/<topic>/`, and in a local directory also \
+             `_chain/files/<that folder>/`. What stays behind is taken for files of the new chain"
+        )
+    };
+}
+
 fn remedy(halt: &ChainHalt) -> &'static str {
     match halt {
         ChainHalt::Gap { .. } => {
             "Raise the topics' retention. If the records are lost for good, `sink-service run --accept-gap <topic>` goes on \
              behind them and writes down what is missing"
         }
-        ChainHalt::AnotherTopic { .. } | ChainHalt::LogTooShort { .. } => {
-            "To begin a new chain move away, all together: the collection's folder, `_chain/<topic>/`, and in a local directory also \
-             `_chain/files/<that folder>/`. What stays behind is taken for files of the new chain"
+        ChainHalt::AnotherTopic { another, .. } => match another {
+            AnotherTopic::MadeAgain { .. } => new_chain!("T"),
+            AnotherTopic::AnotherCluster { .. } => {
+                new_chain!(
+                    "Check KAFKA_BROKERS. If the topics were moved to this cluster on purpose, give it a lake of its own (LAKE_URL), or \
+                     begin a new chain, which reads this topic from START_AT on. T"
+                )
+            }
+            AnotherTopic::Either { .. } => new_chain!("Check KAFKA_BROKERS. If it is the right cluster: t"),
+        },
+        ChainHalt::LogCut { .. } => {
+            new_chain!(
+                "A leader that lacked records was elected (unclean.leader.election.enable), or a broker's disk was lost or restored from a \
+                 backup. New records take the same offsets. If a replica or a newer copy of the disk has the lost ones, stop what writes to \
+                 the topic and bring it back. Else the lake alone has them: keep what you move away. T"
+            )
         }
+        ChainHalt::LogTooShort { .. } => new_chain!(
+            "If the log was cut, and a replica or a newer copy of the disk has the lost records, stop what writes to the topic and bring \
+             it back. Else keep what you move away. T"
+        ),
         ChainHalt::HeadLost { .. } => {
             "`sink-service verify --topic <topic> --restore-head` makes it again from the files"
         }

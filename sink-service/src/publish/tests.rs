@@ -20,6 +20,7 @@ use crate::{
     line_format::LineFormat,
     record::{RecordView, inspect},
     topic_content::TopicContent,
+    topic_identity::TopicIdentity,
 };
 
 /// A publisher on a folder, and what it says of its waits.
@@ -51,6 +52,7 @@ pub(crate) fn first_head(partition: &TopicPartition) -> Head {
         topic: partition.topic.to_string(),
         partition: partition.partition,
         topicid: None,
+        clusterid: None,
         db: None,
         coll: None,
         start: KafkaOffset::ZERO,
@@ -75,8 +77,15 @@ fn first_job(partition: &TopicPartition, start: KafkaOffset, head_etag: ETag) ->
     let reading =
         Reading { layout: Layout::hive(), head: head_from(partition, start), head_etag, file: None, log };
     let writer = Writer { id: WriterId::random(), version: "test" };
-    let chain =
-        Chain::adopt(partition.clone(), writer, reading, None, KafkaOffset::ZERO, Instant::now()).unwrap();
+    let chain = Chain::adopt(
+        partition.clone(),
+        writer,
+        reading,
+        &TopicIdentity::default(),
+        KafkaOffset::ZERO,
+        Instant::now(),
+    )
+    .unwrap();
     let mut buffer = Buffer::new(partition, LineFormat::Envelope);
     let record =
         RecordView { value: Some(b"{}"), timestamp: Some(1_755_900_000_000), ..RecordView::default() };
@@ -86,7 +95,7 @@ fn first_job(partition: &TopicPartition, start: KafkaOffset, head_etag: ETag) ->
         identity: Identity {
             partition: partition.clone(),
             content: None,
-            topic_id: None,
+            topic: TopicIdentity::default(),
             uploads: Uploads::new(1).of_topic(),
         },
         content,

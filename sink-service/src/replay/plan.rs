@@ -19,6 +19,7 @@ use super::{
     seen_chain::{Hole, SeenChain},
 };
 use crate::{
+    chain::ChainHalt,
     compression::Compression,
     dlq::KnownLetters,
     event_hour::EventHour,
@@ -148,11 +149,11 @@ impl Planner<'_> {
             chain.note_elsewhere(wanted, &mut notes);
             chain.files.retain(|file| wanted(file.hour) && file.is_sealed());
             if let Some(file) = chain.files.iter().find(|file| file.next > chain.log_end) {
-                let log_end = chain.log_end;
-                let what = format!(
-                    "{} ends at {log_end} in Kafka, but {} holds offsets up to {}: this is not the topic that was written to the lake. Nothing was changed",
-                    chain.partition, file.path, file.next
-                );
+                // Another topic was refused by its id, where it has one.
+                let is_same = chain.head.topicid.is_some();
+                let halt =
+                    ChainHalt::log_too_short(chain.partition.clone(), file.next, chain.log_end, is_same);
+                let what = format!("{halt}. {} cannot be made again. Nothing was changed", file.path);
                 return Err(Stop::new(ExitCode::TopicChanged, what).into());
             }
         }
@@ -211,14 +212,13 @@ impl Planner<'_> {
 
     /// Each partition's head and the bounds of its log; and the partitions without a head.
     async fn heads(&self, topic: &str) -> Result<(Vec<SeenHead>, Vec<TopicPartition>), ReplayError> {
-        let ids = self.log.topic_ids(vec![topic.into()]).await?;
-        let Some(id) = ids.get(topic) else {
+        let identities = self.log.identities(vec![topic.into()]).await?;
+        let Some(now) = identities.get(topic) else {
             let what = format!(
                 "the topic {topic} is not in Kafka, so nothing can be read from it. Nothing was changed"
             );
             return Err(Stop::new(ExitCode::TopicChanged, what).into());
         };
-        let id = id.map(|id| id.to_string());
         let (mut heads, mut headless) = (Vec::new(), Vec::new());
         for number in 0..self.log.partition_count(topic).await? {
             let partition = TopicPartition::new(topic, number);
@@ -228,14 +228,12 @@ impl Planner<'_> {
                 continue;
             };
             let head = Head::parse(&document.bytes).map_err(|what| LakeError::Damaged { path, what })?;
-            if let (Some(expected), Some(found)) = (&head.topicid, &id)
-                && expected != found
-            {
+            head.topic_identity().check(now).map_err(|another| {
                 let what = format!(
-                    "{topic} was deleted and made again: the lake was written from the topic with id {expected}, Kafka has {found}. What the old one held cannot be read again. Nothing was changed"
+                    "{topic}: {another}. What the first one held cannot be read from this one. Nothing was changed"
                 );
-                return Err(Stop::new(ExitCode::TopicChanged, what).into());
-            }
+                Stop::new(ExitCode::TopicChanged, what)
+            })?;
             let start = self.log.start(&partition).await?;
             let end = self.log.end(&partition).await?;
             heads.push((partition, head, start, end));

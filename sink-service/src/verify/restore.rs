@@ -11,6 +11,7 @@ use shared::{
 
 use super::Verification;
 use crate::{
+    chain::ChainHalt,
     head::Head,
     hours::expired::expired,
     lake::{LakeError, ListedFile},
@@ -21,6 +22,7 @@ use crate::{
     record::LAYOUT,
     settings::LayoutSetting,
     topic_content::TopicContent,
+    topic_identity::TopicIdentity,
 };
 
 impl Verification<'_> {
@@ -71,20 +73,21 @@ impl Verification<'_> {
         }
         let log_end = self.log.end(partition).await?;
         if log_end < last.metadata.next {
-            let what = format!(
-                "{partition} ends at {log_end} in Kafka, and {} at {}: this is not the topic that was written to the lake. Nothing was changed",
-                last.path, last.metadata.next
-            );
+            // The head that had the topic's id is gone.
+            let halt = ChainHalt::log_too_short(partition.clone(), last.metadata.next, log_end, false);
+            let what = format!("{halt}. Nothing was changed");
             return Err(Stop::new(ExitCode::TopicChanged, what).into());
         }
-        let ids = self.log.topic_ids(vec![partition.topic.clone()]).await?;
-        let topicid = ids.get(&partition.topic).copied().flatten().map(|id| id.to_string());
+        let mut identities = self.log.identities(vec![partition.topic.clone()]).await?;
+        let TopicIdentity { topic: topicid, cluster: clusterid } =
+            identities.remove(&partition.topic).unwrap_or_default();
         let before = files.len().checked_sub(2).and_then(|index| files[index].metadata.last_event.clone());
         let (db, coll) = Head::names_of(&content);
         let head = Head {
             topic: partition.topic.to_string(),
             partition: partition.partition,
             topicid,
+            clusterid,
             db,
             coll,
             start: first.metadata.first,

@@ -19,6 +19,7 @@ use crate::{
     partition::AssignmentEpoch,
     publish::tests::{first_head, offline_publisher},
     schema_check::SchemaChecks,
+    topic_identity::TopicIdentity,
     uploads::Uploads,
 };
 
@@ -94,7 +95,15 @@ fn chain(partition: &TopicPartition) -> Chain {
         log,
     };
     let writer = Writer { id: WriterId::random(), version: "test" };
-    Chain::adopt(partition.clone(), writer, reading, None, KafkaOffset::ZERO, Instant::now()).unwrap()
+    Chain::adopt(
+        partition.clone(),
+        writer,
+        reading,
+        &TopicIdentity::default(),
+        KafkaOffset::ZERO,
+        Instant::now(),
+    )
+    .unwrap()
 }
 
 /// A line of so many bytes of padding comes from Kafka.
@@ -117,7 +126,7 @@ fn own(state: &mut Loop, partitions: &[TopicPartition]) {
             LineFormat::Envelope,
             SchemaChecks::default(),
         );
-        state.assignment.get_mut(partition).unwrap().opened(None, chain(partition));
+        state.assignment.get_mut(partition).unwrap().opened(TopicIdentity::default(), chain(partition));
     }
 }
 
@@ -194,14 +203,14 @@ fn a_partition_that_is_read_again_late_leaves_the_others_alone() {
             LineFormat::Envelope,
             SchemaChecks::default(),
         );
-        state.assignment.get_mut(partition).unwrap().opened(None, chain(partition));
+        state.assignment.get_mut(partition).unwrap().opened(TopicIdentity::default(), chain(partition));
     }
     let (_, batch, _) = state.assignment.get_mut(&late).unwrap().freeze().unwrap();
     let position_lost = KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset);
     state.take_error(&position_lost).unwrap();
     assert!(state.assignment.get(&late).unwrap().is_publishing());
     assert!(state.assignment.get(&other).unwrap().is_opening());
-    state.assignment.get_mut(&other).unwrap().opened(None, chain(&other));
+    state.assignment.get_mut(&other).unwrap().opened(TopicIdentity::default(), chain(&other));
 
     let outcome = Outcome::Published { chain: Box::new(chain(&late)), batch: Box::new(batch) };
     state.take_report(Report { partition: late.clone(), epoch: AssignmentEpoch(1), outcome }).unwrap();

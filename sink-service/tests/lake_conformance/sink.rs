@@ -39,6 +39,7 @@ use sink_service::{
     publish::{Identity, Job, LostRecords, Published, Publisher, StartAt, perform},
     record::{RecordView, inspect},
     topic_content::TopicContent,
+    topic_identity::TopicIdentity,
     uploads::Uploads,
 };
 use tokio::sync::{OnceCell, mpsc};
@@ -148,7 +149,7 @@ impl Sink {
         Identity {
             partition: partition(),
             content: Some(orders()),
-            topic_id: None,
+            topic: TopicIdentity::default(),
             uploads: Uploads::new(1).of_topic(),
         }
     }

@@ -1,5 +1,7 @@
 //! A real Apache Kafka 4.1 broker, KRaft, broker and controller in one process.
 
+mod log_cut;
+
 use std::{fmt::Write as _, fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
@@ -21,11 +23,13 @@ pub struct KafkaOptions {
     /// Names and passwords. If there are any, they come in by a second door ([`Kafka::bootstrap_of_users`], SASL PLAIN), and may do
     /// nothing until the access list says so; who comes by the first door has no name and may do everything.
     pub users: Vec<(String, String)>,
+    /// Kafka's id of the cluster, 22 characters of URL-safe base64; `None` is the one that all brokers of tests have.
+    pub cluster_id: Option<String>,
 }
 
 impl Default for KafkaOptions {
     fn default() -> Self {
-        Self { heap_mb: 128, properties: Vec::new(), users: Vec::new() }
+        Self { heap_mb: 128, properties: Vec::new(), users: Vec::new(), cluster_id: None }
     }
 }
 
@@ -54,7 +58,10 @@ impl Kafka {
         fs::write(folder.path().join("log4j2.properties"), LOGGING)
             .context("write the broker's log settings")?;
 
-        copy_formatted(&folder.path().join("logs"))?;
+        copy_formatted(&folder.path().join(LOGS))?;
+        if let Some(id) = &options.cluster_id {
+            rename_cluster(&folder.path().join(LOGS), id)?;
+        }
 
         let KafkaJava { program, mut arguments } = KafkaJava::with_heap(options.heap_mb)?;
         arguments.extend(
@@ -86,6 +93,15 @@ impl Kafka {
         self.wait_until_it_answers().await
     }
 
+    /// Cuts a partition's log in front of the first batch that begins at `offset` or behind it, as if the broker's disk had been restored from a
+    /// backup. Only while the broker is down; what else lies on the disk of that partition is made anew by its next start.
+    ///
+    /// # Errors
+    /// If the log has no such batch, or cannot be written.
+    pub fn cut_log(&self, topic: &str, partition: i32, offset: i64) -> Result<()> {
+        log_cut::cut(&self.server.folder().join(LOGS), topic, partition, offset)
+    }
+
     async fn wait_until_it_answers(&mut self) -> Result<()> {
         // One client for all looks: a new one per look would leave its threads running for a while.
         let client: BaseConsumer = ClientConfig::new()
@@ -112,6 +128,9 @@ impl Kafka {
     }
 }
 
+/// Where the broker's log folder is, in its own.
+const LOGS: &str = "logs";
+
 /// The folder that `kafka.tools.StorageTool format` left when the servers were fetched. It knows no port and no topic.
 fn copy_formatted(logs: &Path) -> Result<()> {
     let formatted = paths::fetched("kafka-start/formatted", "")?;
@@ -121,6 +140,17 @@ fn copy_formatted(logs: &Path) -> Result<()> {
         fs::copy(file.path(), logs.join(file.file_name())).context("copy the formatted folder")?;
     }
     Ok(())
+}
+
+/// Before the first start: nothing else says which cluster the folder is of.
+fn rename_cluster(logs: &Path, id: &str) -> Result<()> {
+    let path = logs.join("meta.properties");
+    let text = fs::read_to_string(&path).context("read meta.properties")?;
+    let lines = text.lines().map(|line| match line.split_once('=') {
+        Some(("cluster.id", _)) => format!("cluster.id={id}\n"),
+        _ => format!("{line}\n"),
+    });
+    fs::write(&path, lines.collect::<String>()).context("write meta.properties")
 }
 
 /// Small everything: one machine, one broker, a heap that would not hold the log cleaner's default buffer of 128 MB.
@@ -138,7 +168,7 @@ fn properties(
         ("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{port}")),
         ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned()),
         ("controller.listener.names", "CONTROLLER".to_owned()),
-        ("log.dirs", "logs".to_owned()),
+        ("log.dirs", LOGS.to_owned()),
         // A topic that a test forgot to make is a mistake that must show.
         ("auto.create.topics.enable", "false".to_owned()),
         ("num.network.threads", "1".to_owned()),

@@ -48,6 +48,11 @@ impl ServerProcess {
         self.process.wait_until_ready(START_LIMIT, ready).await
     }
 
+    /// Where it runs.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub fn log(&self) -> &Path {
         self.process.log()
     }

@@ -3,6 +3,7 @@
 //! Every test judges with the ledger (`pipeline_tests::ledger`), never by spot checks, and fails when something that
 //! it needs is not there. Run with at most two at once: the machine that these limits are made for has two cores.
 
+mod another_cluster;
 mod avro;
 mod avro_replay;
 mod azure_identities;
@@ -29,6 +30,7 @@ mod kill_nine;
 mod lake_outage;
 mod large_records;
 mod layout;
+mod log_cut;
 mod many_partitions;
 mod memory;
 mod mongod_restart;

@@ -31,10 +31,10 @@ fn a_position_seen_while_the_chain_is_read_again_says_nothing() {
         let world = World::new(rows(&[HOUR_A; 3]), FilePolicy::default()).await;
         let chain = world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
         let mut state = opening();
-        state.opened(None, chain.clone());
+        state.opened(TopicIdentity::default(), chain.clone());
         assert!(state.reopen().is_some());
         state.consumer_is_at(KafkaOffset::new(3), Instant::now());
-        state.opened(None, chain);
+        state.opened(TopicIdentity::default(), chain);
         let (_, batch, _) = state.freeze().unwrap();
         assert_eq!(batch.end(), KafkaOffset::ZERO);
     });
@@ -58,7 +58,7 @@ fn a_batch_follows_what_was_adopted_even_if_that_ends_earlier() {
             perform(&world.lake, &mut theirs, step, &world.metrics).await.unwrap();
         }
         let mut state = opening();
-        state.opened(None, first);
+        state.opened(TopicIdentity::default(), first);
         state.consumer_is_at(KafkaOffset::new(3), Instant::now());
         let (_, ours, _) = state.freeze().unwrap();
         assert_eq!(ours.end(), KafkaOffset::new(3));
@@ -76,7 +76,7 @@ fn a_record_that_comes_twice_is_taken_once() {
         let world = World::new(rows(&[HOUR_A; 8]), FilePolicy::default()).await;
         let chain = world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
         let mut state = opening();
-        state.opened(None, chain);
+        state.opened(TopicIdentity::default(), chain);
         let mut spares = Vec::new();
         let mut values = ValueReader::new(false);
         let mut take = |state: &mut PartitionState, offset: i64| {
@@ -141,7 +141,10 @@ fn an_empty_partition_is_at_its_end_when_it_was_read() {
         let world = World::new(rows(&[]), FilePolicy::default()).await;
         let mut state = opening();
         assert!(!state.at_end(), "before its end is known");
-        state.opened(None, world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap());
+        state.opened(
+            TopicIdentity::default(),
+            world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap(),
+        );
         assert!(!state.at_end());
         state.end_at(KafkaOffset::ZERO);
         assert!(state.at_end() && !state.end_due());
@@ -156,7 +159,10 @@ fn the_end_is_reached_when_it_is_durable_and_stays_where_it_was() {
             let log = Log { records: vec![(Kind::Row, HOUR_A), (Kind::Row, HOUR_A), (Kind::Marker, HOUR_A)] };
             let world = World::new(log, FilePolicy { publishing, ..FilePolicy::default() }).await;
             let mut state = opening();
-            state.opened(None, world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap());
+            state.opened(
+                TopicIdentity::default(),
+                world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap(),
+            );
             state.end_at(KafkaOffset::new(3));
             take_row(&mut state, 0);
             state.consumer_is_at(KafkaOffset::new(1), Instant::now());
@@ -182,7 +188,10 @@ fn rows_that_are_staged_have_not_reached_the_end() {
         let policy = FilePolicy { publishing: Publishing::Sealed, ..FilePolicy::default() };
         let world = World::new(rows(&[HOUR_A; 2]), policy).await;
         let mut state = opening();
-        state.opened(None, world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap());
+        state.opened(
+            TopicIdentity::default(),
+            world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap(),
+        );
         state.end_at(KafkaOffset::new(2));
         take_row(&mut state, 0);
         take_row(&mut state, 1);
