@@ -7,6 +7,7 @@
 //!
 //! Invariants:
 //! - The SDK's retries are off and each request has a time limit: a lost answer is seen, and told as such.
+//! - While a `Retry-After` of the service's lasts nothing at all is sent.
 //! - Every commit repeats all metadata and the content type: what is left out is erased (seen on Azurite 3.37).
 //! - Old ids are listed as Committed, new ones as Uncommitted: a late or foreign block under an old name can never
 //!   take a committed block's place. The SDK writes the Committed ones first, which is the order of the file.
@@ -42,6 +43,7 @@ mod blocks;
 mod classify;
 mod listing;
 mod object;
+mod pause;
 mod reader;
 mod staged;
 mod state;
@@ -51,6 +53,7 @@ use block_id::BlockIds;
 use blocks::cut_into_blocks;
 use classify::{Failure, Request, classify};
 pub use object::NewObject;
+use pause::Pause;
 pub use reader::Reader;
 
 /// Documents are written by one Put Blob, never in blocks; larger than any head or manifest.
@@ -71,6 +74,7 @@ pub struct AzureContainer {
     base: String,
     block_ids: BlockIds,
     request_limit: Duration,
+    pause: Pause,
     /// `None` for as many as the service gives.
     results_per_page: Option<i32>,
 }
@@ -127,6 +131,7 @@ impl AzureContainer {
             base: target.base.clone(),
             block_ids: BlockIds::new(),
             request_limit: REQUEST_LIMIT,
+            pause: Pause::new(),
             results_per_page: None,
         })
     }
@@ -384,11 +389,18 @@ impl AzureContainer {
     }
 
     async fn answer<T>(&self, request: impl Future<Output = azure_core::Result<T>>) -> Result<T, Failure> {
-        match tokio::time::timeout(self.request_limit, request).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(Failure::of(&error)),
-            Err(_) => Err(Failure::NoAnswer("no answer within the time limit")),
+        if let Some(left) = self.pause.left() {
+            return Err(Failure::Paused { left });
         }
+        let failure = match tokio::time::timeout(self.request_limit, request).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => Failure::of(&error),
+            Err(_) => Failure::NoAnswer("no answer within the time limit"),
+        };
+        if let Some(asked) = failure.asks_for_a_pause() {
+            self.pause.begin(asked);
+        }
+        Err(failure)
     }
 }
 

@@ -143,14 +143,22 @@ async fn refusals_and_doubts_are_told_apart(target: &Target) {
     let ground = target.ground();
     let direct = ground.prepared().await;
     let at = path("shop/orders/a.jsonl");
-    let faults = vec![Fault::Answer(BUSY), Fault::Answer(BUSY_UNTIL), Fault::Answer(TIMED_OUT)];
-    let lake = ground.through(proxy::start(target.azurite_port(), faults).await).open();
-    // In seconds, and as a date.
-    for seconds in [7, 11] {
+    // In seconds, and as a date. Nothing more is sent until then.
+    for (fault, seconds) in [(BUSY, 7), (BUSY_UNTIL, 11)] {
+        let lake =
+            ground.through(proxy::start(target.azurite_port(), vec![Fault::Answer(fault)]).await).open();
         let busy = create(&lake, &at, &["1\n"]).await;
         let Err(LakeError::Unavailable { retry_after, .. }) = busy else { panic!("{busy:?}") };
         assert_eq!(retry_after, Some(Duration::from_secs(seconds)));
+        let kept = lake.file(&at).await;
+        let Err(LakeError::Unavailable { cause, retry_after }) = kept else { panic!("{kept:?}") };
+        assert!(
+            cause.contains("not sent") && retry_after > Some(Duration::from_secs(seconds - 2)),
+            "{cause}"
+        );
     }
+    let faults = vec![Fault::Answer(TIMED_OUT)];
+    let lake = ground.through(proxy::start(target.azurite_port(), faults).await).open();
     let slow = create(&lake, &at, &["1\n"]).await;
     assert!(matches!(slow, Err(LakeError::Unknown { .. })), "{slow:?}");
     assert!(direct.file(&at).await.unwrap().is_none(), "nothing was repeated behind our back");

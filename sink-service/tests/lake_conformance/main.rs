@@ -10,6 +10,7 @@
 mod azure_account;
 mod azure_credentials;
 mod azure_faults;
+mod block_limit;
 mod chains;
 mod directory_faults;
 mod facts;

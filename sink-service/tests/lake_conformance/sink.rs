@@ -145,6 +145,12 @@ impl Sink {
         Self { publisher, _waits: waits_end }
     }
 
+    /// The same with files of so many blocks at most.
+    pub(crate) fn with_blocks(mut self, blocks: usize) -> Self {
+        self.publisher.policy.blocks = blocks;
+        self
+    }
+
     fn identity() -> Identity {
         Identity {
             partition: partition(),

@@ -31,6 +31,8 @@ pub(super) enum Request {
 pub(super) enum Failure {
     /// No connection: the request never left.
     NotSent,
+    /// The service has asked for a pause, which has so much left: the request never left.
+    Paused { left: Duration },
     /// There is no token to send it with, so it never left.
     NoToken { why: String, may_come: bool },
     /// Sent, but the answer broke off, cannot be read, or did not come in time.
@@ -70,6 +72,15 @@ impl Failure {
     pub(super) fn is_missing_blob(&self) -> bool {
         matches!(self, Self::Answer { status: 404, code, .. }
             if matches!(code.as_str(), "BlobNotFound" | "PathNotFound" | "ResourceNotFound"))
+    }
+
+    /// How long nobody should ask the service for anything. Only where it says that it is the service that has too much to do: a named wait in
+    /// another answer is about that request.
+    pub(super) fn asks_for_a_pause(&self) -> Option<Duration> {
+        match self {
+            Self::Answer { status: 429 | 503, retry_after, .. } => *retry_after,
+            _ => None,
+        }
     }
 
     pub(super) fn is(&self, expected: &str) -> bool {
@@ -138,6 +149,10 @@ pub(super) fn classify(request: Request, failure: &Failure, what: &str) -> LakeE
         Failure::NotSent => {
             let cause = format!("{what}: no connection to the storage service");
             return LakeError::Unavailable { cause, retry_after: None };
+        }
+        Failure::Paused { left } => {
+            let cause = format!("{what}: not sent, the storage service has asked for a pause (Retry-After)");
+            return LakeError::Unavailable { cause, retry_after: Some(*left) };
         }
         Failure::NoToken { why, may_come } => {
             let cause = format!("{what}: no token from Microsoft Entra ID: {why}");
@@ -224,6 +239,7 @@ mod tests {
         // failure, as a read, as a staged block, as a commit
         let table = [
             (Failure::NotSent, "unavailable", "unavailable", "unavailable"),
+            (Failure::Paused { left: Duration::from_secs(1) }, "unavailable", "unavailable", "unavailable"),
             (no_answer, "unavailable", "unavailable", "unknown"),
             (no_token(true), "unavailable", "unavailable", "unavailable"),
             (no_token(false), "denied", "denied", "denied"),
@@ -267,6 +283,21 @@ mod tests {
         let LakeError::Unavailable { cause, retry_after } = error else { panic!("{error}") };
         assert_eq!(retry_after, Some(Duration::from_secs(7)));
         assert_eq!(cause, "commit a: 503 ServerBusy (request r)");
+    }
+
+    #[test]
+    fn a_service_that_has_too_much_to_do_asks_everybody_to_wait() {
+        let seven = Some(Duration::from_secs(7));
+        for (status, code, asked) in [
+            (503, "ServerBusy", seven),
+            (503, "", seven),
+            (429, "TooManyRequests", seven),
+            (500, "OperationTimedOut", None),
+            (409, "ContainerBeingDeleted", None),
+        ] {
+            assert_eq!(answer(status, code).asks_for_a_pause(), asked, "{status} {code}");
+        }
+        assert_eq!(Failure::NotSent.asks_for_a_pause(), None);
     }
 
     #[test]
