@@ -139,7 +139,7 @@ async fn definitions_of_two_prefixes_never_share_a_folder() {
     let (lake, metrics, content) = (&publisher.lake, &publisher.metrics, &TopicContent::Control);
     lake.prepare().await.unwrap();
     let (ours, other) = (TopicPartition::new("atlas.control", 0), TopicPartition::new("other.control", 0));
-    let look = async |of: &TopicPartition| match publisher.check_folder(content, of).await {
+    let look = async |of: &TopicPartition| match publisher.look().check_folder(content, of).await {
         Ok(()) => Ok(()),
         Err(Trouble::Lake(error)) => Err(error),
         Err(_) => panic!("another trouble"),
