@@ -96,6 +96,10 @@ pub(super) fn print(
     let documents = sum(|each| each.in_mongodb);
     let collections = results.len();
     match (differences, undecided) {
+        (0, 0) if documents == 0 && sum(|each| each.in_lake) == 0 => writeln!(
+            to,
+            "There are no documents{of}, neither in MongoDB nor in the lake: there was nothing to compare."
+        ),
         (0, 0) => {
             writeln!(to, "OK: {documents} documents{of} of {collections} collections are what the lake says.")
         }

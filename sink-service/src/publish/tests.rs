@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     buffer::Buffer,
+    chain::LogBounds,
     compression::Compression,
     consumer::BATCH_BYTES_MAX,
     dead_letter_topic::DeadLetterTopic,
