@@ -104,6 +104,16 @@ pub(super) fn print(
             writeln!(to, "OK: {documents} documents{of} of {collections} collections are what the lake says.")
         }
         (0, _) => writeln!(to, "{undecided} documents changed too often to be compared; all others agree."),
-        _ => writeln!(to, "{differences} DIFFERENCES in {collections} collections. Nothing was changed."),
+        _ => {
+            writeln!(to, "{differences} DIFFERENCES in {collections} collections. Nothing was changed.")?;
+            for each in results.iter().filter(|each| each.differences > 0) {
+                writeln!(
+                    to,
+                    "Changes that are open dead letters are no rows of the lake; whether there are some: sink-service dlq list --topic {} --state open",
+                    each.topic
+                )?;
+            }
+            Ok(())
+        }
     }
 }
