@@ -324,7 +324,7 @@ impl Publisher {
     async fn read(&self, identity: &Identity) -> Result<Reading, Trouble> {
         let partition = &identity.partition;
         match self.look().read(partition).await? {
-            Seen::Chain(reading) => Ok(reading),
+            Seen::Chain(reading) => Ok(*reading),
             Seen::NotBegun { log_start } => self.begin(identity, log_start).await,
         }
     }

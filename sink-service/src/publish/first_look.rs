@@ -28,7 +28,7 @@ use crate::{
 
 /// What a partition's chain would go on from.
 pub(super) enum Seen {
-    Chain(Reading),
+    Chain(Box<Reading>),
     /// There is no head.
     NotBegun {
         log_start: KafkaOffset,
@@ -85,7 +85,7 @@ impl ChainLook<'_> {
                 // Nothing is written in its name.
                 let nobody = Writer { id: WriterId::random(), version: "" };
                 let partition = partition.clone();
-                Chain::adopt(partition, nobody, reading, topic_id, KafkaOffset::ZERO, Instant::now())
+                Chain::adopt(partition, nobody, *reading, topic_id, KafkaOffset::ZERO, Instant::now())
                     .map_err(Trouble::Chain)?;
                 Ok(Outlook::GoesOn)
             }
@@ -112,13 +112,13 @@ impl ChainLook<'_> {
             None => None,
         };
         let end = self.log.end(partition).await?;
-        Ok(Seen::Chain(Reading {
+        Ok(Seen::Chain(Box::new(Reading {
             layout: self.lake.layout().clone(),
             head,
             head_etag: document.etag,
             file,
             log: LogBounds { start, end },
-        }))
+        })))
     }
 
     /// What lies in the folder where the chain will begin must not be of a chain that was lost, nor of another prefix.
