@@ -2,11 +2,12 @@
 //! no group is joined, and the one change that is sent to a storage account is to a blob that is not there.
 //!
 //! ```text
-//!  kafka: brokers ─▶ schema registry ─▶ lake: place ▸ rights ▸ account ▸ layout ─▶ kafka: group ▸ data topics ▸ dead letters
+//!  kafka: brokers ─▶ schema registry ─▶ lake: place ▸ rights ▸ account ▸ layout ─▶ kafka: group ▸ data topics ▸ chains ▸ dead letters
 //! ```
 //!
 //! The exit code is the one that `run` would end with: of several reasons, that of the first which a start would meet ([`Step`]).
 
+mod chains;
 mod kafka;
 mod lake;
 
@@ -39,8 +40,8 @@ Examples:
   sink-service check --config sink.toml
   sink-service check --config sink.toml --json | jq '.findings[] | select(.state != \"ok\")'
 
-Exit codes: 0 a start would go on; else the one that `run` would end with: 69 unreachable, 25 the lake has another LAYOUT, 77 not allowed, \
-78 a setting, a server or the storage account has to be changed first.";
+Exit codes: 0 a start would go on; else the one that `run` would end with: 69 unreachable, 21 Kafka has lost records that the lake has not, 23 a topic is not the one that the lake was written from, \
+25 the lake is laid out otherwise, damaged, or has another prefix's definitions, 77 not allowed, 78 a setting, a server or the storage account has to be changed first.";
 
 const JSON: &str = "json";
 
@@ -57,6 +58,7 @@ enum Step {
     Layout,
     Group,
     DataTopics,
+    Chains,
     DeadLetters,
 }
 
@@ -116,9 +118,9 @@ fn look(runtime: &Runtime, settings: &SinkSettings, report: &mut Report) {
     };
     runtime.block_on(async {
         look_at_registry(settings, report).await;
-        lake::look(settings, report).await;
+        let lake = lake::look(settings, report).await;
         if let Some(kafka) = kafka {
-            kafka.look(settings, report).await;
+            kafka.look(settings, lake.as_ref(), report).await;
         }
     });
 }

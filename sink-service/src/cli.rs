@@ -212,12 +212,12 @@ pub fn command() -> Command {
                 .after_help(format!("{RUN_EXAMPLES}\n\n{EXIT_CODES}")),
         )
         .subcommand(check_command(TABLE))
-        .subcommand(verify)
-        .subcommand(compare_command(TABLE))
-        .subcommand(replay_command())
-        .subcommand(dlq_command(TABLE))
-        .subcommand(export_command(TABLE))
-        .subcommand(expire_command(TABLE))
+        .subcommand(without(verify, &HOW_FILES_ARE_WRITTEN))
+        .subcommand(without(compare_command(TABLE), &HOW_FILES_ARE_WRITTEN))
+        .subcommand(without(replay_command(), &[]))
+        .subcommand(without(dlq_command(TABLE), &HOW_FILES_ARE_WRITTEN))
+        .subcommand(without(export_command(TABLE), &HOW_FILES_ARE_WRITTEN))
+        .subcommand(without(expire_command(TABLE), &HOW_FILES_ARE_WRITTEN))
         .subcommand(config_command(TABLE))
 }
 
@@ -261,6 +261,39 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, c
         Some(("config", matches)) => Ok(Request::Config(config_request(TABLE, matches))),
         _ => Err(command().error(clap::error::ErrorKind::MissingSubcommand, "a command is needed")),
     }
+}
+
+/// Only a sink that runs goes by these. The other commands take them, so that one file of settings serves all, and do not show them.
+const OF_RUN_ALONE: [&str; 15] = [
+    "ADMIN_ADDR",
+    "ALLOW_VERSIONED",
+    "DLQ_MAX_RATIO",
+    "FLUSH_BYTES",
+    "FLUSH_INTERVAL",
+    "FLUSH_ROWS",
+    "GROUP_INSTANCE_ID",
+    "HOUR_GRACE",
+    "KAFKA_GROUP_PROTOCOL",
+    "ROLL_AGE",
+    "SHUTDOWN_TIMEOUT",
+    "SINK_EXCLUDE",
+    "SINK_TOPICS",
+    "START_AT",
+    "UPLOAD_CONCURRENCY",
+];
+
+/// `replay` writes files of the lake, too.
+const HOW_FILES_ARE_WRITTEN: [&str; 5] = ["COMPRESSION", "LINE_FORMAT", "PUBLISH", "ROLL_BYTES", "ROLL_ROWS"];
+
+/// The command, and its sub-commands, without settings in `--help` that say nothing to it.
+fn without(command: Command, also: &[&str]) -> Command {
+    let is_silent = |arg: &Arg| {
+        let id = arg.get_id().as_str();
+        OF_RUN_ALONE.contains(&id) || also.contains(&id)
+    };
+    command
+        .mut_args(|arg| if is_silent(&arg) { arg.hide(true) } else { arg })
+        .mut_subcommands(|command| without(command, also))
 }
 
 fn replay_command() -> Command {
@@ -335,6 +368,30 @@ mod tests {
         };
         assert!(!until_end(&["sink-service", "run"]));
         assert!(until_end(&["sink-service", "run", "--until-end"]));
+    }
+
+    #[test]
+    fn help_shows_what_matters_to_the_command() {
+        for id in OF_RUN_ALONE.iter().chain(&HOW_FILES_ARE_WRITTEN) {
+            assert!(TABLE.iter().any(|setting| setting.name == *id), "{id} is no setting");
+        }
+        let help = |path: &[&str]| {
+            let mut command = command();
+            for name in path {
+                command = command.find_subcommand(name).unwrap().clone();
+            }
+            command.render_help().to_string()
+        };
+        for path in [&["verify"][..], &["compare"], &["dlq", "list"], &["export", "parquet"], &["expire"]] {
+            let help = help(path);
+            assert!(help.contains("--lake-url") && !help.contains("--flush-interval"), "{help}");
+            assert!(!help.contains("--compression"), "{help}");
+        }
+        assert!(help(&["replay"]).contains("--compression"));
+        assert!(help(&["run"]).contains("--flush-interval") && help(&["check"]).contains("--flush-interval"));
+        // One that is not shown is taken all the same.
+        let line = ["sink-service", "verify", "--all", "--flush-interval", "5s"].map(OsString::from);
+        assert!(parse(line).is_ok());
     }
 
     #[test]

@@ -29,14 +29,15 @@ use shared::{
     schema_registry::{IdMeans, RegistryError, SchemaRegistry},
 };
 
-use self::patience::Patience;
+use self::{first_look::Seen, patience::Patience};
 pub use self::{
+    first_look::{ChainLook, Outlook},
     halt::{Halt, judge_topic},
     patience::{Dependency, Wait, Waiting, Waits},
 };
 use crate::{
     buffer::Batch,
-    chain::{Chain, ChainHalt, FilePolicy, FileStep, LogBounds, Reading, Step, StepContext, Writer},
+    chain::{Chain, ChainHalt, FilePolicy, FileStep, Reading, Step, StepContext, Writer},
     compression::Compression,
     dead_letter_breaker::DeadLetterBreaker,
     dead_letters::DeadLetterQueue,
@@ -322,27 +323,14 @@ impl Publisher {
 
     async fn read(&self, identity: &Identity) -> Result<Reading, Trouble> {
         let partition = &identity.partition;
-        // The order matters: a start of the log that is asked for after the head was read could have moved past it
-        // meanwhile, with somebody else's flush; the end, asked before, could lie behind what somebody else published.
-        let start = self.log.start(partition).await?;
-        let path = LakePath::head(partition);
-        let document = match self.lake.read_document(&path).await? {
-            Some(document) => document,
-            None => return self.begin(identity, start).await,
-        };
-        let head = Head::parse(&document.bytes).map_err(|what| LakeError::Damaged { path, what })?;
-        let file = match &head.path {
-            Some(path) => self.lake.file(path).await?,
-            None => None,
-        };
-        let end = self.log.end(partition).await?;
-        Ok(Reading {
-            layout: self.lake.layout().clone(),
-            head,
-            head_etag: document.etag,
-            file,
-            log: LogBounds { start, end },
-        })
+        match self.look().read(partition).await? {
+            Seen::Chain(reading) => Ok(*reading),
+            Seen::NotBegun { log_start } => self.begin(identity, log_start).await,
+        }
+    }
+
+    fn look(&self) -> ChainLook<'_> {
+        ChainLook { lake: &self.lake, log: &self.log }
     }
 
     /// Begins a chain: the head, in one create, fixes where it starts for all groups. The caller then reads it, whoever
@@ -352,7 +340,7 @@ impl Publisher {
         let path = LakePath::head(partition);
         // Of a cut name the folder is known with the first record only: see `check_first_folder`.
         if let Some(content) = &identity.content {
-            self.check_folder(content, partition).await?;
+            self.look().check_folder(content, partition).await?;
         }
         let start = match self.start_at {
             StartAt::Earliest => log_start,

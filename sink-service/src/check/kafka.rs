@@ -14,13 +14,18 @@ use shared::{
     topic_name::{DataTopic, Form},
 };
 
-use super::{Report, SCHEMA_CHECK, Step};
+use super::{Report, SCHEMA_CHECK, Step, chains};
 use crate::{
-    dead_letter_topic::letter_bytes, publish::judge_topic, settings::SinkSettings, topic_reader::TopicReader,
+    dead_letter_topic::letter_bytes,
+    kafka_log::KafkaLog,
+    lake_layout::OpenLake,
+    publish::{ChainLook, judge_topic},
+    settings::SinkSettings,
+    topic_reader::TopicReader,
 };
 
 /// Topics that are described one by one in the report; there may be thousands.
-const NAMED_MAX: usize = 20;
+pub(super) const NAMED_MAX: usize = 20;
 
 /// The first question about a group makes a new cluster set its group coordinators up; one question was seen to take ten seconds then.
 const COORDINATOR_LIMIT: Duration = Duration::from_secs(30);
@@ -31,6 +36,7 @@ const ACLS: &str = "kafka/acls-sink.conf";
 pub(super) struct Kafka {
     admin: TopicAdmin,
     reader: TopicReader,
+    log: KafkaLog,
 }
 
 impl Kafka {
@@ -44,13 +50,15 @@ impl Kafka {
         let kafka = Self {
             admin: TopicAdmin::new(&config, CONTACT_LIMIT).map_err(refused)?,
             reader: TopicReader::new(&config, &settings.group).map_err(refused)?,
+            log: KafkaLog::new(&config, &settings.group).map_err(refused)?,
         };
         let (count, protocol) = (brokers.len(), settings.kafka.protocol());
         report.ok("Kafka", format!("{} answers ({protocol}), {count} broker(s)", settings.kafka.bootstrap()));
         Ok(kafka)
     }
 
-    pub(super) async fn look(&self, settings: &SinkSettings, report: &mut Report) {
+    /// `lake`: if it can be read.
+    pub(super) async fn look(&self, settings: &SinkSettings, lake: Option<&OpenLake>, report: &mut Report) {
         self.group(&settings.group, report).await;
         let all = match self.reader.topics() {
             Ok(all) => all,
@@ -59,6 +67,9 @@ impl Kafka {
         let data = self.data_topics(settings, &all, report).await;
         schemas(settings, &all, report);
         self.control_topic(settings, &all, report).await;
+        if let Some(lake) = lake {
+            chains::look(ChainLook { lake, log: &self.log }, settings, &all, report).await;
+        }
         self.token_topics(settings, &all, report).await;
         self.dead_letters(settings, &all, &data, report).await;
     }

@@ -9,8 +9,9 @@ use crate::{
     chain::Publishing,
     lake::{AccountFacts, Answer, Lake, LakeError, LakeTarget, Presence},
     lake_account::{AccountUse, immutable, versioned},
-    lake_layout::{agreed, found},
+    lake_layout::{OpenLake, agreed, found},
     lake_path::CHAIN_FOLDER,
+    layout::Layout,
     settings::SinkSettings,
 };
 
@@ -19,21 +20,25 @@ const WHAT: &str = "lake";
 /// How long the lake may take for all its answers together.
 const LAKE_LIMIT: Duration = Duration::from_secs(60);
 
-pub(super) async fn look(settings: &SinkSettings, report: &mut Report) {
+/// Returns the lake if it is there, can be read, and is laid out as a start expects it.
+pub(super) async fn look(settings: &SinkSettings, report: &mut Report) -> Option<OpenLake> {
     let lake = match Lake::open(&settings.lake, settings.auth.as_ref()) {
         Ok(lake) => lake,
         Err(error) => {
             let stop = Stop::new(ExitCode::Configuration, error.to_string());
-            return report.stop(Step::Lake, WHAT, &stop);
+            report.stop(Step::Lake, WHAT, &stop);
+            return None;
         }
     };
-    if tokio::time::timeout(LAKE_LIMIT, look_at(&lake, settings, report)).await.is_err() {
-        let found = format!("{}: no answer within {} s", settings.lake, LAKE_LIMIT.as_secs());
-        report.missing((Step::Lake, ExitCode::Unreachable), WHAT, found, []);
+    if let Ok(layout) = tokio::time::timeout(LAKE_LIMIT, look_at(&lake, settings, report)).await {
+        return layout.map(|layout| OpenLake::new(lake, layout));
     }
+    let found = format!("{}: no answer within {} s", settings.lake, LAKE_LIMIT.as_secs());
+    report.missing((Step::Lake, ExitCode::Unreachable), WHAT, found, []);
+    None
 }
 
-async fn look_at(lake: &Lake, settings: &SinkSettings, report: &mut Report) {
+async fn look_at(lake: &Lake, settings: &SinkSettings, report: &mut Report) -> Option<Layout> {
     let target = &settings.lake;
     let there = match (lake.probe().await, target) {
         (Ok(Presence::There), _) => true,
@@ -50,7 +55,10 @@ async fn look_at(lake: &Lake, settings: &SinkSettings, report: &mut Report) {
             report.unknown("right to make it", "whether we may make a container cannot be asked", [to_do]);
             false
         }
-        (Err(error), _) => return failed(report, WHAT, target, &error),
+        (Err(error), _) => {
+            failed(report, WHAT, target, &error);
+            return None;
+        }
     };
     if there {
         report.ok(WHAT, format!("{target} is there, and may be listed and read"));
@@ -63,23 +71,32 @@ async fn look_at(lake: &Lake, settings: &SinkSettings, report: &mut Report) {
         Some(facts) => account(&facts, there, settings.account_use(), report),
         None => report.ok("clean-up", format!("jobs that delete old files have to spare {CHAIN_FOLDER}/")),
     }
-    if there {
-        layout(lake, settings, report).await;
-    }
+    if there { layout(lake, settings, report).await } else { None }
 }
 
-async fn layout(lake: &Lake, settings: &SinkSettings, report: &mut Report) {
+/// What the lake has, or would be begun with.
+async fn layout(lake: &Lake, settings: &SinkSettings, report: &mut Report) -> Option<Layout> {
     const LAYOUT: &str = "layout";
     let told = &settings.layout;
     match found(lake, told).await {
         Ok(None) => {
-            report.ok(LAYOUT, format!("nothing was written yet: the start begins it with {}", told.layout))
+            report.ok(LAYOUT, format!("nothing was written yet: the start begins it with {}", told.layout));
+            Some(told.layout.clone())
         }
         Ok(Some(has)) => match agreed(&settings.lake, has, told) {
-            Ok(has) => report.ok(LAYOUT, has.to_string()),
-            Err(stop) => report.stop(Step::Layout, LAYOUT, &stop),
+            Ok(has) => {
+                report.ok(LAYOUT, has.to_string());
+                Some(has)
+            }
+            Err(stop) => {
+                report.stop(Step::Layout, LAYOUT, &stop);
+                None
+            }
         },
-        Err(error) => failed(report, LAYOUT, &settings.lake, &error),
+        Err(error) => {
+            failed(report, LAYOUT, &settings.lake, &error);
+            None
+        }
     }
 }
 

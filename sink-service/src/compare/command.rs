@@ -25,7 +25,7 @@ use super::{
 use crate::{
     hours::{expired::expired, token_follower::follow},
     kafka_log::KafkaLog,
-    known_partitions::known_partitions,
+    known_partitions::{known_partitions, refuse_unknown},
     lake_layout::OpenLake,
     lake_start::open_existing_lake,
     look_again::look_again,
@@ -88,8 +88,10 @@ pub fn compare(
         let named =
             |topic: &str| request.topics.is_empty() || request.topics.iter().any(|each| each == topic);
         let wanted = |topic: &str| topic != settings.names.control() && named(topic);
-        let partitions: Vec<TopicPartition> =
-            known_partitions(&lake, &reader, &settings.names, wanted).await?;
+        let mut partitions: Vec<TopicPartition> =
+            known_partitions(&lake, &reader, &settings.names, |_| true).await?;
+        refuse_unknown(&request.topics, &partitions)?;
+        partitions.retain(|partition| wanted(&partition.topic));
         let mut topics = Vec::new();
         for of_topic in partitions.chunk_by(|a, b| a.topic == b.topic) {
             topics.push((of_topic, namespace_of(&lake, &settings.names, of_topic).await?));
@@ -114,11 +116,6 @@ pub fn compare(
         }
         Ok::<_, LookError>(results)
     })?;
-    if let Some(topic) = request.topics.iter().find(|topic| !results.iter().any(|each| each.topic == **topic))
-    {
-        let what = format!("{topic} is neither a data topic in Kafka nor has it a chain in the lake");
-        return Err(Stop::new(ExitCode::Usage, what));
-    }
     if results.is_empty() {
         let what = format!(
             "there is nothing to compare: no data topic under the prefix {}, and no chain in the lake at {}",

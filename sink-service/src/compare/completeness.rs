@@ -27,6 +27,17 @@ pub(super) struct Completeness<'a> {
     pub patience: Duration,
 }
 
+/// A position speaks for what lies before it, so one at the very time is not enough.
+fn source_behind(at: ClusterTime, time: ClusterTime) -> String {
+    if at == time {
+        format!(
+            "the source is at {at} and has to be past it, as MongoDB's clock moves on: TOKEN_INTERVAL says how often it tells"
+        )
+    } else {
+        format!("the source is behind: it is at {at}, MongoDB was at {time}")
+    }
+}
+
 impl Completeness<'_> {
     /// Returns when every change up to `time` is in the lake.
     pub(super) async fn wait_for(
@@ -63,7 +74,7 @@ impl Completeness<'_> {
                 }
                 // A position speaks for what lies before it.
                 Some(Some(at)) if at > time => break,
-                Some(Some(at)) => wait(format!("the source is at {at}, MongoDB was at {time}")).await?,
+                Some(Some(at)) => wait(source_behind(at, time)).await?,
             }
         }
         for partition in partitions {
@@ -74,9 +85,24 @@ impl Completeness<'_> {
                 if position >= end {
                     break;
                 }
-                wait(format!("{partition} stands at {position} of {end}")).await?;
+                wait(format!(
+                    "the sink is behind: {partition} stands at offset {position} of {end} in Kafka"
+                ))
+                .await?;
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_times_are_explained() {
+        let (early, late) = (ClusterTime::new(7, 1), ClusterTime::new(7, 2));
+        assert!(source_behind(late, late).contains("has to be past it"));
+        assert!(source_behind(early, late).contains("is behind"));
     }
 }

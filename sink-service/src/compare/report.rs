@@ -96,10 +96,24 @@ pub(super) fn print(
     let documents = sum(|each| each.in_mongodb);
     let collections = results.len();
     match (differences, undecided) {
+        (0, 0) if documents == 0 && sum(|each| each.in_lake) == 0 => writeln!(
+            to,
+            "There are no documents{of}, neither in MongoDB nor in the lake: there was nothing to compare."
+        ),
         (0, 0) => {
             writeln!(to, "OK: {documents} documents{of} of {collections} collections are what the lake says.")
         }
         (0, _) => writeln!(to, "{undecided} documents changed too often to be compared; all others agree."),
-        _ => writeln!(to, "{differences} DIFFERENCES in {collections} collections. Nothing was changed."),
+        _ => {
+            writeln!(to, "{differences} DIFFERENCES in {collections} collections. Nothing was changed.")?;
+            for each in results.iter().filter(|each| each.differences > 0) {
+                writeln!(
+                    to,
+                    "Changes that are open dead letters are no rows of the lake; whether there are some: sink-service dlq list --topic {} --state open",
+                    each.topic
+                )?;
+            }
+            Ok(())
+        }
     }
 }

@@ -14,6 +14,7 @@ use shared::{
     exit::{ExitCode, Stop},
     kafka_client::{self, FIRST_CONTACT_LIMIT},
     schema_registry::SchemaRegistry,
+    topic_name::TopicNames,
 };
 use tokio::runtime::Runtime;
 
@@ -28,6 +29,7 @@ use super::{
 };
 use crate::{
     kafka_log::{KafkaLog, LogError},
+    known_partitions::{known_partitions, refuse_unknown},
     lake_layout::OpenLake,
     lake_start::open_existing_lake,
     record::{RecordView, Verdict},
@@ -64,6 +66,7 @@ pub fn run(runtime: &Runtime, settings: &SinkSettings, request: &DlqRequest) -> 
         records: RecordReader::new(registry),
         schemas: &settings.schema_checks,
         topics: HashMap::new(),
+        names: &settings.names,
     };
     runtime.block_on(desk.serve(request, repaired.as_deref())).map_err(Stop::from)
 }
@@ -95,12 +98,14 @@ pub(super) struct Desk<'a> {
     records: RecordReader,
     schemas: &'a SchemaChecks,
     topics: HashMap<String, Option<Target>>,
+    names: &'a TopicNames,
 }
 
 impl Desk<'_> {
     async fn serve(mut self, request: &DlqRequest, repaired: Option<&[u8]>) -> Result<(), DlqError> {
         let mut book = Book::new(self.dead_letters, self.log, self.reader);
         book.catch_up().await?;
+        self.refuse_unknown_topics(&book, &request.filter.topics).await?;
         let mut chosen = Vec::new();
         for letter in book.letters.values().filter(|letter| request.filter.lets(letter)) {
             let mark = book.mark(&letter.key);
@@ -143,6 +148,17 @@ impl Desk<'_> {
                 self.drop_letters(&mut book, &chosen, because, *yes, request).await
             }
         }
+    }
+
+    /// A topic that only a dead letter still names is one to look for, too.
+    async fn refuse_unknown_topics(&self, book: &Book<'_>, topics: &[String]) -> Result<(), DlqError> {
+        let named = |topic: &str| book.letters.values().any(|letter| letter.topic() == Some(topic));
+        let asked: Vec<String> = topics.iter().filter(|topic| !named(topic)).cloned().collect();
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let there = known_partitions(self.lake, self.reader, self.names, |_| true).await;
+        Ok(refuse_unknown(&asked, &there.map_err(Stop::from)?)?)
     }
 
     async fn show(

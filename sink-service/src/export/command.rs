@@ -15,6 +15,7 @@ use super::{
     report::{print_plan, print_result},
 };
 use crate::{
+    event_hour::EventHour,
     lake::Lake,
     lake_layout::OpenLake,
     lake_start::{open_existing_lake, open_other_lake},
@@ -68,11 +69,16 @@ async fn run(
         return Err(error);
     }
     print_result(&exported, &open, request.output, &mut std::io::stdout().lock()).map_err(unprintable)?;
-    still_open(&request.span, &open)
+    let hours: Vec<EventHour> = exported.iter().map(|each| each.edition.hour).collect();
+    still_open(&request.span, &open, &hours)
 }
 
 /// Hours that were named and have not closed.
-fn still_open(span: &Span, open: &[(String, Vec<OpenHours>)]) -> Result<(), ExportError> {
+fn still_open(
+    span: &Span,
+    open: &[(String, Vec<OpenHours>)],
+    exported: &[EventHour],
+) -> Result<(), ExportError> {
     if !matches!(span, Span::Day { .. }) {
         return Ok(());
     }
@@ -83,8 +89,20 @@ fn still_open(span: &Span, open: &[(String, Vec<OpenHours>)]) -> Result<(), Expo
         return Ok(());
     }
     let what = format!(
-        "not closed yet: {}. All others were exported; type the same command later",
-        named.join(", ")
+        "not closed yet: {}. {}. Type the same command again {}. A schedule that should end with 0 takes --all, or --from and --to: they \
+         export what has closed",
+        named.join(", "),
+        match (exported.iter().min(), exported.iter().max()) {
+            (Some(first), Some(last)) if first == last => format!("{first} is exported"),
+            (Some(first), Some(last)) => {
+                format!("{} hours from {first} to {last} are exported", exported.len())
+            }
+            _ => "Nothing has closed that could be exported".to_owned(),
+        },
+        match open.iter().flat_map(|(_, hours)| hours).filter_map(|hours| hours.last.next()).max() {
+            Some(end) => format!("when they have closed, which is after {end}:00 UTC"),
+            None => "later".to_owned(),
+        }
     );
     Err(Stop::new(ExitCode::Temporary, what).into())
 }
@@ -133,4 +151,30 @@ async fn export_hours(plans: Vec<Plan>, done: &Arc<AtomicU64>) -> (Vec<Exported>
 
 fn unprintable(error: std::io::Error) -> Stop {
     Stop::new(ExitCode::Defect, format!("the result cannot be printed: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_that_is_not_over_says_what_was_exported_and_when_to_come_again() {
+        let hour = |hour| EventHour::from_calendar(2026, 11, 20, hour).expect("an hour");
+        let day = chrono::NaiveDate::from_ymd_opt(2026, 11, 20).expect("a day");
+        let span = Span::Day { day, hours: Vec::new() };
+        let open = [("atlas.a.b".to_owned(), vec![OpenHours { first: hour(7), last: hour(23) }])];
+        let exported: Vec<EventHour> = (0..7).map(hour).collect();
+        let error = still_open(&span, &open, &exported).expect_err("hours are open");
+        let stop = Stop::from(error);
+        assert_eq!(stop.code, ExitCode::Temporary);
+        for part in [
+            "not closed yet: atlas.a.b 2026-11-20 07 to 2026-11-20 23",
+            "7 hours from 2026-11-20 00 to 2026-11-20 06 are exported",
+            "after 2026-11-21 00:00 UTC",
+        ] {
+            assert!(stop.message.contains(part), "{}", stop.message);
+        }
+        assert!(still_open(&Span::All, &open, &exported).is_ok());
+        assert!(still_open(&span, &[], &exported).is_ok());
+    }
 }

@@ -17,6 +17,7 @@ use crate::{
     event_hour::EventHour,
     head::Head,
     hours::{accounts::closed_hours, expired::expired},
+    known_partitions::named,
     lake::{Lake, LakeError},
     lake_layout::OpenLake,
     lake_path::{MANIFEST, TopicFolder},
@@ -141,8 +142,11 @@ impl Planner<'_> {
     /// Where the topic's files lie.
     async fn content(&self, topic: &str) -> Result<TopicContent, ExportError> {
         let mut has_chain = false;
+        let mut there = BTreeSet::new();
         for path in self.lake.list_heads().await? {
-            if path.as_head().is_none_or(|partition| &*partition.topic != topic) {
+            let Some(partition) = path.as_head() else { continue };
+            if &*partition.topic != topic {
+                there.insert(partition.topic);
                 continue;
             }
             has_chain = true;
@@ -156,7 +160,8 @@ impl Planner<'_> {
             Some(content) if has_chain => Ok(content),
             _ => {
                 let what = format!(
-                    "{topic} has no files in this lake: check LAKE_URL, TOPIC_PREFIX and the topic's name"
+                    "{topic} has no files in this lake: check LAKE_URL, TOPIC_PREFIX and the topic's name. Topics that are there: {}",
+                    named(&there)
                 );
                 Err(Stop::new(ExitCode::Usage, what).into())
             }

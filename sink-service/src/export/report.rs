@@ -121,6 +121,9 @@ pub(super) fn print_result(
             for (topic, hours) in open {
                 print_open(topic, hours, to)?;
             }
+            if exported.is_empty() {
+                return writeln!(to, "No hour of those asked for has closed: there was nothing to export.");
+            }
             writeln!(
                 to,
                 "OK: {} hours, {rows} rows: {} written, {} replaced, each checked against its manifest and read back; {} were current.",

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     buffer::Buffer,
+    chain::LogBounds,
     compression::Compression,
     consumer::BATCH_BYTES_MAX,
     dead_letter_topic::DeadLetterTopic,
@@ -148,7 +149,7 @@ async fn definitions_of_two_prefixes_never_share_a_folder() {
     let (lake, metrics, content) = (&publisher.lake, &publisher.metrics, &TopicContent::Control);
     lake.prepare().await.unwrap();
     let (ours, other) = (TopicPartition::new("atlas.control", 0), TopicPartition::new("other.control", 0));
-    let look = async |of: &TopicPartition| match publisher.check_folder(content, of).await {
+    let look = async |of: &TopicPartition| match publisher.look().check_folder(content, of).await {
         Ok(()) => Ok(()),
         Err(Trouble::Lake(error)) => Err(error),
         Err(_) => panic!("another trouble"),

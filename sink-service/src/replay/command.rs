@@ -38,6 +38,7 @@ use crate::{
         reprint::{FileRange, Form},
     },
     kafka_log::KafkaLog,
+    known_partitions::{known_partitions, refuse_unknown},
     lake_layout::{OpenLake, begin},
     lake_start::{open_existing_lake, open_other_lake},
     metrics::SinkMetrics,
@@ -124,6 +125,8 @@ impl Replay<'_> {
             letters: OnceCell::new(),
             dead_letters: &self.settings.dead_letters,
         };
+        let there = known_partitions(&self.lake, &reader, &self.settings.names, |_| true).await;
+        refuse_unknown(&request.topics, &there.map_err(Stop::from)?)?;
         let mut plans = Vec::new();
         for topic in &request.topics {
             plans.push(planner.plan(topic, &request.span, &mut records).await?);

@@ -36,7 +36,12 @@ pub(super) fn read(
     let mut found: BTreeMap<Namespace, (String, Arc<DocumentSchema>)> = BTreeMap::new();
     for path in paths {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with('.') {
+        // Hidden ones are of the mount, and a README is for people. Anything else may be a schema with a slip in its name.
+        if name.starts_with('.') || name.starts_with("README") {
+            continue;
+        }
+        if !name.ends_with(".json") {
+            mistakes.push(format!("in {name}, a name that ends with .json: only schemas lie here, hidden files and a README are passed over"));
             continue;
         }
         let schema = schema_in(&path);

@@ -199,7 +199,9 @@ fn all_mistakes_come_with_their_files() {
     write("shop.bad.json", "{\"type\":\"text\"}");
     write("shop.half.json", "{");
     write("orders.json", "{}");
-    write("README.md", "{}");
+    write("README.md", "# What these are");
+    write(".hidden", "");
+    write("shop.orders.avsc", "no JSON");
     write("shop_eu.a.json", "{}");
     write("shop-x5feu.a.json", "{}");
     fs::create_dir(path.join("shop.folder.json")).unwrap();
@@ -207,12 +209,12 @@ fn all_mistakes_come_with_their_files() {
     std::io::Write::write_all(&mut large, &vec![b' '; (1 << 20) + 1]).unwrap();
     let mistakes = SchemaChecks::read(path, &names).unwrap_err();
     let expected = [
-        ("in README.md", "a name as"),
         ("in orders.json", "a name as"),
         ("in shop.bad.json", "a JSON Schema: at /type"),
         ("in shop.folder.json", "a file"),
         ("in shop.half.json", "JSON: "),
         ("in shop.large.json", "at most 1 MiB"),
+        ("in shop.orders.avsc", "a name that ends with .json"),
         ("in shop_eu.a.json", "both are shop_eu.a"),
     ];
     assert_eq!(mistakes.len(), expected.len(), "{mistakes:#?}");

@@ -13,9 +13,15 @@ use tokio::runtime::Runtime;
 
 use super::{EventIds, PartitionResult, Verification, report::print};
 use crate::{
-    cli::VerifyRequest, kafka_log::KafkaLog, known_partitions::known_partitions, lake::LakeError,
-    lake_start::open_existing_lake, look_error::LookError, record_reader::RecordReader,
-    settings::SinkSettings, topic_reader::TopicReader,
+    cli::VerifyRequest,
+    kafka_log::KafkaLog,
+    known_partitions::{known_partitions, refuse_unknown},
+    lake::LakeError,
+    lake_start::open_existing_lake,
+    look_error::LookError,
+    record_reader::RecordReader,
+    settings::SinkSettings,
+    topic_reader::TopicReader,
 };
 
 /// Compares what was asked for and prints it; whether everything agrees.
@@ -41,7 +47,10 @@ pub fn verify(runtime: &Runtime, settings: &SinkSettings, request: &VerifyReques
     let mut records = RecordReader::new(registry);
     let wanted = |topic: &str| request.topics.is_empty() || request.topics.iter().any(|each| each == topic);
     let results = runtime.block_on(async {
-        let partitions = known_partitions(&lake, &verification.reader, &verification.names, wanted).await?;
+        let mut partitions =
+            known_partitions(&lake, &verification.reader, &verification.names, |_| true).await?;
+        refuse_unknown(&request.topics, &partitions)?;
+        partitions.retain(|partition| wanted(&partition.topic));
         let progress = progress_over(partitions.len());
         let mut events = EventIds::default();
         let mut results = Vec::with_capacity(partitions.len());
@@ -80,11 +89,6 @@ pub fn verify(runtime: &Runtime, settings: &SinkSettings, request: &VerifyReques
             settings.lake
         );
         return Err(Stop::new(ExitCode::Configuration, message));
-    }
-    let missing = request.topics.iter().find(|topic| !results.iter().any(|result| result.topic == **topic));
-    if let Some(topic) = missing {
-        let message = format!("{topic} is neither a data topic in Kafka nor has it a chain in the lake");
-        return Err(Stop::new(ExitCode::Usage, message));
     }
     print(&results, &request.span, request.output, &mut std::io::stdout().lock())
         .map_err(|error| Stop::new(ExitCode::Defect, format!("the result cannot be printed: {error}")))

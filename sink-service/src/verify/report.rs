@@ -137,14 +137,28 @@ fn print_table(
     let files: usize = results.iter().map(|result| result.files).sum();
     let partitions = results.len();
     let hours = if *span == Span::All { "" } else { " of the hours asked for" };
-    if differences == 0 && files == 0 && *span != Span::All {
-        writeln!(to, "The lake has no file{hours}: there was nothing to compare.")
+    if differences == 0 && files == 0 {
+        writeln!(to, "The lake has no file{hours}: 0 rows, there was nothing to compare.")
     } else if differences == 0 {
         writeln!(
             to,
             "OK: {rows} rows in {files} files{hours} of {partitions} partitions are what Kafka has, each once, without gap."
         )
     } else {
-        writeln!(to, "{differences} DIFFERENCES in {partitions} partitions. Nothing was changed.")
+        writeln!(to, "{differences} DIFFERENCES in {partitions} partitions. Nothing was changed.")?;
+        let mut topics: Vec<&str> = results
+            .iter()
+            .filter(|result| result.differences > 0)
+            .map(|result| result.topic.as_str())
+            .collect();
+        topics.dedup();
+        for topic in topics {
+            writeln!(
+                to,
+                "What is damaged or missing in hours that have closed, `replay` makes again from Kafka; this shows what it would do:\n  \
+                 sink-service replay --topic {topic} --day <YYYY-MM-DD> --dry-run"
+            )?;
+        }
+        Ok(())
     }
 }

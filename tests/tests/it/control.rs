@@ -24,6 +24,7 @@ use pipeline_tests::{
 use serde_json::Value;
 
 use crate::{
+    check::Checked,
     closing::{HOUR_S, Positions, folder_of, instant},
     records::{LONG_AGO_S, events},
     stage::{LIMIT, Stage},
@@ -493,6 +494,8 @@ async fn a_second_prefix_is_refused(first: &Pipeline, second: &Pipeline) -> Resu
         let environment = first.sink_environment().set("SINK_GROUP", second.sink_group());
         environment.set("TOPIC_PREFIX", second.topics().prefix().trim_end_matches('.'))
     };
+    let checked = Checked::with(second, "check", environment()).await?;
+    checked.ends_with(25, &[&format!("chain of {control}")])?;
     for _ in 0..2 {
         let mut refused = second.start(Binary::Sink, environment())?;
         let (code, text) = (refused.exit_code(LIMIT).await?, refused.log_text()?);

@@ -11,6 +11,7 @@ use pipeline_tests::{
 use serde_json::Value;
 
 use crate::{
+    check::Checked,
     records::{LONG_AGO_S, events},
     stage::{LIMIT, Stage},
 };
@@ -38,6 +39,10 @@ async fn is_passed_when_told(pipeline: &Pipeline) -> Result<()> {
     writer.send(&topic, 1, events(pipeline, 100..110, LONG_AGO_S)).await?;
     writer.delete_records(&topic, 0, 30).await?;
     writer.delete_records(&topic, 1, 5).await?;
+
+    // What a start would say is known before it.
+    let checked = Checked::with(pipeline, "check", pipeline.sink_environment()).await?;
+    checked.ends_with(21, &[&format!("chain of {topic}")])?;
 
     let run = |name: &str, arguments: &[&str]| {
         Service::start_with(Binary::Sink, name, arguments, pipeline.sink_environment(), pipeline.folder())

@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use pipeline_tests::wait;
 
 use crate::{
+    check::Checked,
     records::{LONG_AGO_S, events, judge, make_topic},
     stage::{LIMIT, Stage},
 };
@@ -38,7 +39,9 @@ async fn the_sink_ends_with_23_and_publishes_nothing() -> Result<()> {
     let after = pipeline.lake().read().await?;
     ensure!(after.files == before.files, "something of the new topic was published");
 
-    // Nor does the next one begin.
+    // Nor does the next one begin, and that is known before it.
+    let checked = Checked::with(&pipeline, "check", pipeline.sink_environment()).await?;
+    checked.ends_with(23, &[&format!("chain of {topic}")])?;
     let mut sink = pipeline.start_sink()?;
     let code = sink.exit_code(LIMIT).await?;
     ensure!(code == 23, "the next one ended with {code}\n{}", sink.log_tail());

@@ -188,12 +188,33 @@ pub(super) fn classify(request: Request, failure: &Failure, what: &str) -> LakeE
         // The blob vanished under a condition, or is shorter than its state says: not what the caller has read.
         (404, _) if failure.is_missing_blob() => LakeError::Conflict,
         (416, _) => LakeError::Conflict,
-        (401 | 403, _) => LakeError::Denied { cause },
+        (401 | 403, code) => LakeError::Denied { cause: format!("{cause}{}", advice(code)) },
         // The service's own word that it has not begun.
         (503, "ServerBusy") => LakeError::Unavailable { cause, retry_after },
         (408 | 429 | 500..=599, _) => in_doubt(request, cause, retry_after),
         (400..=499, _) => LakeError::Refused { what: cause },
         _ => in_doubt(request, cause, retry_after),
+    }
+}
+
+/// What an error code of a refusal means for the settings. Whose way in was refused is known by `LAKE_AUTH` alone.
+fn advice(code: &str) -> &'static str {
+    match code {
+        "AuthenticationFailed" | "InvalidAuthenticationInfo" => {
+            "; with LAKE_AUTH=shared-key: the account key is wrong, or this machine's clock is more than 15 minutes off; with sas: the SAS is \
+             wrong, has expired, or is not valid yet"
+        }
+        "AuthorizationFailure"
+        | "AuthorizationPermissionMismatch"
+        | "AuthorizationServiceMismatch"
+        | "AuthorizationResourceTypeMismatch" => {
+            "; the SAS or the identity's role lacks a right that this needs, or the account's network rules keep this machine out \
+             (Azurite answers so to a wrong account key, too)"
+        }
+        "KeyBasedAuthenticationNotPermitted" => {
+            "; the account does not allow account keys, nor a SAS made with one: choose another LAKE_AUTH"
+        }
+        _ => "",
     }
 }
 
@@ -326,6 +347,19 @@ mod tests {
         let waited = wait(&[("retry-after", &soon)]);
         assert!(waited > seconds(3500) && waited <= seconds(3600), "{waited:?}");
         assert_eq!(wait(&[("retry-after", "tomorrow"), now]), None);
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_look_at() {
+        let said = |code| classify(Request::Read, &answer(403, code), "GET x").to_string();
+        let failed = said("AuthenticationFailed");
+        assert!(
+            failed.contains("account key is wrong") && failed.contains("SAS is wrong, has expired"),
+            "{failed}"
+        );
+        assert!(said("AuthorizationPermissionMismatch").contains("lacks a right"));
+        assert!(said("KeyBasedAuthenticationNotPermitted").contains("another LAKE_AUTH"));
+        assert!(!said("Other").contains(';'), "{}", said("Other"));
     }
 
     #[test]
