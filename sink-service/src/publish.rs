@@ -37,7 +37,7 @@ pub use self::{
 };
 use crate::{
     buffer::Batch,
-    chain::{Chain, ChainHalt, FilePolicy, FileStep, Reading, Step, StepContext, Writer},
+    chain::{Chain, ChainHalt, FilePolicy, FileStep, LogBounds, Reading, Step, StepContext, Writer},
     compression::Compression,
     dead_letter_breaker::DeadLetterBreaker,
     dead_letters::DeadLetterQueue,

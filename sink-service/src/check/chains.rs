@@ -32,8 +32,8 @@ pub(super) async fn look(
         return;
     }
     let names = taken.iter().map(|(topic, _)| Arc::from(topic.as_str())).collect();
-    let ids = match chains.log.topic_ids(names).await {
-        Ok(ids) => ids,
+    let identities = match chains.log.identities(names).await {
+        Ok(identities) => identities,
         Err(error) => return report.unknown(WHAT, error.to_string(), []),
     };
     let partitions = taken.iter().flat_map(|(topic, count)| {
@@ -42,8 +42,10 @@ pub(super) async fn look(
     });
     let looks = stream::iter(partitions).map(|partition| async {
         let content = TopicContent::by_name(&settings.names, &partition.topic);
-        let id = ids.get(&partition.topic).copied().flatten().map(|id| id.to_string());
-        let outlook = chains.outlook(&partition, content.as_ref(), id.as_deref()).await;
+        let outlook = match identities.get(&partition.topic) {
+            Some(identity) => chains.outlook(&partition, content.as_ref(), identity).await,
+            None => Outlook::Unknown("the topic is not there any more".to_owned()),
+        };
         (partition, outlook)
     });
     let mut seen = Seen::default();

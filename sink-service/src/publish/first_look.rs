@@ -24,6 +24,7 @@ use crate::{
     lake_layout::OpenLake,
     lake_path::{LakePath, MANIFEST, is_data_file_of},
     topic_content::TopicContent,
+    topic_identity::TopicIdentity,
 };
 
 /// What a partition's chain would go on from.
@@ -54,14 +55,14 @@ pub struct ChainLook<'a> {
 }
 
 impl ChainLook<'_> {
-    /// Whether a sink that is assigned this partition now could go on. `content` as in [`Identity`], `topic_id` what the broker says.
+    /// Whether a sink that is assigned this partition now could go on. `content` as in [`Identity`], `topic` what the broker says.
     pub async fn outlook(
         &self,
         partition: &TopicPartition,
         content: Option<&TopicContent>,
-        topic_id: Option<&str>,
+        topic: &TopicIdentity,
     ) -> Outlook {
-        match self.judge(partition, content, topic_id).await {
+        match self.judge(partition, content, topic).await {
             Ok(outlook) => outlook,
             Err(Trouble::Chain(halt)) => Outlook::Stops(Halt::Chain(halt)),
             Err(Trouble::Log(error @ LogError::Denied(_))) => Outlook::Stops(Halt::Kafka(error)),
@@ -78,14 +79,14 @@ impl ChainLook<'_> {
         &self,
         partition: &TopicPartition,
         content: Option<&TopicContent>,
-        topic_id: Option<&str>,
+        topic: &TopicIdentity,
     ) -> Result<Outlook, Trouble> {
         match self.read(partition).await? {
             Seen::Chain(reading) => {
                 // Nothing is written in its name.
                 let nobody = Writer { id: WriterId::random(), version: "" };
                 let partition = partition.clone();
-                Chain::adopt(partition, nobody, *reading, topic_id, KafkaOffset::ZERO, Instant::now())
+                Chain::adopt(partition, nobody, *reading, topic, KafkaOffset::ZERO, Instant::now())
                     .map_err(Trouble::Chain)?;
                 Ok(Outlook::GoesOn)
             }
