@@ -41,6 +41,7 @@ mod records;
 mod recreated;
 mod repeats;
 mod replay;
+mod replay_by_time;
 mod retention;
 mod rights;
 mod schema_check;
