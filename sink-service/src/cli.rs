@@ -147,6 +147,9 @@ Examples:
   A copy elsewhere, the lake itself stays as it is:
     sink-service replay --topic atlas.shop.orders --day 2026-11-20 --into file:///tmp/copy
 
+  The lake is lost and the topic is not: LAKE_URL is an empty place then:
+    sink-service replay --topic atlas.shop.orders --day 2026-11-20 --into file:///tmp/copy
+
   Another form, for those who follow the manifests; the files that are there stay:
     sink-service replay --topic atlas.shop.orders --day 2026-11-20 --reformat \\
       --compression zstd --line-format flat --roll-bytes 1GiB

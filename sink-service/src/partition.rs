@@ -581,7 +581,7 @@ pub fn view_of(message: &impl Message) -> RecordView<'_> {
 }
 
 /// What a topic holds whose name was cut: the collection of its first record, or else one by the name itself.
-fn content_of_first(record: &RecordView<'_>, partition: &TopicPartition) -> TopicContent {
+pub fn content_of_first(record: &RecordView<'_>, partition: &TopicPartition) -> TopicContent {
     TopicContent::Data(match (record.database, record.collection) {
         (Some(db), Some(coll)) => Namespace::new(db, coll),
         _ => Namespace::new("cut", &*partition.topic),

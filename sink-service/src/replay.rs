@@ -21,7 +21,8 @@
 //! reads the folder sees every row once at every moment.
 //!
 //! Invariants:
-//! - Ranges come from the chain and the manifests. A search by time would only give a lower bound.
+//! - Ranges come from the chain and the manifests. A search by time only gives a lower bound: where there is no chain, everything behind it is read, for a
+//!   copy elsewhere ([`by_time`]).
 //! - The plan is whole before anything is written.
 //! - Every write is a compare-and-set. A second replay of the same hour joins the first one's generation: both write the same bytes.
 //! - A file that carries the generation already and holds what its metadata says is left alone, so a replay that was stopped goes on.
@@ -29,9 +30,11 @@
 //! - A reprint has the rows that the chain has. The chain stays what everything but the manifest's readers goes by.
 //! - Offsets of the group are not touched; the live sink never writes into a sealed file.
 
+mod by_time;
 mod command;
 mod hour_claim;
 mod judge;
+mod pieces;
 mod plan;
 mod rebuild;
 mod report;
@@ -132,6 +135,11 @@ enum Known {
     Untraced {
         trouble: String,
     },
+    /// It is part of a copy that is made by time: its records were counted.
+    Counted {
+        rows: u64,
+        dead_letters: u64,
+    },
 }
 
 impl PlannedFile {
@@ -143,7 +151,7 @@ impl PlannedFile {
     fn rows(&self) -> Option<u64> {
         match &self.known {
             Known::Whole(metadata) => Some(metadata.rows),
-            Known::Listed { rows, .. } => Some(*rows),
+            Known::Listed { rows, .. } | Known::Counted { rows, .. } => Some(*rows),
             Known::Untraced { .. } => None,
         }
     }
@@ -152,7 +160,7 @@ impl PlannedFile {
     fn may_hold_letters(&self) -> bool {
         match &self.known {
             Known::Whole(metadata) => !metadata.dead_letters.is_empty(),
-            Known::Listed { dead_letters, .. } => *dead_letters > 0,
+            Known::Listed { dead_letters, .. } | Known::Counted { dead_letters, .. } => *dead_letters > 0,
             Known::Untraced { .. } => true,
         }
     }
@@ -161,13 +169,13 @@ impl PlannedFile {
         match &self.known {
             Known::Whole(metadata) => Some(metadata.original_size),
             Known::Listed { bytes, .. } => Some(*bytes),
-            Known::Untraced { .. } => None,
+            Known::Untraced { .. } | Known::Counted { .. } => None,
         }
     }
 
     fn trouble(&self) -> Option<&str> {
         match &self.known {
-            Known::Whole(_) => None,
+            Known::Whole(_) | Known::Counted { .. } => None,
             Known::Listed { trouble, .. } | Known::Untraced { trouble } => Some(trouble),
         }
     }

@@ -47,6 +47,19 @@ impl Span {
         }
     }
 
+    /// No hour of it lies before this one.
+    pub fn first(&self) -> EventHour {
+        let first = match self {
+            Self::Day { day, hours } => {
+                let of_day = hours.iter().min().copied().unwrap_or_default();
+                EventHour::from_calendar(day.year(), day.month(), day.day(), of_day)
+            }
+            Self::Between { from, .. } => EventHour::from_millis(from.timestamp_millis()),
+            Self::All => None,
+        };
+        first.unwrap_or(EventHour::EPOCH)
+    }
+
     /// The hours of a day, in their order; nothing if it is none.
     pub fn hours_of_day(&self) -> impl Iterator<Item = EventHour> {
         let day = match self {

@@ -1,10 +1,16 @@
 //! What is to be made again: files and ranges, from the chain and the manifests; nothing is written here.
 //!
+//! A topic without a chain is planned in [`super::by_time`].
+//!
 //! A file is known by its own metadata, else by its hour's manifest, else by the hole that it left in the chain. Of a hole the records
 //! themselves say which hours it held, by the rule that the live sink has: a file ends where a row or tombstone of another hour comes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
+use rdkafka::ClientConfig;
 use shared::{
     exit::{ExitCode, Stop},
     kafka_position::{KafkaOffset, TopicPartition},
@@ -15,11 +21,12 @@ use tokio::sync::OnceCell;
 
 use super::{
     EventBefore, Known, PlannedFile, ReplayError,
+    by_time::ReadRange,
     judge::Judge,
     seen_chain::{Hole, SeenChain},
 };
 use crate::{
-    chain::ChainHalt,
+    chain::{ChainHalt, FilePolicy},
     compression::Compression,
     dlq::KnownLetters,
     event_hour::EventHour,
@@ -29,7 +36,6 @@ use crate::{
     lake::LakeError,
     lake_layout::OpenLake,
     lake_path::{LakePath, MANIFEST, SUCCESS, TopicFolder, is_data_file_of},
-    line_format::LineFormat,
     partition::view_of,
     record::Verdict,
     record_reader::RecordReader,
@@ -51,6 +57,8 @@ pub(super) struct Plan {
     pub empty: Vec<EventHour>,
     /// Things that the operator should know of.
     pub notes: Vec<String>,
+    /// Where the lake has no chain: what was read to find the files.
+    pub read_by_time: Vec<ReadRange>,
 }
 
 /// Who is asked.
@@ -59,11 +67,15 @@ pub(super) struct Planner<'a> {
     pub log: &'a KafkaLog,
     pub reader: &'a TopicReader,
     pub names: &'a TopicNames,
+    pub kafka: &'a ClientConfig,
+    pub group: &'a str,
     /// The files go into another lake.
-    pub is_copied: bool,
+    pub into: Option<&'a OpenLake>,
     /// Of new files.
     pub compression: Compression,
-    pub format: LineFormat,
+    pub policy: FilePolicy,
+    /// Of collections without a source.
+    pub grace: Duration,
     pub schemas: &'a SchemaChecks,
     /// Read where a hole of a chain may have held some.
     pub letters: OnceCell<KnownLetters>,
@@ -81,13 +93,15 @@ impl Planner<'_> {
         records: &mut RecordReader,
     ) -> Result<Plan, ReplayError> {
         let (heads, headless) = self.heads(topic).await?;
-        let content = self.content(topic, &heads)?;
+        let content = match self.content(topic, &heads) {
+            Some(content) => content,
+            None => self.content_by_records(topic).await?,
+        };
         let folder = self.lake.folder(&content);
         let names = self.lake.list_names(folder.path()).await?;
         self.refuse_lost_heads(&headless, &folder, &names).await?;
         if heads.is_empty() {
-            let what = format!("{topic} has no chain in this lake: check LAKE_URL and the topic's name");
-            return Err(Stop::new(ExitCode::Usage, what).into());
+            return self.plan_by_time(topic, content, span, records).await;
         }
         let record = closed_hours(self.lake, topic).await?.map(|(record, _)| record);
         let begin = record.as_ref().map_or(EventHour::EPOCH, |record| record.begin);
@@ -168,17 +182,17 @@ impl Planner<'_> {
         };
         let (manifests, marks) = (hours_with(MANIFEST), hours_with(SUCCESS));
         let with_files: BTreeSet<EventHour> = files.iter().map(|file| file.hour).collect();
-        let is_whole = |hour| !self.is_copied && manifests.contains(&hour) && marks.contains(&hour);
+        let is_whole = |hour| self.into.is_none() && manifests.contains(&hour) && marks.contains(&hour);
         let empty = begin.max(kept_from).to(closed).filter(|hour| span.contains(*hour));
         let empty: Vec<EventHour> =
             empty.filter(|hour| !with_files.contains(hour) && !is_whole(*hour)).collect();
-        if let (Some(first), false) = (empty.first(), self.is_copied) {
+        if let (Some(first), false) = (empty.first(), self.into.is_some()) {
             notes.push(format!(
                 "{} hours without rows lack manifest or mark, the first is {first}: these are made again",
                 empty.len()
             ));
         }
-        Ok(Plan { topic: topic.to_owned(), content, files, empty, notes })
+        Ok(Plan { topic: topic.to_owned(), content, files, empty, notes, read_by_time: Vec::new() })
     }
 
     /// A partition without a head has no files, or its head was lost: then nobody knows where its chain begins and ends.
@@ -241,11 +255,15 @@ impl Planner<'_> {
         Ok((heads, headless))
     }
 
-    fn content(&self, topic: &str, heads: &[SeenHead]) -> Result<TopicContent, Stop> {
+    /// `None` if only records say it, and the lake has none.
+    fn content(&self, topic: &str, heads: &[SeenHead]) -> Option<TopicContent> {
         let known = heads.iter().find_map(|(_, head, _, _)| head.content());
-        known.or_else(|| TopicContent::by_name(self.names, topic)).ok_or_else(|| {
-            Stop::new(ExitCode::Usage, format!("{topic} has no records in this lake: nothing to make again"))
-        })
+        known.or_else(|| TopicContent::by_name(self.names, topic))
+    }
+
+    pub(super) async fn known_letters(&self) -> Result<&KnownLetters, ReplayError> {
+        let read = || KnownLetters::read(self.dead_letters, self.log, self.reader);
+        Ok(self.letters.get_or_try_init(read).await?)
     }
 
     async fn manifests(
@@ -286,10 +304,7 @@ impl Planner<'_> {
             return Err(Stop::new(ExitCode::OffsetGap, what).into());
         }
         let content = chain.head.content().unwrap_or_else(|| TopicContent::Data(Namespace::new("", "")));
-        let letters = self
-            .letters
-            .get_or_try_init(|| KnownLetters::read(self.dead_letters, self.log, self.reader))
-            .await?;
+        let letters = self.known_letters().await?;
         let judge = Judge { content: &content, schemas: self.schemas, letters };
         let mut pieces: Vec<(EventHour, KafkaOffset)> = Vec::new();
         let before = chain.event_before(from).or_else(|| {
@@ -314,7 +329,7 @@ impl Planner<'_> {
                 Some(_) => pieces.push((inspected.hour, offset)),
             }
         }
-        let format = chain.format_at(from).unwrap_or(self.format);
+        let format = chain.format_at(from).unwrap_or(self.policy.line_format);
         let ends = pieces.iter().skip(1).map(|(_, first)| *first).chain([to]);
         let files = pieces.iter().zip(ends).map(|((hour, first), next)| {
             let path = self.path_of(folder, *hour, chain.partition.partition, *first, damaged);
@@ -334,7 +349,7 @@ impl Planner<'_> {
     }
 
     /// Where a file of a hole was: what stands there damaged says how it was packed; else new files' packing is as good as any.
-    fn path_of(
+    pub(super) fn path_of(
         &self,
         folder: &TopicFolder,
         hour: EventHour,
@@ -371,7 +386,7 @@ impl PlannedFile {
     fn is_sealed(&self) -> bool {
         match &self.known {
             Known::Whole(metadata) => metadata.sealed,
-            Known::Listed { .. } | Known::Untraced { .. } => true,
+            Known::Listed { .. } | Known::Untraced { .. } | Known::Counted { .. } => true,
         }
     }
 }

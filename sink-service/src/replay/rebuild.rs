@@ -148,7 +148,7 @@ impl<'a> Rebuilder<'a> {
         let said = match (old, &file.known) {
             (Some(old), _) => Some(old),
             (None, Known::Whole(metadata)) => Some(&**metadata),
-            (None, Known::Listed { .. } | Known::Untraced { .. }) => None,
+            (None, Known::Listed { .. } | Known::Untraced { .. } | Known::Counted { .. }) => None,
         };
         let letters = said.map(|said| &said.dead_letters);
         let rules = Rules { letters, takes_in: true, policy: None };
@@ -170,7 +170,7 @@ impl<'a> Rebuilder<'a> {
         self.commit(rewrite, &file.path, before.expected.as_ref(), &metadata).await?;
         let changed = match (old, &file.known) {
             (Some(old), _) => (old.crc, old.rows) != (metadata.crc, metadata.rows),
-            (None, Known::Whole(_) | Known::Untraced { .. }) => false,
+            (None, Known::Whole(_) | Known::Untraced { .. } | Known::Counted { .. }) => false,
             (None, Known::Listed { rows, bytes, .. }) => {
                 (*rows, *bytes) != (metadata.rows, metadata.original_size)
             }

@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
-use super::{PlannedFile, hour_claim::Manner, plan::Plan, rebuild::Rebuilt};
+use super::{PlannedFile, by_time::ReadRange, hour_claim::Manner, plan::Plan, rebuild::Rebuilt};
 use crate::{event_hour::EventHour, file_metadata::FileMetadata, verify::Output};
 
 /// How many files that are not whole are named one by one.
@@ -37,11 +37,7 @@ pub(super) fn print_plan(
                     })
                 });
                 let files: Vec<_> = files.collect();
-                writeln!(
-                    to,
-                    "{}",
-                    json!({ "plan": plan.topic, "manner": manner.to_string(), "files": files, "notes": plan.notes })
-                )?;
+                writeln!(to, "{}", plan_in_json(plan, manner, files))?;
             }
         }
         Output::Human => {
@@ -51,6 +47,19 @@ pub(super) fn print_plan(
         }
     }
     Ok(())
+}
+
+fn plan_in_json(plan: &Plan, manner: Manner, files: Vec<serde_json::Value>) -> serde_json::Value {
+    let mut object =
+        json!({ "plan": plan.topic, "manner": manner.to_string(), "files": files, "notes": plan.notes });
+    if !plan.read_by_time.is_empty() {
+        let ranges = plan.read_by_time.iter().map(|range| {
+            let ReadRange { partition, log_start, from, to } = range;
+            json!({ "partition": partition, "logStart": log_start, "from": from, "to": to })
+        });
+        object["readByTime"] = ranges.collect();
+    }
+    object
 }
 
 fn print_plan_of_topic(plan: &Plan, manner: Manner, to: &mut impl Write) -> io::Result<()> {
@@ -66,6 +75,11 @@ fn print_plan_of_topic(plan: &Plan, manner: Manner, to: &mut impl Write) -> io::
         table.add_row(plan_row("all".to_owned(), &plan.files.iter().collect::<Vec<_>>()));
     }
     match manner {
+        _ if !plan.read_by_time.is_empty() => writeln!(
+            to,
+            "{}: this lake has no chain of it: to be made from Kafka by time, elsewhere",
+            plan.topic
+        )?,
         Manner::InPlace => writeln!(to, "{}: to be made again", plan.topic)?,
         Manner::Beside | Manner::Reformat(_) => writeln!(to, "{}: to be made again {manner}", plan.topic)?,
     }
@@ -77,6 +91,12 @@ fn print_plan_of_topic(plan: &Plan, manner: Manner, to: &mut impl Write) -> io::
     if troubled.len() > TROUBLES_SHOWN {
         writeln!(to, "and {} more", troubled.len() - TROUBLES_SHOWN)?;
     }
+    for ReadRange { partition, log_start, from, to: end } in &plan.read_by_time {
+        writeln!(
+            to,
+            "Partition {partition}: every record from offset {from} to {end} was looked at; Kafka has it from {log_start} on"
+        )?;
+    }
     for note in &plan.notes {
         writeln!(to, "Note: {note}")?;
     }
@@ -85,15 +105,17 @@ fn print_plan_of_topic(plan: &Plan, manner: Manner, to: &mut impl Write) -> io::
 
 fn plan_row(what: String, files: &[&PlannedFile]) -> [String; 7] {
     // A plus: there are files of which nobody knows it before they are read.
-    let unknown = if files.iter().any(|file| file.rows().is_none()) { "+" } else { "" };
+    let unknown = |of: fn(&PlannedFile) -> Option<u64>| {
+        if files.iter().any(|file| of(file).is_none()) { "+" } else { "" }
+    };
     let sum = |of: fn(&PlannedFile) -> Option<u64>| files.iter().filter_map(|file| of(file)).sum::<u64>();
     [
         what,
         hours_of(files.iter().map(|file| file.hour)),
         files.len().to_string(),
         files.iter().map(|file| file.offsets()).sum::<u64>().to_string(),
-        format!("{}{unknown}", sum(PlannedFile::rows)),
-        format!("{}{unknown}", ByteSize::b(sum(PlannedFile::bytes))),
+        format!("{}{}", sum(PlannedFile::rows), unknown(PlannedFile::rows)),
+        format!("{}{}", ByteSize::b(sum(PlannedFile::bytes)), unknown(PlannedFile::bytes)),
         files.iter().filter(|file| file.trouble().is_some()).count().to_string(),
     ]
 }

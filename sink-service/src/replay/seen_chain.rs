@@ -135,7 +135,7 @@ impl SeenChain {
             };
             before = match &file.known {
                 Known::Whole(metadata) => EventBefore::Is(metadata.last_event.clone()),
-                Known::Listed { .. } | Known::Untraced { .. } => EventBefore::Unknown,
+                Known::Listed { .. } | Known::Untraced { .. } | Known::Counted { .. } => EventBefore::Unknown,
             };
             end = file.next;
         }
@@ -148,7 +148,7 @@ impl SeenChain {
         }
         match &self.files.iter().find(|file| file.next == offset)?.known {
             Known::Whole(metadata) => metadata.last_event.clone(),
-            Known::Listed { .. } | Known::Untraced { .. } => None,
+            Known::Listed { .. } | Known::Untraced { .. } | Known::Counted { .. } => None,
         }
     }
 

@@ -43,6 +43,7 @@ mod records;
 mod recreated;
 mod repeats;
 mod replay;
+mod replay_by_time;
 mod retention;
 mod revoke;
 mod rights;

@@ -134,7 +134,7 @@ impl<'a> Closed<'a> {
     }
 }
 
-fn instant_day(seconds: i64) -> String {
+pub(crate) fn instant_day(seconds: i64) -> String {
     chrono::DateTime::from_timestamp(seconds, 0).expect("a date").format("%Y-%m-%d").to_string()
 }
 
