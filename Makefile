@@ -97,6 +97,11 @@ test-unit: ## Tests beside the code, without servers
 test-e2e: servers tools build-seeded-bugs ## End to end on real servers; ONLY=<part of a test's name> runs some
 	cargo test --workspace --locked --test it -- --test-threads=$(TEST_THREADS) $(ONLY)
 
+# Ignored by the other targets.
+.PHONY: test-large
+test-large: servers build ## A thousand partitions into Azurite (minutes; not in make test)
+	cargo test --workspace --locked --test it -- --ignored --exact many_partitions::a_thousand_in_azurite --nocapture
+
 .PHONY: tools
 tools: ## Fetches Prometheus, which the dashboard's test needs
 	python3 .ci/tools.py prometheus

@@ -379,28 +379,36 @@ impl AzureContainer {
     }
 
     /// Sends one request and judges its failure.
-    async fn request<T>(
-        &self,
+    fn request<'a, T: 'a>(
+        &'a self,
         kind: Request,
-        what: &str,
-        request: impl Future<Output = azure_core::Result<T>>,
-    ) -> Result<T, LakeError> {
-        self.answer(request).await.map_err(|failure| classify(kind, &failure, what))
+        what: &'a str,
+        request: impl Future<Output = azure_core::Result<T>> + 'a,
+    ) -> impl Future<Output = Result<T, LakeError>> + 'a {
+        let answer = self.answer(request);
+        async move { answer.await.map_err(|failure| classify(kind, &failure, what)) }
     }
 
-    async fn answer<T>(&self, request: impl Future<Output = azure_core::Result<T>>) -> Result<T, Failure> {
-        if let Some(left) = self.pause.left() {
-            return Err(Failure::Paused { left });
+    /// The SDK's futures take tens of kilobytes each. They stand on the heap while they run, or every task that may send a request would be as large.
+    fn answer<'a, T: 'a>(
+        &'a self,
+        request: impl Future<Output = azure_core::Result<T>> + 'a,
+    ) -> impl Future<Output = Result<T, Failure>> + 'a {
+        let request = Box::pin(request);
+        async move {
+            if let Some(left) = self.pause.left() {
+                return Err(Failure::Paused { left });
+            }
+            let failure = match tokio::time::timeout(self.request_limit, request).await {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(error)) => Failure::of(&error),
+                Err(_) => Failure::NoAnswer("no answer within the time limit"),
+            };
+            if let Some(asked) = failure.asks_for_a_pause() {
+                self.pause.begin(asked);
+            }
+            Err(failure)
         }
-        let failure = match tokio::time::timeout(self.request_limit, request).await {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => Failure::of(&error),
-            Err(_) => Failure::NoAnswer("no answer within the time limit"),
-        };
-        if let Some(asked) = failure.asks_for_a_pause() {
-            self.pause.begin(asked);
-        }
-        Err(failure)
     }
 }
 

@@ -36,6 +36,9 @@ const RECORD_BYTES: usize = 4096;
 /// For what takes half a minute where other work goes on beside it.
 const LONG: Duration = Duration::from_secs(150);
 
+/// Azurite takes a few hundred requests a second.
+const VERY_LONG: Duration = Duration::from_secs(900);
+
 /// How much more than the limit there is to read.
 const TIMES_LIMIT: u64 = 3;
 
@@ -47,13 +50,16 @@ const MARGIN: u64 = 48 * MIB;
 struct Size {
     partitions_of_topic: i32,
     memory_limit: u64,
+    /// For each of: all chains begun, everything read, everything written at the end.
+    limit: Duration,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_in_a_directory() -> Result<()> {
     let kafka = broker().await?;
     let pipeline = Pipeline::into_directory("manydir", String::new(), kafka.bootstrap())?;
-    bounded_and_whole(&pipeline, &Size { partitions_of_topic: 250, memory_limit: 32 * MIB }).await
+    bounded_and_whole(&pipeline, &Size { partitions_of_topic: 250, memory_limit: 32 * MIB, limit: LONG })
+        .await
 }
 
 /// As many as Azurite, which does one thing at a time, takes in a few seconds: a file costs it about seven requests.
@@ -61,7 +67,17 @@ async fn a_thousand_in_a_directory() -> Result<()> {
 async fn eighty_in_azurite() -> Result<()> {
     let (kafka, azurite) = tokio::try_join!(broker(), Azurite::start(AzuriteStorage::Memory))?;
     let pipeline = Pipeline::into_azurite("manyazure", String::new(), kafka.bootstrap(), &azurite)?;
-    bounded_and_whole(&pipeline, &Size { partitions_of_topic: 20, memory_limit: 16 * MIB }).await
+    bounded_and_whole(&pipeline, &Size { partitions_of_topic: 20, memory_limit: 16 * MIB, limit: LONG }).await
+}
+
+/// Takes minutes: `make test-large`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes; `make test-large` runs it"]
+async fn a_thousand_in_azurite() -> Result<()> {
+    let (kafka, azurite) = tokio::try_join!(broker(), Azurite::start(AzuriteStorage::Memory))?;
+    let pipeline = Pipeline::into_azurite("manylarge", String::new(), kafka.bootstrap(), &azurite)?;
+    bounded_and_whole(&pipeline, &Size { partitions_of_topic: 250, memory_limit: 32 * MIB, limit: VERY_LONG })
+        .await
 }
 
 /// A broker of its own: clients of the other tests would learn of a thousand partitions again and again.
@@ -86,10 +102,11 @@ async fn bounded_and_whole(pipeline: &Pipeline, size: &Size) -> Result<()> {
         .sink_environment()
         .set("MEMORY_LIMIT", format!("{}MiB", size.memory_limit / MIB))
         .set("FLUSH_INTERVAL", "1h")
+        .set("SHUTDOWN_TIMEOUT", format!("{}s", size.limit.as_secs()))
         .set("ROLL_BYTES", "128MiB");
     let mut sink = pipeline.start(Binary::Sink, environment)?;
     let partitions = TOPICS.len() * usize::try_from(size.partitions_of_topic)?;
-    wait::until("all chains are begun", LONG, || async {
+    wait::until("all chains are begun", size.limit, || async {
         let assigned = || anyhow::Ok(sink.metrics()?.sum("cdc_sink_assigned_partitions"));
         Ok((sink.is_ready() && assigned()? == Some(f64::from(u32::try_from(partitions)?))).then_some(()))
     })
@@ -101,7 +118,7 @@ async fn bounded_and_whole(pipeline: &Pipeline, size: &Size) -> Result<()> {
     write(pipeline, size, first_hour, block).await?;
     let records = partitions * usize::try_from(HOURS)? * block;
     let (mut paused, mut buffered) = (false, 0.0_f64);
-    let read = wait::until("everything is read", LONG, || {
+    let read = wait::until("everything is read", size.limit, || {
         let mut look = || {
             let metrics = sink.metrics()?;
             buffered = buffered.max(metrics.sum("cdc_sink_buffer_bytes").context("buffer_bytes")?);
@@ -120,7 +137,7 @@ async fn bounded_and_whole(pipeline: &Pipeline, size: &Size) -> Result<()> {
     let before_drain = rows_by_hour(pipeline).await?;
     ensure!(!before_drain.is_empty(), "nothing was written early");
 
-    let peak = drained(&mut sink).await?;
+    let peak = drained(&mut sink, size.limit).await?;
     eprintln!(
         "{partitions} partitions: {} MiB at rest, limit {} MiB, {} MiB read, {} MiB buffered and {} MiB resident at most",
         at_rest / MIB,
@@ -161,11 +178,11 @@ async fn write(pipeline: &Pipeline, size: &Size, first_hour: i64, block: usize) 
 }
 
 /// Ends the sink, which writes the rest; what it took at most in its whole life, in bytes.
-async fn drained(sink: &mut Service) -> Result<u64> {
+async fn drained(sink: &mut Service, limit: Duration) -> Result<u64> {
     let mut peak = resident(sink, "VmHWM")?;
     sink.sigterm()?;
     let begun = Instant::now();
-    while sink.is_running()? && begun.elapsed() < LIMIT {
+    while sink.is_running()? && begun.elapsed() < limit {
         // A process that has just ended says nothing of its memory.
         peak = peak.max(resident(sink, "VmHWM").unwrap_or(0));
         tokio::time::sleep(Duration::from_millis(20)).await;
