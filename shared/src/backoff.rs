@@ -45,11 +45,11 @@ impl Backoff {
         jitter_with_bounds(0.0, 1.0)(step)
     }
 
-    /// As [`Self::next_delay`], but not shorter than what the server asked for (`Retry-After`), up to five minutes: a server whose clock or
-    /// configuration is wrong must not stop anybody for a day.
+    /// As [`Self::next_delay`], and what the server asked for (`Retry-After`) before it, up to five minutes: a server whose clock or
+    /// configuration is wrong must not stop anybody for a day. Many that were told the same time do not come back in step.
     pub fn next_delay_at_least(&mut self, asked: Option<Duration>) -> Duration {
         const ASKED_MAX: Duration = Duration::from_secs(300);
-        self.next_delay().max(asked.unwrap_or_default().min(ASKED_MAX))
+        asked.unwrap_or_default().min(ASKED_MAX) + self.next_delay()
     }
 
     /// Failed attempts since the last success.
@@ -98,6 +98,9 @@ mod tests {
     #[test]
     fn the_server_may_ask_for_a_longer_wait() {
         let asked = Duration::from_secs(90);
-        assert_eq!(Backoff::default().next_delay_at_least(Some(asked)), asked);
+        for _ in 0..20 {
+            let delay = Backoff::default().next_delay_at_least(Some(asked));
+            assert!(delay >= asked && delay <= asked + FIRST, "{delay:?}");
+        }
     }
 }

@@ -112,6 +112,13 @@ impl Stop {
         Self { code, message: message.into() }
     }
 
+    /// A run with `--until-end` that a signal ended before: what follows it in a schedule must not go on as if all were there.
+    #[must_use]
+    pub fn before_end() -> Self {
+        let what = "a signal came before the end was reached. What was done is kept: run it again, and it goes on from there";
+        Self::new(ExitCode::Temporary, what)
+    }
+
     /// For `main`: the code as the standard library wants it returned.
     #[must_use]
     pub fn exit_code(&self) -> std::process::ExitCode {

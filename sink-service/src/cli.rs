@@ -108,7 +108,7 @@ With --until-end each partition has its end taken once, when this sink is given 
 open there included: those are waited for. The sink ends when everything before all of its ends is in the \
 lake; with PUBLISH=sealed that ends the files, too. What was read behind the ends by then is written as \
 after SIGTERM. Several sinks share the work, and each ends when its own part is done: everything is in the \
-lake when all of them have ended with 0. A sink that is given no partition ends within SHUTDOWN_TIMEOUT; \
+lake when all of them have ended with 0. After a signal that comes before the end it is 75. A sink that is given no partition ends within SHUTDOWN_TIMEOUT; \
 with KAFKA_GROUP_PROTOCOL=consumer it waits for one, or a signal. No run waits for hours to close: that is \
 for a sink that goes on.";
 
@@ -215,12 +215,12 @@ pub fn command() -> Command {
                 .after_help(format!("{RUN_EXAMPLES}\n\n{EXIT_CODES}")),
         )
         .subcommand(check_command(TABLE))
-        .subcommand(without(verify, &HOW_FILES_ARE_WRITTEN))
-        .subcommand(without(compare_command(TABLE), &HOW_FILES_ARE_WRITTEN))
+        .subcommand(without(verify, &OF_RUN_AND_REPLAY))
+        .subcommand(without(compare_command(TABLE), &OF_RUN_AND_REPLAY))
         .subcommand(without(replay_command(), &[]))
-        .subcommand(without(dlq_command(TABLE), &HOW_FILES_ARE_WRITTEN))
-        .subcommand(without(export_command(TABLE), &HOW_FILES_ARE_WRITTEN))
-        .subcommand(without(expire_command(TABLE), &HOW_FILES_ARE_WRITTEN))
+        .subcommand(without(dlq_command(TABLE), &OF_RUN_AND_REPLAY))
+        .subcommand(without(export_command(TABLE), &OF_RUN_AND_REPLAY))
+        .subcommand(without(expire_command(TABLE), &OF_RUN_AND_REPLAY))
         .subcommand(config_command(TABLE))
 }
 
@@ -267,7 +267,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, c
 }
 
 /// Only a sink that runs goes by these. The other commands take them, so that one file of settings serves all, and do not show them.
-const OF_RUN_ALONE: [&str; 15] = [
+const OF_RUN_ALONE: [&str; 14] = [
     "ADMIN_ADDR",
     "ALLOW_VERSIONED",
     "DLQ_MAX_RATIO",
@@ -275,7 +275,6 @@ const OF_RUN_ALONE: [&str; 15] = [
     "FLUSH_INTERVAL",
     "FLUSH_ROWS",
     "GROUP_INSTANCE_ID",
-    "HOUR_GRACE",
     "KAFKA_GROUP_PROTOCOL",
     "ROLL_AGE",
     "SHUTDOWN_TIMEOUT",
@@ -285,8 +284,9 @@ const OF_RUN_ALONE: [&str; 15] = [
     "UPLOAD_CONCURRENCY",
 ];
 
-/// `replay` writes files of the lake, too.
-const HOW_FILES_ARE_WRITTEN: [&str; 5] = ["COMPRESSION", "LINE_FORMAT", "PUBLISH", "ROLL_BYTES", "ROLL_ROWS"];
+/// `replay` writes files of the lake, too, and without a chain it asks which hours are over.
+const OF_RUN_AND_REPLAY: [&str; 6] =
+    ["COMPRESSION", "HOUR_GRACE", "LINE_FORMAT", "PUBLISH", "ROLL_BYTES", "ROLL_ROWS"];
 
 /// The command, and its sub-commands, without settings in `--help` that say nothing to it.
 fn without(command: Command, also: &[&str]) -> Command {
@@ -375,7 +375,7 @@ mod tests {
 
     #[test]
     fn help_shows_what_matters_to_the_command() {
-        for id in OF_RUN_ALONE.iter().chain(&HOW_FILES_ARE_WRITTEN) {
+        for id in OF_RUN_ALONE.iter().chain(&OF_RUN_AND_REPLAY) {
             assert!(TABLE.iter().any(|setting| setting.name == *id), "{id} is no setting");
         }
         let help = |path: &[&str]| {
@@ -390,7 +390,8 @@ mod tests {
             assert!(help.contains("--lake-url") && !help.contains("--flush-interval"), "{help}");
             assert!(!help.contains("--compression"), "{help}");
         }
-        assert!(help(&["replay"]).contains("--compression"));
+        let replay = help(&["replay"]);
+        assert!(replay.contains("--compression") && replay.contains("--hour-grace"), "{replay}");
         assert!(help(&["run"]).contains("--flush-interval") && help(&["check"]).contains("--flush-interval"));
         // One that is not shown is taken all the same.
         let line = ["sink-service", "verify", "--all", "--flush-interval", "5s"].map(OsString::from);

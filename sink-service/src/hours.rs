@@ -33,9 +33,16 @@ pub mod reprint;
 pub mod token_follower;
 pub mod watermarks;
 
+use std::time::Duration;
+
 use shared::kafka_position::KafkaOffset;
 
 use crate::event_hour::EventHour;
+
+/// The last hour that is over in a collection without a source of ours: `grace` after its end, by a broker's clock, in seconds.
+pub fn ended_by_clock(now: i64, grace: Duration) -> Option<EventHour> {
+    EventHour::ended_at(now.saturating_sub(i64::try_from(grace.as_secs()).unwrap_or(i64::MAX)))
+}
 
 /// Of one partition: no record of `hour`, or of one before it, lies at or behind `barrier`, as far as sources promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

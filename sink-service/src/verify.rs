@@ -219,12 +219,14 @@ impl Verification<'_> {
         walk.result.start = Some(head.start.get());
         let end = walk.check_chain(head, &files, expired);
         walk.result.end = Some(end.get());
-        if log.is_some_and(|(_, seen)| seen < end) {
+        // As a start compares them.
+        let position = end.max(head.scanned);
+        if log.is_some_and(|(_, seen)| seen < position) {
             // A live sink may have gone on since it was seen.
             let log_end = self.log.end(partition).await?;
-            if log_end < end {
+            if log_end < position {
                 let is_same = head.topic_identity().is_certainly(&look.topic);
-                let halt = ChainHalt::log_too_short(partition.clone(), end, log_end, is_same);
+                let halt = ChainHalt::log_too_short(partition.clone(), position, log_end, is_same);
                 return Ok(PartitionResult::unreadable(partition, halt.to_string()));
             }
         }

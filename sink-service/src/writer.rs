@@ -189,9 +189,11 @@ impl Loop {
     }
 
     fn run(&mut self) -> Result<Totals, Stop> {
+        let mut at_end = false;
         while !self.io.shutdown.is_cancelled() {
             self.turn(POLL_WAIT)?;
-            if self.is_at_end() {
+            at_end = self.is_at_end();
+            if at_end {
                 tracing::info!(partitions = self.assignment.len(), "the end is reached: stopping");
                 // As a signal does: whoever follows the loop's work ends with it.
                 self.io.shutdown.cancel();
@@ -202,6 +204,9 @@ impl Loop {
         self.totals.drained = self.drain(&all, Instant::now() + self.io.drain_limit)?;
         self.commit(Instant::now());
         self.io.jobs.publisher().dead_letters.flush(LETTERS_LIMIT);
+        if self.until_end.is_some() && !at_end {
+            return Err(Stop::before_end());
+        }
         Ok(self.totals)
     }
 

@@ -136,5 +136,9 @@ fn serve(
     let pump = Pump::new(settings, format, identity, stream, status, health, stop)?;
     let mut pump = if until_end { pump.until_end()? } else { pump };
     start.over();
-    pump.run()
+    let totals = pump.run()?;
+    if until_end && !pump.is_at_end() {
+        return Err(Stop::before_end());
+    }
+    Ok(totals)
 }

@@ -236,6 +236,11 @@ impl Pump {
         Ok(self)
     }
 
+    /// Whether the end that was asked for is reached.
+    pub fn is_at_end(&self) -> bool {
+        self.end_reached && self.copying.is_done()
+    }
+
     /// Until a signal, the end that was asked for, or something that does not heal.
     ///
     /// # Errors
@@ -329,7 +334,7 @@ impl Pump {
             if let Err(setback) = self.copy(session) {
                 return setback;
             }
-            if self.end_reached && self.copying.is_done() {
+            if self.is_at_end() {
                 tracing::info!(cluster_time = %session.pending.cluster_time(), "the end is reached");
                 self.stop.cancel();
                 continue;

@@ -90,15 +90,20 @@ impl Seen {
             let found = format!("{go_on} partition(s) go on where the lake ends, {begin} begin");
             report.ok(WHAT, found);
         }
-        for (index, (topic, (stop, more))) in stops.into_iter().enumerate() {
-            // Each counts for the exit code; only some are spelt out.
-            if index < NAMED_MAX {
-                let others = (more > 0).then(|| format!("and {more} more of its partitions"));
-                report.missing((Step::Chains, stop.code), format!("chain of {topic}"), stop.message, others);
-            }
+        let unnamed = stops.len().saturating_sub(NAMED_MAX);
+        for (topic, (stop, more)) in stops.into_iter().take(NAMED_MAX) {
+            let others = (more > 0).then(|| format!("and {more} more of its partitions"));
+            let unnamed =
+                (unnamed > 0).then(|| format!("the chains of {unnamed} more topics end a start too"));
+            let others = others.into_iter().chain(unnamed);
+            report.missing((Step::Chains, stop.code), format!("chain of {topic}"), stop.message, others);
         }
+        let unnamed = unknown.len().saturating_sub(NAMED_MAX);
         for (topic, why) in unknown.into_iter().take(NAMED_MAX) {
             report.unknown(format!("chain of {topic}"), why, []);
+        }
+        if unnamed > 0 {
+            report.unknown(WHAT, format!("nor is it known of {unnamed} more topics"), []);
         }
     }
 }

@@ -17,6 +17,7 @@ use super::{
     HourEnd,
     broker_clock::BrokerClock,
     closer::{Barriers, CloseError, Closer, Closing},
+    ended_by_clock,
     token_follower::Known,
     watermarks::Watermarks,
 };
@@ -151,8 +152,7 @@ impl HourKeeper {
         match self.clock.now().await {
             Ok(seconds) => {
                 *clock_failing = false;
-                let grace = i64::try_from(self.grace.as_secs()).unwrap_or(i64::MAX);
-                EventHour::ended_at(seconds.saturating_sub(grace))
+                ended_by_clock(seconds, self.grace)
             }
             Err(error) => {
                 if !std::mem::replace(clock_failing, true) {

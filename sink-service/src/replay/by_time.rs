@@ -15,7 +15,7 @@
 //! - What the copy holds already keeps its ranges and paths, so a second run checks the same files, whatever came to the topic or was set otherwise.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -42,6 +42,7 @@ use crate::{
     event_hour::EventHour,
     hours::{
         broker_clock::{BrokerClock, ClockError},
+        ended_by_clock,
         token_follower::follow,
     },
     lake::{Listing, Presence},
@@ -82,6 +83,8 @@ struct Log {
 
 struct First {
     hour: EventHour,
+    /// By Kafka's time.
+    written: Option<EventHour>,
     is_early: bool,
 }
 
@@ -100,6 +103,8 @@ enum Scan {
         files: Vec<PlannedFile>,
         /// Of the dead letters among them, those that the dead-letter topic does not have.
         unknown_letters: Vec<KafkaOffset>,
+        /// Rows of the copy that were dead letters and were sent back, or dropped, since.
+        sent_again: Vec<KafkaOffset>,
     },
     /// Kafka's time of this record is before its event's.
     Early(KafkaOffset),
@@ -162,10 +167,11 @@ impl Planner<'_> {
             read.push(range);
             files.extend(of_partition);
         }
-        let begin = logs.iter().filter_map(|log| Some(log.first.as_ref()?.hour));
-        let begin = begin.chain(files.iter().map(|file| file.hour)).min();
+        // As in the live lake: what is older than the topic has a manifest only where it has rows.
+        let begin = logs.iter().filter_map(|log| log.first.as_ref()?.written).min();
         let hours = begin.into_iter().flat_map(|begin| begin.to(over)).filter(|hour| span.contains(*hour));
-        let empty = hours.filter(|hour| files.iter().all(|file| file.hour != *hour)).collect();
+        let with_files: BTreeSet<EventHour> = files.iter().map(|file| file.hour).collect();
+        let empty = hours.filter(|hour| !with_files.contains(hour)).collect();
         Ok(Plan { topic: topic.to_owned(), content, files, empty, notes, read_by_time: read })
     }
 
@@ -195,8 +201,7 @@ impl Planner<'_> {
                 "no source reads this collection, and a broker's clock says which of its hours are over";
             Stop::new(code, format!("{what}: {error}. Nothing was changed"))
         })?;
-        let grace = i64::try_from(self.grace.as_secs()).unwrap_or(i64::MAX);
-        Ok(EventHour::ended_at(now.saturating_sub(grace)))
+        Ok(ended_by_clock(now, self.grace))
     }
 
     /// To be called after the hours were seen to be over.
@@ -214,7 +219,8 @@ impl Planner<'_> {
                 Some(message) => {
                     let record = view_of(&message);
                     let hour = records.inspect(&record, topic, content).await?.hour;
-                    Some(First { hour, is_early: is_early(&record, hour) })
+                    let written = record.timestamp.and_then(EventHour::from_millis);
+                    Some(First { hour, written, is_early: is_early(&record, hour) })
                 }
                 None => None,
             };
@@ -260,12 +266,25 @@ impl Planner<'_> {
             Some(_) => {
                 let at = DateTime::from_timestamp(start_seconds(first_wanted), 0).unwrap_or_default();
                 let found = self.log.first_at(partition, at).await?;
-                found.unwrap_or(log.end).clamp(log.start, log.end)
+                let found = found.unwrap_or(log.end).clamp(log.start, log.end);
+                // A row that came late: what lay before it may have been of its time.
+                if found == log.start && log.start > KafkaOffset::ZERO {
+                    return Err(gone(&[row_of_gone(log, None)], "").into());
+                }
+                found
             }
         };
-        let (files, unknown_letters) = loop {
+        if log.start > KafkaOffset::ZERO {
+            notes.push(format!(
+                "{partition}: what Kafka has removed, the offsets before {}, is taken to be older than these hours, as what is left begins with older rows. That is so of one source; rows of a second one or of a producer that is late may be missing",
+                log.start
+            ));
+        }
+        let (files, unknown_letters, sent_again) = loop {
             match self.scan(log, from, search, records).await? {
-                Scan::Files { files, unknown_letters } => break (files, unknown_letters),
+                Scan::Files { files, unknown_letters, sent_again } => {
+                    break (files, unknown_letters, sent_again);
+                }
                 Scan::Early(offset) => {
                     notes.push(format!(
                         "{partition}: Kafka's time of the record at offset {offset} is before its event's, so nothing can be searched by time: read from the begin of the log"
@@ -279,6 +298,12 @@ impl Planner<'_> {
                 "{partition}: {} records of these hours cannot be rows, and {} does not have them as dead letters; the first is at offset {first}",
                 unknown_letters.len(),
                 self.dead_letters
+            ));
+        }
+        if let Some(first) = sent_again.first() {
+            notes.push(format!(
+                "{partition}: {} rows of the copy were sent back as dead letters since, or dropped, so that the copy may have them twice; the first is at offset {first}. Make the copy once more in another place",
+                sent_again.len()
             ));
         }
         let range = ReadRange { partition: partition.partition, log_start: log.start, from, to: log.end };
@@ -309,7 +334,7 @@ impl Planner<'_> {
             self.path_of(folder, hour, partition.partition, first, &damaged)
         });
         let mut repeats = RepeatFilter::default();
-        let mut unknown_letters = Vec::new();
+        let (mut unknown_letters, mut sent_again) = (Vec::new(), Vec::new());
         let done = Arc::new(AtomicU64::new(0));
         let total = end.get().saturating_sub(from.get());
         let mut progress = Progress::over("replay: looking", "offsets", total, Arc::clone(&done));
@@ -324,7 +349,11 @@ impl Planner<'_> {
                 return Ok(Scan::Early(offset));
             }
             let place = (partition.clone(), offset);
-            let inspected = judge.judge(&place, None, None, inspected);
+            let (was_letter, hour) = pieces.known_of(offset).unzip();
+            if was_letter == Some(false) && letters.get(&place).is_some_and(|letter| letter.is_settled) {
+                sent_again.push(offset);
+            }
+            let inspected = judge.judge(&place, was_letter, hour, inspected);
             let seen = Seen {
                 offset,
                 hour: inspected.hour,
@@ -343,7 +372,7 @@ impl Planner<'_> {
             pieces.take(&seen, before)?;
         }
         progress.over_and_out();
-        Ok(Scan::Files { files: pieces.into_files()?, unknown_letters })
+        Ok(Scan::Files { files: pieces.into_files()?, unknown_letters, sent_again })
     }
 }
 
@@ -358,34 +387,45 @@ fn is_early(record: &RecordView<'_>, hour: EventHour) -> bool {
 
 /// What lay before the begin of a log may have been of these hours, unless the first record that is there is of an earlier one.
 fn refuse_what_may_be_gone(logs: &[Log], first_wanted: EventHour) -> Result<(), Stop> {
-    let (mut gone, mut whole_from) = (Vec::new(), Some(EventHour::EPOCH));
-    for Log { partition, start, first, .. } in logs.iter().filter(|log| log.start > KafkaOffset::ZERO) {
-        match first {
+    let (mut rows, mut whole_from) = (Vec::new(), Some(EventHour::EPOCH));
+    for log in logs.iter().filter(|log| log.start > KafkaOffset::ZERO) {
+        match &log.first {
             None => {
-                gone.push(format!(
+                let (partition, start) = (&log.partition, log.start);
+                rows.push(format!(
                     "  {partition}: nothing of its {start} offsets is left, of whatever hours"
                 ));
                 whole_from = None;
             }
             Some(First { hour, .. }) if *hour >= first_wanted => {
-                gone.push(format!(
-                    "  {partition}: Kafka no longer has what lay before offset {start}: rows of hours up to {hour} may be missing"
-                ));
+                rows.push(row_of_gone(log, Some(*hour)));
                 whole_from = whole_from.and_then(|from| Some(from.max(hour.next()?)));
             }
             Some(_) => {}
         }
     }
-    if gone.is_empty() {
+    if rows.is_empty() {
         return Ok(());
     }
     let other = whole_from.map(|hour| {
         format!(". What begins with {hour} can be made: name such hours with --hour, or --from and --to")
     });
+    Err(gone(&rows, &other.unwrap_or_default()))
+}
+
+/// `up_to`: unless rows come late.
+fn row_of_gone(log: &Log, up_to: Option<EventHour>) -> String {
+    let hours = up_to.map_or("these hours".to_owned(), |hour| format!("hours up to {hour}"));
+    let (partition, start) = (&log.partition, log.start);
+    format!(
+        "  {partition}: Kafka no longer has what lay before offset {start}: rows of {hours} may be missing"
+    )
+}
+
+fn gone(rows: &[String], other: &str) -> Stop {
     let what = format!(
-        "Kafka no longer has all records that these hours may consist of:\n{}\nNothing was changed{}",
-        gone.join("\n"),
-        other.unwrap_or_default()
+        "Kafka no longer has all records that these hours may consist of:\n{}\nNothing was changed{other}",
+        rows.join("\n")
     );
-    Err(Stop::new(ExitCode::OffsetGap, what))
+    Stop::new(ExitCode::OffsetGap, what)
 }

@@ -12,8 +12,12 @@ use shared::{
 
 use super::{EventBefore, Known, PlannedFile};
 use crate::{
-    chain::FilePolicy, event_hour::EventHour, file_metadata::LastEvents, lake::ListedFile,
-    lake_path::LakePath, line_format::LineFormat,
+    chain::FilePolicy,
+    event_hour::EventHour,
+    file_metadata::{LastEvents, OffsetRuns},
+    lake::ListedFile,
+    lake_path::LakePath,
+    line_format::LineFormat,
 };
 
 /// A piece ends with so many dead letters, before its file's metadata is full of them.
@@ -37,6 +41,7 @@ pub(super) struct Standing {
     first: KafkaOffset,
     next: KafkaOffset,
     rows: u64,
+    letters: OffsetRuns,
     format: LineFormat,
     is_met: bool,
 }
@@ -51,6 +56,7 @@ impl Standing {
             first: metadata.first,
             next: metadata.next,
             rows: metadata.rows,
+            letters: metadata.dead_letters.clone(),
             format: metadata.line_format,
             is_met: false,
         })
@@ -92,6 +98,11 @@ impl<'a, P: Fn(EventHour, KafkaOffset) -> LakePath> Pieces<'a, P> {
     ) -> Self {
         let standing = standing.map(|file| (file.first, file)).collect();
         Self { partition, policy, standing, path_of, open: None, files: Vec::new() }
+    }
+
+    /// What the copy says of a record that it holds: whether it is a dead letter, and its file's hour.
+    pub(super) fn known_of(&self, offset: KafkaOffset) -> Option<(bool, EventHour)> {
+        self.standing_at(offset).map(|file| (file.letters.contains(offset), file.hour))
     }
 
     /// Whether a piece begins with the record.
@@ -171,7 +182,7 @@ impl<'a, P: Fn(EventHour, KafkaOffset) -> LakePath> Pieces<'a, P> {
         match standing.filter(|file| seen.offset < file.next) {
             Some(file) => {
                 file.is_met = true;
-                let Standing { hour, first, next, format, .. } = *file;
+                let &mut Standing { hour, first, next, format, .. } = file;
                 let path = Some(file.path.clone());
                 Piece { hour, first, next, is_fixed: true, path, format, rows, letters, bytes, before }
             }

@@ -164,7 +164,8 @@ impl Planner<'_> {
             chain.files.retain(|file| wanted(file.hour) && file.is_sealed());
             if let Some(file) = chain.files.iter().find(|file| file.next > chain.log_end) {
                 // Another topic was refused by its id, where it has one.
-                let is_same = chain.head.topicid.is_some();
+                let now = self.log.identities(vec![topic.into()]).await?;
+                let is_same = now.get(topic).is_some_and(|now| chain.head.topic_identity().is_certainly(now));
                 let halt =
                     ChainHalt::log_too_short(chain.partition.clone(), file.next, chain.log_end, is_same);
                 let what = format!("{halt}. {} cannot be made again. Nothing was changed", file.path);

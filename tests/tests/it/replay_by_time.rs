@@ -243,5 +243,33 @@ async fn what_retention_may_have_taken_is_refused(
     ensure!(lakes.reader.read().await?.files == before, "a refused replay has written something");
     commands.replay("the-other-hour", lakes.empty, &["--hour", "23", "--into", lakes.copy], 0).await?;
     ensure!(folder(commands.pipeline, begin).contains("hour=22"), "the hours are others");
+    a_late_row_says_nothing_of_what_is_gone(commands, lakes, begin).await
+}
+
+/// A regression: the first row that is left is of an earlier hour, and was written among rows of this one.
+async fn a_late_row_says_nothing_of_what_is_gone(
+    commands: &Commands<'_>,
+    lakes: &Lakes<'_>,
+    begin: i64,
+) -> Result<()> {
+    let Commands { pipeline, .. } = commands;
+    let topic = &pipeline.data_topic("late");
+    let writer = pipeline.kafka_writer();
+    writer.create_topic(topic, 1, &KEPT).await?;
+    let of = |number, seconds, time: i64| NewRecord {
+        timestamp_ms: Some(time * 1000),
+        ..crate::records::event_of(pipeline, "late", number, seconds)
+    };
+    let late = vec![
+        of(1, begin + 1, begin + 1),
+        of(2, begin - 5 * HOUR_S, begin + 2),
+        of(3, begin + 3, begin + 3),
+        of(4, begin + 2 * HOUR_S, begin + 2 * HOUR_S),
+    ];
+    writer.send(topic, 0, late).await?;
+    writer.delete_records(topic, 0, 1).await?;
+    let others = Commands { pipeline, topic, day: commands.day.clone() };
+    let text = others.replay("late", lakes.empty, &["--hour", "22", "--into", lakes.copy], 21).await?;
+    ensure!(text.contains("before offset 1") && text.contains("these hours may be missing"), "{text}");
     Ok(())
 }

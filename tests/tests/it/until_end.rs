@@ -236,6 +236,20 @@ async fn a_sink_without_a_partition_ends_too() -> Result<()> {
     judge(&pipeline, 50).await
 }
 
+/// It has not looked at everything, so what follows it must not go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_before_the_end_gives_75() -> Result<()> {
+    let pipeline = Stage::shared().await?.pipeline("untilendsignal")?;
+    // Nothing to read: it waits that long for what the group may give it.
+    let environment = pipeline.sink_environment().set("SHUTDOWN_TIMEOUT", "10m");
+    let mut sink = start(&pipeline, "waits", &environment)?;
+    sink.wait_until_ready().await?;
+    sink.sigterm()?;
+    let code = sink.exit_code(LIMIT).await?;
+    ensure!(code == 75 && sink.log_text()?.contains("before the end"), "{code}\n{}", sink.log_tail());
+    Ok(())
+}
+
 /// The client does not say that the broker gives it nothing: the second one ends when the first one has, and its partition moves.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sink_without_a_partition_ends_after_the_others_where_the_broker_assigns() -> Result<()> {
