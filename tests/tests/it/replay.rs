@@ -280,7 +280,7 @@ async fn a_replay_of_what_is_not_there_says_so() -> Result<()> {
     let day = instant_day(begin);
     let unknown = format!("{topic}x");
     for (name, arguments, expected, says) in [
-        ("no-such-topic", vec!["--topic", &unknown, "--all"], 23, "is not in Kafka"),
+        ("no-such-topic", vec!["--topic", &unknown, "--all"], 64, "no such topic"),
         ("an-open-hour", vec!["--topic", &topic, "--day", &day, "--hour", "22"], 64, "has closed"),
         ("into-itself", vec!["--topic", &topic, "--all", "--into", "LAKE"], 64, "the lake itself"),
     ] {
