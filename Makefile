@@ -46,7 +46,7 @@ run-servers: servers ## MongoDB, Kafka and Azurite for trying the services by ha
 
 .PHONY: servers
 servers: ## Fetches mongod, a Java runtime, Kafka, Azurite, a schema registry, two connectors and readers into .servers/
-	python3 tests/servers/fetch.py --azurite --registry --connectors --readers
+	python3 tests/servers/fetch.py --azurite --registry --connectors --readers --data
 
 .PHONY: build
 build: ## Services, harness and tests, for debugging

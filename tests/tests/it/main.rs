@@ -17,6 +17,7 @@ mod control;
 mod damage;
 mod dashboards;
 mod dead_letters;
+mod demo;
 mod dlq;
 mod export;
 mod fenced;

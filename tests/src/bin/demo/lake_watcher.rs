@@ -25,7 +25,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lake {
     pub(crate) files: u64,
+    /// Of changes.
     pub(crate) rows: u64,
+    /// Rows of the control topic: collections that were made.
+    pub(crate) definitions: u64,
     pub(crate) bytes: u64,
     /// Of one of the largest files, below the lake's root.
     pub(crate) largest: String,
@@ -100,7 +103,9 @@ async fn watch(reader: LakeReader, orders: Arc<Orders>, gauges: Arc<Gauges>) -> 
             let count =
                 |name| u64::try_from(file.number(name)?).with_context(|| format!("{}: {name}", file.path));
             let stored = count("storedsize")?;
-            lake.rows += count("rows")?;
+            let of_its_kind =
+                if file.path.starts_with("_control/") { &mut lake.definitions } else { &mut lake.rows };
+            *of_its_kind += count("rows")?;
             lake.bytes += stored;
             if stored > largest {
                 (largest, lake.largest) = (stored, file.path.clone());

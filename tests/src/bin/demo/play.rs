@@ -96,8 +96,12 @@ pub(crate) async fn play(
     if !differences.is_empty() {
         bail!("acknowledged by MongoDB against counted in Kafka:\n  {}", differences.join("\n  "));
     }
-    if verified["rows"].as_u64() != Some(tally.total()) || lake.rows != tally.total() {
-        bail!("{} changes, but verified {} rows and counted {}", tally.total(), verified["rows"], lake.rows);
+    let (changes, Lake { rows, definitions, .. }) = (tally.total(), &lake);
+    if verified["rows"].as_u64() != Some(changes + definitions) || *rows != changes {
+        bail!(
+            "{changes} changes, but verified {} rows and counted {rows}, and {definitions} definitions",
+            verified["rows"]
+        );
     }
     copy_lake(&stage.lake, folder).await?;
     Ok(Outcome {

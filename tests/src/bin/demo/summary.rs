@@ -52,8 +52,8 @@ pub(crate) fn print(
     )?;
     writeln!(
         to,
-        "  verified    {} rows, {} differences",
-        outcome.verified["rows"], outcome.verified["differences"]
+        "  verified    {} rows, {} of them definitions; {} differences",
+        outcome.verified["rows"], outcome.lake.definitions, outcome.verified["differences"]
     )?;
     writeln!(to, "  lake        {} files, {} MB", outcome.lake.files, grouped(megabytes))?;
     writeln!(
