@@ -108,9 +108,14 @@ impl Batch {
     pub fn piece(&self, count: usize, before: Option<&LastEvents>) -> Piece {
         let entries = &self.pending()[..count];
         let mut piece = Piece { last_event: before.cloned(), ..Piece::default() };
+        // Of a run of one source's events only the last is known afterwards.
+        let mut run: Option<(&str, &str)> = None;
         for (index, entry) in entries.iter().enumerate() {
             if let Some((event_id, source)) = self.event_of(self.cut + index) {
-                LastEvents::take(&mut piece.last_event, event_id, source);
+                if let Some((last, of)) = run.filter(|(_, of)| *of != source) {
+                    LastEvents::take(&mut piece.last_event, last, of);
+                }
+                run = Some((event_id, source));
             }
             match entry.kind {
                 EntryKind::Row(operation) => {
@@ -124,6 +129,9 @@ impl Batch {
                 piece.min_cluster_time = Some(piece.min_cluster_time.map_or(time, |min| min.min(time)));
                 piece.max_cluster_time = Some(piece.max_cluster_time.map_or(time, |max| max.max(time)));
             }
+        }
+        if let Some((event_id, source)) = run {
+            LastEvents::take(&mut piece.last_event, event_id, source);
         }
         piece.bytes = self.lines.slice(self.line_start(self.cut)..self.line_start(self.cut + count));
         piece.crc = LineCrc::of(&piece.bytes);

@@ -91,12 +91,13 @@ impl Seen {
             report.ok(WHAT, found);
         }
         let unnamed = stops.len().saturating_sub(NAMED_MAX);
+        let first_unnamed = stops.values().nth(NAMED_MAX).map(|(stop, _)| stop.code);
         for (topic, (stop, more)) in stops.into_iter().take(NAMED_MAX) {
             let others = (more > 0).then(|| format!("and {more} more of its partitions"));
-            let unnamed =
-                (unnamed > 0).then(|| format!("the chains of {unnamed} more topics end a start too"));
-            let others = others.into_iter().chain(unnamed);
             report.missing((Step::Chains, stop.code), format!("chain of {topic}"), stop.message, others);
+        }
+        if let Some(code) = first_unnamed {
+            report.missing((Step::Chains, code), WHAT, format!("{unnamed} more topics end a start too"), []);
         }
         let unnamed = unknown.len().saturating_sub(NAMED_MAX);
         for (topic, why) in unknown.into_iter().take(NAMED_MAX) {
