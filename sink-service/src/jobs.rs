@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     buffer::Batch,
-    chain::Chain,
+    chain::{Chain, LogBounds},
     hours::HourEnd,
     kafka_log::LogError,
     partition::AssignmentEpoch,
@@ -44,8 +44,8 @@ pub enum Outcome {
     Opened {
         topic: TopicIdentity,
         chain: Box<Chain>,
-        /// The high watermark, as it was when the chain was read.
-        log_end: KafkaOffset,
+        /// As it was when the chain was read.
+        log: LogBounds,
         schema: Option<(SchemaId, IdMeans)>,
     },
     Published {
@@ -146,7 +146,7 @@ impl Jobs {
             check.get_or_try_init(|| jobs.publisher.check_topic(&identity)).await?;
             let (chain, log) = jobs.publisher.open(&identity, confirmed, lost).await?;
             let (topic, chain) = (identity.topic, Box::new(chain));
-            Ok(Outcome::Opened { topic, chain, log_end: log.end, schema })
+            Ok(Outcome::Opened { topic, chain, log, schema })
         };
         self.run(partition, epoch, given_up, work).await;
     }

@@ -9,6 +9,7 @@
 //! Records are buffered in every phase but `Opening`, in which the partition is not fetched yet. At most one batch is on
 //! its way at a time: nothing is published before its predecessor is confirmed.
 
+mod look_back;
 mod until_end;
 
 use std::{
@@ -29,6 +30,7 @@ use shared::{
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::look_back::LookBack;
 use crate::{
     buffer::{Batch, Buffer, SpareBuffer},
     chain::Chain,
@@ -124,6 +126,8 @@ pub struct PartitionState {
     records: u64,
     /// Knows the last event that was taken.
     repeats: RepeatFilter,
+    /// Until the consumer has come to where the chain ends.
+    look_back: Option<LookBack>,
     metrics: PartitionMetrics,
 }
 
@@ -170,6 +174,7 @@ impl PartitionState {
             over: None,
             records: 0,
             repeats: RepeatFilter::default(),
+            look_back: None,
         }
     }
 
@@ -226,7 +231,7 @@ impl PartitionState {
         self.assigned
     }
 
-    /// The chain was read, or read again: here the consumer begins or goes on.
+    /// The chain was read, or read again: from here on records are taken.
     pub fn opened(&mut self, topic: TopicIdentity, chain: Chain) -> KafkaOffset {
         self.identity.topic = topic;
         self.staged = None;
@@ -357,7 +362,7 @@ impl PartitionState {
     /// already: around a pause of its own the client may hand a record out twice.
     ///
     /// # Errors
-    /// If records of a source are in Avro, and there is no registry.
+    /// If records of a source are in Avro, and there is no registry. If the log is not the one that the lake was written from.
     pub fn take(
         &mut self,
         message: &impl Message,
@@ -366,7 +371,17 @@ impl PartitionState {
         spares: &mut Vec<SpareBuffer>,
     ) -> Result<Taken, Stop> {
         let Some(offset) = KafkaOffset::from_kafka(message.offset()) else { return Ok(Taken::Yes) };
-        if self.is_opening() || self.wanted_schema.is_some() || offset < self.wanted_from() {
+        if self.is_opening() || self.wanted_schema.is_some() {
+            return Ok(Taken::Yes);
+        }
+        if let Some(look_back) = &mut self.look_back {
+            if look_back.has_before_end(offset) {
+                look_back.see(offset, &view_of(message));
+                return Ok(Taken::Yes);
+            }
+            self.judge_look_back()?;
+        }
+        if offset < self.wanted_from() {
             return Ok(Taken::Yes);
         }
         let record = view_of(message);
@@ -493,6 +508,9 @@ impl PartitionState {
     pub fn consumer_is_at(&mut self, position: KafkaOffset, now: Instant) {
         if self.is_opening() || self.wanted_schema.is_some() {
             return;
+        }
+        if let Some(look_back) = &mut self.look_back {
+            look_back.consumer_is_at(position);
         }
         match self.ahead {
             Some((ahead, since)) if position > ahead => self.ahead = Some((position, since)),

@@ -51,6 +51,12 @@ pub struct RecordView<'a> {
 }
 
 impl<'a> RecordView<'a> {
+    /// Id and source, if the headers are those of a change of a source of ours. Whether its value can become a line is not asked:
+    /// [`Inspected::event`] is for that.
+    pub fn change(&self) -> Option<(&'a str, &'a str)> {
+        self.event(self.cluster_time.and_then(ClusterTime::parse))
+    }
+
     /// Id and source of a change, if the record is of one that a source of ours publishes in the order of the ids: the source is named with its run,
     /// and the id is a resume token of the record's own time. Others may use the same names for other things.
     fn event(&self, header_time: Option<ClusterTime>) -> Option<(&'a str, &'a str)> {

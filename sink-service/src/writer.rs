@@ -228,6 +228,7 @@ impl Loop {
         if now >= self.next_commit {
             self.next_commit = now + COMMIT_INTERVAL;
             self.observe_positions(now);
+            self.assignment.iter_mut().try_for_each(PartitionState::judge_passed_look_back)?;
             self.commit(now);
             let standings = self.assignment.iter().filter(|state| !state.is_opening());
             self.io.standings.send_replace(standings.map(PartitionState::standing).collect());
@@ -391,14 +392,15 @@ impl Loop {
             return Ok(());
         };
         match outcome {
-            Outcome::Opened { topic, chain, log_end, schema } => {
+            Outcome::Opened { topic, chain, log, schema } => {
                 if let Some((id, means)) = schema {
                     self.io.values.learn(id, means);
                 }
                 let lost_its_place = state.assigned();
                 let position = state.opened(topic, *chain);
+                let from = state.begin_reading(log.start);
                 if self.until_end.is_some() {
-                    state.end_at(log_end);
+                    state.end_at(log.end);
                 }
                 self.opened.insert(partition.clone());
                 tracing::info!(%partition, %position, "reading");
@@ -408,7 +410,7 @@ impl Loop {
                 } else {
                     Ok(())
                 };
-                let assigned = freed.and_then(|()| self.io.consumer.assign(&[(partition.clone(), position)]));
+                let assigned = freed.and_then(|()| self.io.consumer.assign(&[(partition.clone(), from)]));
                 // A pause outlives the assignment inside the client, and this one begins without.
                 let assigned =
                     assigned.and_then(|()| self.io.consumer.resume(std::slice::from_ref(&partition)));

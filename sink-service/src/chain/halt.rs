@@ -24,6 +24,12 @@ pub enum ChainHalt {
          {position}; Kafka lost records that the lake has"
     )]
     LogCut { partition: TopicPartition, position: KafkaOffset, log_end: KafkaOffset },
+    /// The log is long enough, but its records are others.
+    #[error(
+        "{partition}: the log was cut and has grown again: the lake was not written from the record at offset {offset}, \
+         although it ends at offset {next} only"
+    )]
+    LogGrewAgain { partition: TopicPartition, offset: KafkaOffset, next: KafkaOffset },
     /// Nobody knows the topic's id.
     #[error(
         "{partition}: the log ends at offset {log_end}, but the lake was written up to offset {position}: the topic was made \
@@ -66,9 +72,10 @@ impl ChainHalt {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Gap { .. } => ExitCode::OffsetGap,
-            Self::AnotherTopic { .. } | Self::LogCut { .. } | Self::LogTooShort { .. } => {
-                ExitCode::TopicChanged
-            }
+            Self::AnotherTopic { .. }
+            | Self::LogCut { .. }
+            | Self::LogGrewAgain { .. }
+            | Self::LogTooShort { .. } => ExitCode::TopicChanged,
             Self::WentBack { .. }
             | Self::FileLost { .. }
             | Self::ForeignFile { .. }

@@ -11,9 +11,9 @@ impl PartitionState {
         self.end.get_or_insert(log_end);
     }
 
-    /// Everything before the end is durable. What is staged is not.
+    /// Everything before the end is durable, and the log is the one that it was written from. What is staged is not durable.
     pub fn at_end(&self) -> bool {
-        self.end.is_some_and(|end| self.durable >= end)
+        self.look_back.is_none() && self.end.is_some_and(|end| self.durable >= end)
     }
 
     /// Everything before the end was read, and not all of it is durable: nobody waits for a flush that is due later, or for a file that ends

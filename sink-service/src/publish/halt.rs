@@ -111,7 +111,7 @@ fn remedy(halt: &ChainHalt) -> &'static str {
             }
             AnotherTopic::Either { .. } => new_chain!("Check KAFKA_BROKERS. If it is the right cluster: t"),
         },
-        ChainHalt::LogCut { .. } => {
+        ChainHalt::LogCut { .. } | ChainHalt::LogGrewAgain { .. } => {
             new_chain!(
                 "A leader that lacked records was elected (unclean.leader.election.enable), or a broker's disk was lost or restored from a \
                  backup. New records take the same offsets. If a replica or a newer copy of the disk has the lost ones, stop what writes to \

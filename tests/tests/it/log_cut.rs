@@ -1,7 +1,8 @@
 //! A partition's log that ends before the lake does: an election that was not clean, or a disk restored from a backup.
 //!
 //! Goal: the sink ends with 23, says that the log was cut and not that the topic was made again, and publishes nothing, at its start and while it
-//! runs. Method: the broker is stopped, its log is cut at a batch, and it comes back on the same port; then the log grows again past the lake's end.
+//! runs, also where the log has grown past the lake's end again before it looks. Method: the broker is stopped, its log is cut at a batch, and it comes
+//! back on the same port; other changes take the lost ones' offsets.
 
 use anyhow::{Result, ensure};
 use pipeline_tests::{
@@ -23,7 +24,7 @@ const NO_MONGODB: &str = "mongodb://127.0.0.1:1";
 const CUT_AT: i64 = 21;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_start_ends_with_23_and_verify_notices_what_grew_again() -> Result<()> {
+async fn a_start_ends_with_23_and_so_does_one_after_the_log_has_grown_again() -> Result<()> {
     let (mut kafka, azurite) =
         tokio::try_join!(Kafka::start(KafkaOptions::default()), Azurite::start(AzuriteStorage::Memory))?;
     let pipelines = [
@@ -56,8 +57,14 @@ async fn a_start_ends_with_23_and_verify_notices_what_grew_again() -> Result<()>
         }
         ensure!(pipeline.lake().read().await?.files == before.files, "something was published");
 
-        // What nobody saw end early offsets do not tell: the records do.
+        // A log that has grown again does not end early: its records tell.
         pipeline.kafka_writer().send(&topic, 0, changes(pipeline, 100..150)).await?;
+        for (name, arguments) in [("grown-run", vec!["run"]), ("grown-until-end", vec!["run", "--until-end"])]
+        {
+            let (code, text) = run(pipeline, name, &arguments).await?;
+            ensure!(code == 23 && text.contains(GROWN), "{name}: {code}\n{text}");
+        }
+        ensure!(pipeline.lake().read().await?.files == before.files, "something was published");
         let (code, text) = run(pipeline, "grown-verify", &["verify", "--topic", &topic]).await?;
         ensure!(
             code == 25 && text.contains("the line at offset 21 is not the record's"),
@@ -83,6 +90,52 @@ async fn a_running_sink_ends_with_23() -> Result<()> {
     Ok(())
 }
 
+/// It is stopped meanwhile, so the log is long enough when it looks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_sink_notices_a_log_that_has_grown_again() -> Result<()> {
+    let mut kafka = Kafka::start(KafkaOptions::default()).await?;
+    let pipeline = Pipeline::into_directory("cutgrown", NO_MONGODB.to_owned(), kafka.bootstrap())?;
+    let topic = pipeline.data_topic("orders");
+    let mut sink = begun(&pipeline).await?;
+    let before = pipeline.lake().read().await?;
+    sink.sigstop()?;
+    kafka.kill9()?;
+    kafka.cut_log(&topic, 0, CUT_AT)?;
+    kafka.restart().await?;
+    pipeline.kafka_writer().send(&topic, 0, changes(&pipeline, 100..150)).await?;
+    sink.sigcont()?;
+    let code = sink.exit_code(LIMIT).await?;
+    let text = sink.log_text()?;
+    ensure!(code == 23 && text.contains(GROWN), "{code}\n{text}");
+    ensure!(pipeline.lake().read().await?.files == before.files, "something was published");
+    Ok(())
+}
+
+/// What the log lost is sent again by its source, in other transactions: nothing is missing, and nothing comes twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_whose_source_has_sent_again_what_it_lost_goes_on() -> Result<()> {
+    let mut kafka = Kafka::start(KafkaOptions::default()).await?;
+    let pipeline = Pipeline::into_directory("cutagain", NO_MONGODB.to_owned(), kafka.bootstrap())?;
+    let topic = pipeline.data_topic("orders");
+    begun(&pipeline).await?.stop(LIMIT).await?;
+    kafka.stop().await?;
+    kafka.cut_log(&topic, 0, CUT_AT)?;
+    kafka.restart().await?;
+    let writer = pipeline.kafka_writer();
+    for numbers in [20..23, 23..24, 24..40] {
+        writer.send(&topic, 0, changes(&pipeline, numbers)).await?;
+    }
+    let (code, text) = run(&pipeline, "again", &["run", "--until-end"]).await?;
+    ensure!(code == 0, "{code}\n{text}");
+    let files = pipeline.lake().read().await?.files;
+    let mut rows = 0;
+    for file in &files {
+        rows += file.lines()?.len();
+    }
+    ensure!(rows == 40, "{rows} rows of 40 changes");
+    Ok(())
+}
+
 /// A sink whose lake has two transactions of the topic.
 async fn begun(pipeline: &Pipeline) -> Result<Service> {
     let topic = make_topic(pipeline).await?;
@@ -93,6 +146,8 @@ async fn begun(pipeline: &Pipeline) -> Result<Service> {
     pipeline.wait_for_lake(&mut [&mut sink]).await?;
     Ok(sink)
 }
+
+const GROWN: &str = "the log was cut and has grown again: the lake was not written from the record at offset";
 
 /// As a source of ours would publish them: their ids rise.
 fn changes(pipeline: &Pipeline, numbers: std::ops::Range<i64>) -> Vec<NewRecord> {
