@@ -3,6 +3,10 @@
 //! A client of its own, without a group and reading uncommitted: `fetch_watermarks` of a read_committed consumer answers
 //! the last stable offset, which another producer's open transaction holds back, and no rule of the chain may rest on
 //! that. All calls block, so they run on the runtime's blocking threads, each with a time limit.
+//!
+//! What goes by Kafka's admin interface is asked only when a broker has just answered something else: while none is there librdkafka connects
+//! again and again for such a request, without a pause. Each change of a broker's state wakes the request, and that expedites the next attempt
+//! (`RD_KAFKA_OP_CONNECT` sets `rkb_ts_reconnect` to 0); it took a core.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -130,8 +134,10 @@ impl KafkaLog {
         &self,
         topics: Vec<Arc<str>>,
     ) -> Result<HashMap<Arc<str>, TopicIdentity>, LogError> {
+        let Some(first) = topics.first().cloned() else { return Ok(HashMap::new()) };
         let (described, cluster) = self
             .ask(move |client| {
+                client.fetch_metadata(Some(&first), REQUEST_TIMEOUT)?;
                 let names: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
                 let described = kafka_ffi::describe_topics(client.client(), &names, REQUEST_TIMEOUT)?;
                 // No request: it came with the answer, and the client keeps it.
@@ -192,6 +198,10 @@ impl KafkaLog {
                 LogError::Unavailable(error.to_string())
             }
         };
+        let asked = topic.to_owned();
+        self.ask(move |client| client.fetch_metadata(Some(&asked), REQUEST_TIMEOUT).map(|_| ()))
+            .await
+            .map_err(|error| classify(topic, &error))?;
         let mut configs = self.admin.topic_configs(&[topic]).await.map_err(judge)?;
         configs.remove(topic).ok_or_else(|| LogError::NoTopic(topic.to_owned()))?.map_err(judge)
     }

@@ -27,6 +27,7 @@ mod generation;
 mod harness;
 mod hours;
 mod idle;
+mod kafka_outage;
 mod kill_nine;
 mod lake_outage;
 mod large_records;

@@ -183,7 +183,8 @@ async fn records_that_go_on_coming_do_not_prolong_it() -> Result<()> {
     let (records, written) = tokio::try_join!(go_on_writing, run)?;
     let before: i64 = wanted.values().sum();
     let meanwhile: i64 = written.values().sum::<i64>() - before;
-    ensure!(meanwhile > 20, "only {meanwhile} offsets were written meanwhile");
+    // More than one transaction, of six offsets.
+    ensure!(meanwhile > 6, "only {meanwhile} offsets were written meanwhile");
     reached(&pipeline, &wanted).await?;
     let mut last = start(&pipeline, "last", &pipeline.sink_environment())?;
     ends_with_0(&mut last, RUN_LIMIT).await?;

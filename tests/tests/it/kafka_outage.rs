@@ -1,0 +1,63 @@
+//! What Kafka's absence costs.
+//!
+//! Goal: services that wait for a broker do next to nothing meanwhile. A regression: librdkafka tries to connect without a pause as long as a request of
+//! its admin interface waits, and a sink with a batch to flush always had one waiting: it took a core.
+//! Method: the broker is killed under both, with records that are to be flushed and changes that are to be published, and their CPU time is read
+//! from their metrics a while later.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use pipeline_tests::{
+    service::{Binary, Service},
+    wait,
+    workload::{Pace, Workload, WorkloadOptions},
+};
+
+use crate::stage::{LIMIT, Stage};
+
+/// For so long the outage is looked at.
+const OUTAGE: Duration = Duration::from_secs(15);
+
+/// Of one core. One that spins takes most of one.
+const SHARE_MAX: f64 = 0.15;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_that_wait_for_a_broker_are_idle() -> Result<()> {
+    let mut stage = Stage::own().await?;
+    let pipeline = stage.pipeline("kafkaoutage")?;
+    let client = stage.mongod.client().await?;
+    let source = pipeline.ready_source().await?;
+    // It keeps its partitions for longer than this test looks.
+    let environment = pipeline
+        .sink_environment()
+        .set("FLUSH_INTERVAL", "5s")
+        .set("KAFKA_OPTIONS", "session.timeout.ms=60000,topic.metadata.refresh.interval.ms=2000");
+    let mut sink = pipeline.start(Binary::Sink, environment)?;
+    sink.wait_until_ready().await?;
+    let options = WorkloadOptions::new(pipeline.database()).pace(Pace::PerSecond(200));
+    let workload = Workload::start(&client, &options).await?;
+    workload.wait_for(200, LIMIT).await?;
+    // All partitions hold something that is to be flushed.
+    let holds = |sink: &Service| {
+        Ok::<_, anyhow::Error>(sink.metrics()?.sum("cdc_sink_buffer_bytes") > Some(50_000.0))
+    };
+    wait::until("the sink holds records", LIMIT, || async { Ok(holds(&sink)?.then_some(())) }).await?;
+    stage.kafka.kill9()?;
+    source.wait_until_not_ready(LIMIT).await?;
+    sink.wait_until_not_ready(LIMIT).await?;
+    workload.stop().await?;
+    let before = [cpu_seconds(&source)?, cpu_seconds(&sink)?];
+    tokio::time::sleep(OUTAGE).await;
+    let after = [cpu_seconds(&source)?, cpu_seconds(&sink)?];
+    for ((service, before), after) in ["source", "sink"].into_iter().zip(before).zip(after) {
+        let share = (after - before) / OUTAGE.as_secs_f64();
+        eprintln!("the {service} takes {share:.3} of a core");
+        ensure!(share < SHARE_MAX, "the {service} takes {share:.2} of a core while it waits");
+    }
+    Ok(())
+}
+
+fn cpu_seconds(service: &Service) -> Result<f64> {
+    service.metrics()?.sum("process_cpu_seconds_total").context("the service does not say")
+}
