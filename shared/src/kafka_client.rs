@@ -49,7 +49,14 @@ pub fn forward_log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 }
 
 /// For `ClientContext::error`: what the client reports about its connections. It goes on by itself.
+///
+/// That all brokers are down is said with each attempt of each client, many times a second, and only sums up what was reported of single
+/// connections before.
 pub fn forward_error(error: &KafkaError, reason: &str) {
+    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+        tracing::debug!(target: "librdkafka", detail = reason, "no broker is connected");
+        return;
+    }
     tracing::warn!(target: "librdkafka", error = %error, detail = reason, "kafka client reports an error");
 }
 

@@ -332,7 +332,13 @@ impl Loop {
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
                 Err(Stop::new(ExitCode::Temporary, format!("the consumer cannot go on: {error}")))
             }
-            // A topic that was deleted, a broker that is away: the client goes on by itself, or the next flush says so.
+            // The client has reported it already, each connection by itself.
+            Some(Code::AllBrokersDown | Code::BrokerTransportFailure) => {
+                self.io.metrics.error("consume", "client");
+                tracing::debug!(%error, "consumer error");
+                Ok(())
+            }
+            // A topic that was deleted: the client goes on by itself, or the next flush says so.
             _ => {
                 self.io.metrics.error("consume", "client");
                 tracing::warn!(%error, "consumer error");
@@ -346,6 +352,11 @@ impl Loop {
             Notice::Assigned(partitions) => self.assigned(partitions),
             Notice::Revoked { partitions, lost } => self.revoked(&partitions, lost),
             Notice::Brokers { connected } => {
+                match (self.brokers_connected, connected) {
+                    (true, false) => tracing::warn!("no broker is connected: waiting for one"),
+                    (false, true) => tracing::info!("a broker is connected again"),
+                    _ => {}
+                }
                 self.brokers_connected = connected;
                 Ok(())
             }
