@@ -95,7 +95,7 @@ async fn a_source_whose_broker_hangs_ends_in_time_and_the_next_one_goes_on() -> 
             .set("TRANSACTION_TIMEOUT", transaction_timeout);
         let mut source = pipeline.start(Binary::Source, environment.clone())?;
         source.wait_until_ready().await?;
-        let mut run = Run::start_with(&pipeline, &client, Pace::PerSecond(300), source).await?;
+        let mut run = Run::start_with(&pipeline, &client, Pace::PerSecond(100), source).await?;
         run.workload.wait_for(300, LIMIT).await?;
         for _ in 0..3 {
             stage.kafka.sigstop()?;
