@@ -11,7 +11,7 @@
 //! few offsets early, so it costs no request.
 //!
 //! The rule: of the changes of our sources among these records, the last one must be known to the chain. What lay before `next` has been taken, and then it is
-//! among the last events, or it was a repeat, and then a later one of its source is; a dead letter is neither, and the file names its offset. An earlier
+//! among the last events, or it was a repeat, and then a later one of its source is; most dead letters are neither, and the file names their offsets. An earlier
 //! one is not asked: its source may be forgotten by now. Where a source has sent again what the log lost, the last one is known, and nothing is missing.
 //!
 //! What it does not see: records of foreign producers and of snapshots, which have no event id; changes that were replaced farther back than it
@@ -71,12 +71,12 @@ impl LookBack {
 
     /// Takes notice of a record before the end.
     pub(super) fn see(&mut self, offset: KafkaOffset, record: &RecordView<'_>) {
+        // The client may hand out a record twice.
         let newer = self.last.is_none_or(|(last, _)| last < offset);
-        if let Some((event_id, source)) = record.change()
-            && newer
-            && !self.dead_letters.contains(offset)
-        {
-            self.last = Some((offset, self.known.hold(event_id, source)));
+        let Some((event_id, source)) = record.change().filter(|_| newer) else { return };
+        let known = self.known.hold(event_id, source);
+        if known || !self.dead_letters.contains(offset) {
+            self.last = Some((offset, known));
         }
     }
 
@@ -157,6 +157,7 @@ mod tests {
         assert_eq!(found(&[(10, 7, "a/1"), (11, 6, "a/1")]), None, "sent again");
         assert_eq!(found(&[(10, 2, "forgotten/1"), (11, 7, "a/1")]), None);
         assert_eq!(found(&[(11, 7, "a/1"), (12, 8, "a/1")]), None, "a dead letter is no last event");
+        assert_eq!(found(&[(11, 2, "forgotten/1"), (12, 7, "a/1")]), None, "one of the schema check is");
     }
 
     #[test]
@@ -164,7 +165,6 @@ mod tests {
         assert_eq!(found(&[(10, 7, "a/1"), (11, 8, "a/1")]), Some(11));
         assert_eq!(found(&[(11, 7, "a/2")]), Some(11), "another run");
         assert_eq!(found(&[(10, 4, "b/1"), (11, 7, "a/1")]), None, "what was lost was sent again");
-        // The client may hand out a record twice.
         assert_eq!(found(&[(10, 7, "a/1"), (11, 8, "a/1"), (10, 7, "a/1")]), Some(11));
     }
 
