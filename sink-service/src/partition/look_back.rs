@@ -17,6 +17,9 @@
 //! What it does not see: records of foreign producers and of snapshots, which have no event id; changes that were replaced farther back than it
 //! looks, with nothing but such records behind them.
 
+#[cfg(test)]
+mod tests;
+
 use shared::{exit::Stop, kafka_position::KafkaOffset};
 
 use super::PartitionState;
@@ -110,70 +113,5 @@ impl PartitionState {
         let Some(offset) = look_back.contradiction() else { return Ok(()) };
         let (partition, next) = (self.identity.partition.clone(), look_back.until);
         Err(Halt::Chain(ChainHalt::LogGrewAgain { partition, offset, next }).to_stop())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::file_metadata::LastEvent;
-
-    /// Of one cluster time.
-    fn id(number: u32) -> String {
-        format!("820000000500000001{number:08}")
-    }
-
-    /// Of a chain that ends at offset 20, with change 7 of the one source and change 3 of the other before it.
-    fn look_back() -> LookBack {
-        let mut known = Some(LastEvents::from(LastEvent::new(&id(3), "b/1")));
-        assert!(LastEvents::take(&mut known, &id(7), "a/1"));
-        LookBack {
-            from: KafkaOffset::new(4),
-            until: KafkaOffset::new(20),
-            dead_letters: [KafkaOffset::new(12)].into_iter().collect(),
-            known: known.expect("one was taken"),
-            last: None,
-            passed: false,
-        }
-    }
-
-    /// What is found in a log of these records: offset, number of the change, source.
-    fn found(records: &[(u64, u32, &str)]) -> Option<u64> {
-        let mut look_back = look_back();
-        for (offset, number, source) in records {
-            let (event_id, cluster_time) = (id(*number), Some("5.1"));
-            let (event_id, source) = (Some(event_id.as_str()), Some(*source));
-            let record = RecordView { event_id, source, cluster_time, ..RecordView::default() };
-            look_back.see(KafkaOffset::new(*offset), &record);
-        }
-        look_back.contradiction().map(KafkaOffset::get)
-    }
-
-    #[test]
-    fn the_log_that_the_lake_was_written_from_is_known() {
-        assert_eq!(found(&[]), None, "only markers, or strangers' records");
-        assert_eq!(found(&[(4, 6, "a/1"), (18, 7, "a/1")]), None);
-        assert_eq!(found(&[(10, 7, "a/1"), (18, 3, "b/1")]), None, "sources take turns");
-        assert_eq!(found(&[(10, 7, "a/1"), (11, 6, "a/1")]), None, "sent again");
-        assert_eq!(found(&[(10, 2, "forgotten/1"), (11, 7, "a/1")]), None);
-        assert_eq!(found(&[(11, 7, "a/1"), (12, 8, "a/1")]), None, "a dead letter is no last event");
-        assert_eq!(found(&[(11, 2, "forgotten/1"), (12, 7, "a/1")]), None, "one of the schema check is");
-    }
-
-    #[test]
-    fn other_records_in_its_place_are_noticed() {
-        assert_eq!(found(&[(10, 7, "a/1"), (11, 8, "a/1")]), Some(11));
-        assert_eq!(found(&[(11, 7, "a/2")]), Some(11), "another run");
-        assert_eq!(found(&[(10, 4, "b/1"), (11, 7, "a/1")]), None, "what was lost was sent again");
-        assert_eq!(found(&[(10, 7, "a/1"), (11, 8, "a/1"), (10, 7, "a/1")]), Some(11));
-    }
-
-    #[test]
-    fn it_ends_when_the_consumer_has_passed_it() {
-        let mut look_back = look_back();
-        look_back.consumer_is_at(KafkaOffset::new(19));
-        assert!(!look_back.passed && look_back.has_before_end(KafkaOffset::new(19)));
-        look_back.consumer_is_at(KafkaOffset::new(20));
-        assert!(look_back.passed && !look_back.has_before_end(KafkaOffset::new(20)));
     }
 }
