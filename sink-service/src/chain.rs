@@ -50,8 +50,8 @@ use crate::{
     buffer::Batch,
     compression::Compression,
     event_hour::EventHour,
-    file_metadata::{FileMetadata, LastEvents, WriterId},
-    head::Head,
+    file_metadata::{FileMetadata, LastEvents, OffsetRuns, WriterId},
+    head::{Head, LOOK_BACK_OFFSETS},
     hours::HourEnd,
     lake::{ETag, FileState},
     lake_path::LakePath,
@@ -354,8 +354,39 @@ impl Chain {
             path: Some(path),
             first: Some(first),
             lastevent: self.last_event().cloned(),
+            deadletters: self.dead_letters_before(first),
             created: false,
             ..self.head.clone()
+        }
+    }
+
+    /// Dead letters among the last offsets before `end`, which is where the chain's file ends or begins; `None` where that is not known.
+    fn dead_letters_before(&self, end: KafkaOffset) -> Option<OffsetRuns> {
+        let from = KafkaOffset::new(end.get().saturating_sub(LOOK_BACK_OFFSETS));
+        let of_file = self.file.as_ref().map(|file| &file.metadata);
+        if let Some(metadata) = of_file
+            && metadata.first <= from
+        {
+            return Some(metadata.dead_letters.since(from));
+        }
+        let before = self.head.deadletters.as_ref()?.since(from);
+        let in_file = of_file.map(|metadata| metadata.dead_letters.since(from)).unwrap_or_default();
+        Some(before.iter().chain(in_file.iter()).collect())
+    }
+
+    /// What is known of the last records before [`Self::position`], to be held against the log: where they begin, and which of them are dead letters.
+    pub fn tail(&self) -> Option<(KafkaOffset, OffsetRuns)> {
+        let (next, position) = (self.next(), self.position());
+        // Behind `next` are repeats and markers only.
+        let end = if position.get() - next.get() > LOOK_BACK_OFFSETS { position } else { next };
+        let from = KafkaOffset::new(end.get().saturating_sub(LOOK_BACK_OFFSETS)).max(self.head.start);
+        match (self.dead_letters_before(next), &self.file) {
+            (Some(letters), _) => Some((from, letters)),
+            (None, Some(FileState { metadata, .. })) => {
+                let from = from.max(metadata.first);
+                Some((from, metadata.dead_letters.since(from)))
+            }
+            (None, None) => None,
         }
     }
 

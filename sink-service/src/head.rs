@@ -9,9 +9,14 @@ use serde::{Deserialize, Serialize};
 use shared::{kafka_position::KafkaOffset, namespace::Namespace};
 
 use crate::{
-    file_metadata::LastEvents, lake_path::LakePath, topic_content::TopicContent,
+    file_metadata::{LastEvents, OffsetRuns},
+    lake_path::LakePath,
+    topic_content::TopicContent,
     topic_identity::TopicIdentity,
 };
+
+/// So many offsets before its end a chain can be held against the log ([`crate::partition`]). A transaction of one record takes two.
+pub const LOOK_BACK_OFFSETS: u64 = 16;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
@@ -37,6 +42,9 @@ pub struct Head {
     /// The last events before `first`, which the current file may repeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lastevent: Option<LastEvents>,
+    /// Dead letters among the last [`LOOK_BACK_OFFSETS`] offsets before `first`; `None` if that is not known, as in heads that were made again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadletters: Option<OffsetRuns>,
     /// Up to here, exclusive, there is nothing to read that is not durable. Moves no boundary: the next file still
     /// begins at `next`.
     pub scanned: KafkaOffset,
@@ -101,6 +109,7 @@ mod tests {
             first: Some(KafkaOffset::new(7)),
             created: true,
             lastevent: None,
+            deadletters: None,
             scanned: KafkaOffset::new(9),
         };
         let text = "{\"topic\":\"atlas.shop.orders\",\"partition\":0,\"topicid\":\"x2f6jDKGSVO8GbVr2ZQ0Mg\",\"db\":\"shop\",\

@@ -4,11 +4,15 @@
 //! the last stable offset, which another producer's open transaction holds back, and no rule of the chain may rest on
 //! that. All calls block, so they run on the runtime's blocking threads, each with a time limit.
 //!
-//! What goes by Kafka's admin interface is asked only when a broker has just answered something else: while none is there librdkafka connects
+//! What goes by Kafka's admin interface is asked here only when a broker has just answered something else: while none is there librdkafka connects
 //! again and again for such a request, without a pause. Each change of a broker's state wakes the request, and that expedites the next attempt
 //! (`RD_KAFKA_OP_CONNECT` sets `rkb_ts_reconnect` to 0); it took a core.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 use rdkafka::{
@@ -50,6 +54,8 @@ type Client = BaseConsumer<ForwardLogs>;
 pub struct KafkaLog {
     client: Arc<Client>,
     admin: TopicAdmin,
+    /// Whose metadata is asked for to see whether a broker is there: always the same one, since the client keeps an object for each.
+    probe: Arc<OnceLock<Arc<str>>>,
 }
 
 impl KafkaLog {
@@ -66,6 +72,7 @@ impl KafkaLog {
         Ok(Self {
             client: Arc::new(config.create_with_context(ForwardLogs)?),
             admin: TopicAdmin::new(base, REQUEST_TIMEOUT)?,
+            probe: Arc::default(),
         })
     }
 
@@ -134,10 +141,10 @@ impl KafkaLog {
         &self,
         topics: Vec<Arc<str>>,
     ) -> Result<HashMap<Arc<str>, TopicIdentity>, LogError> {
-        let Some(first) = topics.first().cloned() else { return Ok(HashMap::new()) };
+        let Some(first) = topics.first() else { return Ok(HashMap::new()) };
+        self.wait_for_broker(first).await.map_err(|error| LogError::Unavailable(error.to_string()))?;
         let (described, cluster) = self
             .ask(move |client| {
-                client.fetch_metadata(Some(&first), REQUEST_TIMEOUT)?;
                 let names: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
                 let described = kafka_ffi::describe_topics(client.client(), &names, REQUEST_TIMEOUT)?;
                 // No request: it came with the answer, and the client keeps it.
@@ -198,12 +205,15 @@ impl KafkaLog {
                 LogError::Unavailable(error.to_string())
             }
         };
-        let asked = topic.to_owned();
-        self.ask(move |client| client.fetch_metadata(Some(&asked), REQUEST_TIMEOUT).map(|_| ()))
-            .await
-            .map_err(|error| classify(topic, &error))?;
+        self.wait_for_broker(topic).await.map_err(|error| classify(topic, &error))?;
         let mut configs = self.admin.topic_configs(&[topic]).await.map_err(judge)?;
         configs.remove(topic).ok_or_else(|| LogError::NoTopic(topic.to_owned()))?.map_err(judge)
+    }
+
+    /// What the broker says of the topic does not matter.
+    async fn wait_for_broker(&self, topic: &str) -> Result<(), KafkaError> {
+        let probe = Arc::clone(self.probe.get_or_init(|| topic.into()));
+        self.ask(move |client| client.fetch_metadata(Some(&probe), REQUEST_TIMEOUT).map(|_| ())).await
     }
 
     async fn ask<T: Send + 'static>(

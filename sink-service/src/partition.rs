@@ -57,6 +57,8 @@ pub const POSITION_AGE_MAX: Duration = Duration::from_secs(45);
 pub enum Taken {
     /// It is buffered, or was passed over.
     Yes,
+    /// It lies before the chain's end, and was only looked at.
+    No,
     /// Its schema is not known: nothing more is taken until the registry has said what it is, and the chain is read again.
     AfterSchema,
 }
@@ -234,6 +236,7 @@ impl PartitionState {
     /// The chain was read, or read again: from here on records are taken.
     pub fn opened(&mut self, topic: TopicIdentity, chain: Chain) -> KafkaOffset {
         self.identity.topic = topic;
+        self.look_back = None;
         self.staged = None;
         self.adopt(chain);
         self.buffered_from = self.position;
@@ -377,7 +380,7 @@ impl PartitionState {
         if let Some(look_back) = &mut self.look_back {
             if look_back.has_before_end(offset) {
                 look_back.see(offset, &view_of(message));
-                return Ok(Taken::Yes);
+                return Ok(Taken::No);
             }
             self.judge_look_back()?;
         }
@@ -527,8 +530,11 @@ impl PartitionState {
 
     /// Freezes what is buffered, up to the consumer's position, and hands out the chain with it.
     ///
-    /// `None` while a batch is on its way or the chain is not read yet.
+    /// `None` while a batch is on its way, or the chain is not read yet, or not held against the log.
     pub fn freeze(&mut self) -> Option<(Chain, Batch, TopicContent)> {
+        if self.look_back.is_some() {
+            return None;
+        }
         self.idle_chain()?;
         let Phase::Idle(chain) = std::mem::replace(&mut self.phase, Phase::Opening) else { return None };
         let end = self.read_up_to();

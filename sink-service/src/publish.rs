@@ -41,6 +41,7 @@ use crate::{
     compression::Compression,
     dead_letter_breaker::DeadLetterBreaker,
     dead_letters::DeadLetterQueue,
+    file_metadata::OffsetRuns,
     head::Head,
     hours::{HourEnd, accounts::HourFolder},
     kafka_log::{KafkaLog, LogError},
@@ -363,6 +364,7 @@ impl Publisher {
             first: None,
             created: false,
             lastevent: None,
+            deadletters: Some(OffsetRuns::default()),
             scanned: start,
         };
         let created = self.lake.create_document(&path, head.to_bytes()).await;

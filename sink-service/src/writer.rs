@@ -255,6 +255,7 @@ impl Loop {
                     let Some(state) = self.assignment.of_message(&message) else { continue };
                     match state.take(&message, now, &mut self.io.values, &mut self.spares)? {
                         Taken::Yes => self.totals.records += 1,
+                        Taken::No => {}
                         Taken::AfterSchema => {
                             let partition = state.partition().clone();
                             drop(message);

@@ -26,10 +26,10 @@ pub enum ChainHalt {
     LogCut { partition: TopicPartition, position: KafkaOffset, log_end: KafkaOffset },
     /// The log is long enough, but its records are others.
     #[error(
-        "{partition}: the log was cut and has grown again: the lake was not written from the record at offset {offset}, \
-         although it ends at offset {next} only"
+        "{partition}: the log was cut and has grown again (or, where topics have no id, the topic was made again): the lake was not written from \
+         the record at offset {offset}, although it goes up to offset {position}"
     )]
-    LogGrewAgain { partition: TopicPartition, offset: KafkaOffset, next: KafkaOffset },
+    LogGrewAgain { partition: TopicPartition, offset: KafkaOffset, position: KafkaOffset },
     /// Nobody knows the topic's id.
     #[error(
         "{partition}: the log ends at offset {log_end}, but the lake was written up to offset {position}: the topic was made \

@@ -109,6 +109,7 @@ fn first_head() -> Head {
         first: None,
         created: false,
         lastevent: None,
+        deadletters: None,
         scanned: KafkaOffset::ZERO,
     }
 }

@@ -147,6 +147,12 @@ impl LastEvents {
         std::iter::once(&self.latest).chain(&self.others)
     }
 
+    /// Whether an event of this source is known.
+    pub fn know(&self, source: &str) -> bool {
+        let cut = cut(source, SOURCE_CHARS_MAX);
+        self.iter().any(|event| event.source == cut)
+    }
+
     /// Whether this is an event that is known, or one of the same source before it.
     pub fn hold(&self, event_id: &str, source: &str) -> bool {
         if !LastEvent::is_short(event_id, source) {

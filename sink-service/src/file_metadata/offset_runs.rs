@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use shared::kafka_position::KafkaOffset;
 
 /// Offsets in rising order. Grows only at its end, as a consumer meets them.
@@ -43,6 +44,14 @@ impl OffsetRuns {
         self.0.get(after).is_some_and(|run| run.start <= offset.get())
     }
 
+    /// Those at or behind `from`.
+    #[must_use]
+    pub fn since(&self, from: KafkaOffset) -> Self {
+        let from = from.get();
+        let runs = self.0.iter().filter(|run| run.end > from);
+        Self(runs.map(|run| Run { start: run.start.max(from), end: run.end }).collect())
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = KafkaOffset> + '_ {
         self.0.iter().flat_map(|run| run.start..run.end).map(KafkaOffset::new)
     }
@@ -79,6 +88,23 @@ impl fmt::Display for OffsetRuns {
             end = run.end;
         }
         Ok(())
+    }
+}
+
+/// As its text, an empty one for no offset.
+impl Serialize for OffsetRuns {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for OffsetRuns {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        Self::parse(&text).ok_or_else(|| de::Error::custom("expected runs of offsets"))
     }
 }
 

@@ -111,13 +111,18 @@ fn remedy(halt: &ChainHalt) -> &'static str {
             }
             AnotherTopic::Either { .. } => new_chain!("Check KAFKA_BROKERS. If it is the right cluster: t"),
         },
-        ChainHalt::LogCut { .. } | ChainHalt::LogGrewAgain { .. } => {
+        ChainHalt::LogCut { .. } => {
             new_chain!(
                 "A leader that lacked records was elected (unclean.leader.election.enable), or a broker's disk was lost or restored from a \
                  backup. New records take the same offsets. If a replica or a newer copy of the disk has the lost ones, stop what writes to \
                  the topic and bring it back. Else the lake alone has them: keep what you move away. T"
             )
         }
+        ChainHalt::LogGrewAgain { .. } => new_chain!(
+            "Records that took the lost ones' offsets are in Kafka and not in the lake, lost ones are in the lake alone: keep what you move away, \
+             and do not bring back an older copy of the log, which would lose what was written since. `sink-service verify` names the lines that are \
+             in question. T"
+        ),
         ChainHalt::LogTooShort { .. } => new_chain!(
             "If the log was cut, and a replica or a newer copy of the disk has the lost records, stop what writes to the topic and bring \
              it back. Else keep what you move away. T"

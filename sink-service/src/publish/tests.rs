@@ -62,6 +62,7 @@ pub(crate) fn first_head(partition: &TopicPartition) -> Head {
         first: None,
         created: false,
         lastevent: None,
+        deadletters: None,
         scanned: KafkaOffset::ZERO,
     }
 }

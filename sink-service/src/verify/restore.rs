@@ -96,6 +96,7 @@ impl Verification<'_> {
             first: Some(last.metadata.first),
             created: true,
             lastevent: before,
+            deadletters: None,
             scanned: first.metadata.first,
         };
         // A head without a record would be taken for one of before there were records.

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     check::Checked,
-    records::{LONG_AGO_S, events},
+    records::{LONG_AGO_S, changes},
     stage::{LIMIT, Stage},
 };
 
@@ -30,13 +30,13 @@ async fn is_passed_when_told(pipeline: &Pipeline) -> Result<()> {
     let topic = pipeline.data_topic("orders");
     let writer = pipeline.kafka_writer();
     writer.create_topic(&topic, 2, &[]).await?;
-    writer.send(&topic, 0, events(pipeline, 0..20, LONG_AGO_S)).await?;
+    writer.send(&topic, 0, changes(pipeline, 0..20, LONG_AGO_S)).await?;
     let mut sink = pipeline.ready_sink().await?;
     pipeline.wait_for_lake(&mut [&mut sink]).await?;
     sink.stop(LIMIT).await?;
     // A marker is behind each of these.
-    writer.send(&topic, 0, events(pipeline, 20..40, LONG_AGO_S)).await?;
-    writer.send(&topic, 1, events(pipeline, 100..110, LONG_AGO_S)).await?;
+    writer.send(&topic, 0, changes(pipeline, 20..40, LONG_AGO_S)).await?;
+    writer.send(&topic, 1, changes(pipeline, 100..110, LONG_AGO_S)).await?;
     writer.delete_records(&topic, 0, 30).await?;
     writer.delete_records(&topic, 1, 5).await?;
 
@@ -79,8 +79,8 @@ async fn is_passed_when_told(pipeline: &Pipeline) -> Result<()> {
     // Behind it as ever, also in a process that is told nothing.
     sink.stop(LIMIT).await?;
     let mut sink = pipeline.ready_sink().await?;
-    writer.send(&topic, 0, events(pipeline, 40..50, LONG_AGO_S + 3600)).await?;
-    writer.send(&topic, 1, events(pipeline, 110..120, LONG_AGO_S + 7200)).await?;
+    writer.send(&topic, 0, changes(pipeline, 40..50, LONG_AGO_S + 3600)).await?;
+    writer.send(&topic, 1, changes(pipeline, 110..120, LONG_AGO_S + 7200)).await?;
     pipeline.wait_for_lake(&mut [&mut sink]).await?;
     let rows: i64 =
         pipeline.lake().files().await?.iter().map(|file| file.number("rows")).sum::<Result<i64>>()?;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use pipeline_tests::wait;
 
 use crate::{
-    records::{LONG_AGO_S, events, judge, make_topic},
+    records::{LONG_AGO_S, changes, judge, make_topic},
     stage::{LIMIT, Stage},
 };
 
@@ -22,7 +22,7 @@ async fn expired_records_that_are_in_the_lake_are_no_gap() -> Result<()> {
     let pipeline = stage.pipeline("idle")?;
     let writer = pipeline.kafka_writer();
     let topic = make_topic(&pipeline).await?;
-    writer.send(&topic, 0, events(&pipeline, 0..20, LONG_AGO_S)).await?;
+    writer.send(&topic, 0, changes(&pipeline, 0..20, LONG_AGO_S)).await?;
     let mut sink = pipeline.ready_sink().await?;
     let (_, violations) = judge(&pipeline, &mut [&mut sink]).await?;
     violations.none()?;
@@ -48,7 +48,7 @@ async fn expired_records_that_are_in_the_lake_are_no_gap() -> Result<()> {
     sink.kill9()?;
     let mut sink = pipeline.ready_sink().await?;
     writer.set_topic_setting(&topic, "retention.ms", "-1").await?;
-    writer.send(&topic, 0, events(&pipeline, 20..40, LONG_AGO_S)).await?;
+    writer.send(&topic, 0, changes(&pipeline, 20..40, LONG_AGO_S)).await?;
     let (evidence, violations) = judge(&pipeline, &mut [&mut sink]).await?;
     violations.none()?;
     let lake = evidence.lake.context("a lake")?;

@@ -48,6 +48,7 @@ async fn services_that_wait_for_a_broker_are_idle() -> Result<()> {
     };
     wait::until("the sink holds records", LIMIT, || async { Ok(holds(&sink)?.then_some(())) }).await?;
     stage.kafka.kill9()?;
+    ensure!(holds(&sink)?, "all was flushed just before the broker was gone");
     source.wait_until_not_ready(LIMIT).await?;
     sink.wait_until_not_ready(LIMIT).await?;
     workload.stop().await?;

@@ -43,6 +43,14 @@ pub(crate) fn events(pipeline: &Pipeline, numbers: std::ops::Range<i64>, seconds
     numbers.map(|number| event(pipeline, number, seconds)).collect()
 }
 
+/// As a source of ours would publish them: their ids rise with the seconds and the numbers.
+pub(crate) fn changes(pipeline: &Pipeline, numbers: std::ops::Range<i64>, seconds: i64) -> Vec<NewRecord> {
+    let id = |number: i64| format!("82{seconds:08X}00000001{number:08X}");
+    let change =
+        |number| event(pipeline, number, seconds).header("event-id", &id(number)).header("source", "it/1");
+    numbers.map(change).collect()
+}
+
 /// Makes the topic `orders` with one partition.
 pub(crate) async fn make_topic(pipeline: &Pipeline) -> Result<String> {
     let topic = pipeline.data_topic("orders");

@@ -19,7 +19,7 @@ use pipeline_tests::{
 };
 
 use crate::{
-    records::{LONG_AGO_S, events},
+    records::{LONG_AGO_S, changes},
     stage::{LIMIT, Stage},
 };
 
@@ -117,10 +117,10 @@ async fn to_the_end(pipeline: &Pipeline, environment: &Environment) -> Result<()
     let writer = pipeline.kafka_writer();
     // The third partition stays empty.
     writer.create_topic(&topic, 4, &[]).await?;
-    writer.send(&topic, 0, events(pipeline, 0..50, LONG_AGO_S)).await?;
-    writer.send(&topic, 1, events(pipeline, 50..80, LONG_AGO_S)).await?;
-    writer.send_aborted(&topic, 1, events(pipeline, 80..90, LONG_AGO_S)).await?;
-    writer.send_aborted(&topic, 3, events(pipeline, 90..95, LONG_AGO_S)).await?;
+    writer.send(&topic, 0, changes(pipeline, 0..50, LONG_AGO_S)).await?;
+    writer.send(&topic, 1, changes(pipeline, 50..80, LONG_AGO_S)).await?;
+    writer.send_aborted(&topic, 1, changes(pipeline, 80..90, LONG_AGO_S)).await?;
+    writer.send_aborted(&topic, 3, changes(pipeline, 90..95, LONG_AGO_S)).await?;
     let wanted = ends(pipeline, &topic).await?;
     ensure!(wanted.values().copied().collect::<Vec<_>>() == [51, 42, 0, 6], "{wanted:?}");
 
@@ -144,7 +144,7 @@ async fn to_the_end(pipeline: &Pipeline, environment: &Environment) -> Result<()
     let after = (commits(pipeline).await?, pipeline.lake().positions().await?);
     ensure!(before == after, "{before:?}, and then {after:?}");
 
-    writer.send(&topic, 2, events(pipeline, 100..110, LONG_AGO_S)).await?;
+    writer.send(&topic, 2, changes(pipeline, 100..110, LONG_AGO_S)).await?;
     let wanted = ends(pipeline, &topic).await?;
     let mut third = start(pipeline, "third", environment)?;
     ends_with_0(&mut third, RUN_LIMIT).await?;
@@ -158,14 +158,14 @@ async fn records_that_go_on_coming_do_not_prolong_it() -> Result<()> {
     let topic = pipeline.data_topic("orders");
     let writer = pipeline.kafka_writer();
     writer.create_topic(&topic, 2, &[]).await?;
-    writer.send(&topic, 0, events(&pipeline, 0..500, LONG_AGO_S)).await?;
+    writer.send(&topic, 0, changes(&pipeline, 0..500, LONG_AGO_S)).await?;
     let wanted = ends(&pipeline, &topic).await?;
     let over = AtomicBool::new(false);
     let go_on_writing = async {
         let mut number = 500;
         while !over.load(Ordering::Relaxed) {
             for partition in 0..2 {
-                let rows = events(&pipeline, number..number + 5, LONG_AGO_S);
+                let rows = changes(&pipeline, number..number + 5, LONG_AGO_S);
                 writer.send(&topic, partition, rows).await?;
                 number += 5;
             }
@@ -200,7 +200,7 @@ async fn sinks_of_a_group_share_the_work() -> Result<()> {
     writer.create_topic(&topic, 4, &[]).await?;
     let rows = (0..4).flat_map(|partition| {
         let first = i64::from(partition) * 1000;
-        events(&pipeline, first..first + 1000, LONG_AGO_S).into_iter().map(move |row| (partition, row))
+        changes(&pipeline, first..first + 1000, LONG_AGO_S).into_iter().map(move |row| (partition, row))
     });
     writer.send_to_partitions(&topic, rows.collect()).await?;
     let wanted = ends(&pipeline, &topic).await?;
@@ -224,7 +224,7 @@ async fn a_sink_without_a_partition_ends_too() -> Result<()> {
     let topic = pipeline.data_topic("orders");
     let writer = pipeline.kafka_writer();
     writer.create_topic(&topic, 1, &[]).await?;
-    writer.send(&topic, 0, events(&pipeline, 0..50, LONG_AGO_S)).await?;
+    writer.send(&topic, 0, changes(&pipeline, 0..50, LONG_AGO_S)).await?;
     let wanted = ends(&pipeline, &topic).await?;
     // One that goes on has the only partition.
     let mut live = pipeline.start(Binary::Sink, environment.clone())?;
@@ -262,7 +262,7 @@ async fn a_sink_without_a_partition_ends_after_the_others_where_the_broker_assig
     let topic = pipeline.data_topic("orders");
     let writer = pipeline.kafka_writer();
     writer.create_topic(&topic, 1, &[]).await?;
-    writer.send(&topic, 0, events(&pipeline, 0..50, LONG_AGO_S)).await?;
+    writer.send(&topic, 0, changes(&pipeline, 0..50, LONG_AGO_S)).await?;
     let wanted = ends(&pipeline, &topic).await?;
     two_for_one_partition(&pipeline, &environment).await?;
     reached(&pipeline, &wanted).await?;

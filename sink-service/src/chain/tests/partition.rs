@@ -203,3 +203,91 @@ fn rows_that_are_staged_have_not_reached_the_end() {
         assert!(state.at_end());
     });
 }
+
+/// A change of a source of ours.
+fn take_change(state: &mut PartitionState, offset: i64, number: i64) {
+    use rdkafka::message::{Header, OwnedHeaders};
+    let seconds = u64::from(HOUR_A) * 3600;
+    let (id, time) = (format!("82{seconds:08X}00000001{number:08}"), format!("{seconds}.1"));
+    let mut headers = OwnedHeaders::new();
+    for (key, value) in [
+        ("event-id", id.as_str()),
+        ("source", "a/1"),
+        ("cluster-time", &time),
+        ("database", "shop"),
+        ("collection", "orders"),
+    ] {
+        headers = headers.insert(Header { key, value: Some(value) });
+    }
+    let (topic, value) = ("atlas.shop.orders".to_owned(), Some(b"{}".to_vec()));
+    let message = OwnedMessage::new(value, None, topic, Timestamp::NotAvailable, 0, offset, Some(headers));
+    state.take(&message, Instant::now(), &mut ValueReader::new(false), &mut Vec::new()).unwrap();
+}
+
+/// What a start finds of a chain of thirty changes.
+#[test]
+fn a_chain_is_held_against_the_log_before_anything_is_published() {
+    run(async {
+        let world = World::new(rows(&[HOUR_A; 40]), FilePolicy::default()).await;
+        let read = async || world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
+        let mut state = opening();
+        state.opened(TopicIdentity::default(), read().await);
+        assert_eq!(state.begin_reading(KafkaOffset::ZERO), KafkaOffset::ZERO, "the chain begins");
+        (0..30).for_each(|offset| take_change(&mut state, offset, offset));
+        flush(&world, &mut state, false).await;
+
+        let again = async |log_start: u64| {
+            let mut state = opening();
+            assert_eq!(state.opened(TopicIdentity::default(), read().await), KafkaOffset::new(30));
+            let from = state.begin_reading(KafkaOffset::new(log_start));
+            (state, from.get())
+        };
+        assert_eq!(again(20).await.1, 20, "what has expired is not read");
+        assert_eq!(again(30).await.1, 30);
+        let (mut state, from) = again(0).await;
+        assert_eq!(from, 14);
+        state.end_at(KafkaOffset::new(30));
+        assert!(!state.at_end() && state.freeze().is_none(), "not before it was looked at");
+        (14..30).for_each(|offset| take_change(&mut state, offset, offset));
+        state.consumer_is_at(KafkaOffset::new(29), Instant::now());
+        state.judge_passed_look_back().unwrap();
+        assert!(!state.at_end());
+        state.consumer_is_at(KafkaOffset::new(30), Instant::now());
+        state.judge_passed_look_back().unwrap();
+        assert!(state.at_end());
+        let (_, batch, _) = state.freeze().unwrap();
+        assert!(batch.pending().is_empty(), "nothing is taken twice");
+
+        let (mut state, _) = again(0).await;
+        (14..29).for_each(|offset| take_change(&mut state, offset, offset));
+        take_change(&mut state, 29, 77);
+        state.consumer_is_at(KafkaOffset::new(30), Instant::now());
+        let stop = state.judge_passed_look_back().unwrap_err();
+        assert!(stop.message.contains("offset 29"), "{stop:?}");
+    });
+}
+
+/// Where files appear once, the current one is not there as a rule.
+#[test]
+fn a_chain_whose_file_is_not_there_is_held_against_the_log_by_its_head() {
+    run(async {
+        let policy = FilePolicy { publishing: Publishing::Sealed, ..FilePolicy::default() };
+        let world = World::new(rows(&[HOUR_A; 40]), policy).await;
+        let read = async || world.read(KafkaOffset::ZERO, KafkaOffset::ZERO).await.unwrap();
+        let mut state = opening();
+        state.opened(TopicIdentity::default(), read().await);
+        (0..8).for_each(|offset| take_change(&mut state, offset, offset));
+        flush(&world, &mut state, true).await;
+        assert!(state.idle_chain().unwrap().file().is_some());
+        take_change(&mut state, 8, 8);
+        flush(&world, &mut state, false).await;
+        let chain = read().await;
+        assert!(chain.file().is_none(), "its rows are staged");
+        let mut state = opening();
+        assert_eq!(state.opened(TopicIdentity::default(), chain), KafkaOffset::new(8));
+        assert_eq!(state.begin_reading(KafkaOffset::ZERO), KafkaOffset::ZERO);
+        take_change(&mut state, 7, 70);
+        state.consumer_is_at(KafkaOffset::new(8), Instant::now());
+        assert!(state.judge_passed_look_back().is_err());
+    });
+}

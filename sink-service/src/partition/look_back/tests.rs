@@ -23,7 +23,7 @@ fn look_back() -> LookBack {
         until: KafkaOffset::new(20),
         dead_letters: [KafkaOffset::new(12)].into_iter().collect(),
         known: known.expect("one was taken"),
-        last: None,
+        last: Vec::new(),
         passed: false,
     }
 }
@@ -55,7 +55,12 @@ fn the_log_that_the_lake_was_written_from_is_known() {
 fn other_records_in_its_place_are_noticed() {
     assert_eq!(found(&[(10, 7, "a/1"), (11, 8, "a/1")]), Some(11));
     assert_eq!(found(&[(11, 7, "a/2")]), Some(11), "another run");
-    assert_eq!(found(&[(10, 4, "b/1"), (11, 7, "a/1")]), None, "what was lost was sent again");
+    assert_eq!(
+        found(&[(10, 4, "b/1"), (11, 7, "a/1")]),
+        Some(10),
+        "the one sent again what was lost, the other one did not"
+    );
+    assert_eq!(found(&[(10, 4, "c/1"), (11, 7, "a/1")]), None, "one that may have been forgotten");
     assert_eq!(found(&[(10, 7, "a/1"), (11, 8, "a/1"), (10, 7, "a/1")]), Some(11));
 }
 
@@ -132,9 +137,9 @@ fn after(log: &[Record]) -> Option<LookBack> {
         }
     }
     let until = KafkaOffset::new(log.len() as u64);
-    let from = KafkaOffset::new(until.get().saturating_sub(OFFSETS));
+    let from = KafkaOffset::new(until.get().saturating_sub(crate::head::LOOK_BACK_OFFSETS));
     let known = filter.last()?.clone();
-    Some(LookBack { from, until, dead_letters, known, last: None, passed: false })
+    Some(LookBack { from, until, dead_letters, known, last: Vec::new(), passed: false })
 }
 
 fn look(mut look_back: LookBack, log: &[Record]) -> Option<KafkaOffset> {
