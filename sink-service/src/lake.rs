@@ -271,6 +271,18 @@ impl Lake {
         }
     }
 
+    /// How many bytes a reader of the folder finds at a path, where that can differ from what the file's metadata says: in a directory. `None` where it
+    /// cannot, or if nothing is there.
+    ///
+    /// # Errors
+    /// As reading.
+    pub async fn stored_length(&self, path: &LakePath) -> Result<Option<u64>, LakeError> {
+        match self {
+            Self::Directory(lake) => lake.stored_length(path).await,
+            Self::Azure(_) => Ok(None),
+        }
+    }
+
     /// Begins a file's whole content. Nobody sees it before [`Lake::publish_staged`]; given up, or if this process dies, it is as if it had
     /// never been.
     pub async fn stage_file(

@@ -94,6 +94,11 @@ pub fn open_other_lake(settings: &SinkSettings, url: &str, otherwise: &str) -> R
     if target == settings.lake {
         return Err(Stop::new(ExitCode::Usage, format!("--into names the lake itself: {otherwise}")));
     }
+    if target.lies_in(&settings.lake) {
+        let message =
+            format!("--into {url} lies in the lake, whose readers would see both: name another place");
+        return Err(Stop::new(ExitCode::Usage, message));
+    }
     Lake::open(&target, settings.auth.as_ref())
         .map_err(|error| Stop::new(ExitCode::Configuration, format!("cannot write to {target}: {error}")))
 }

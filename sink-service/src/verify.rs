@@ -194,7 +194,7 @@ impl Verification<'_> {
                             LakePath::head(partition)
                         ));
                     }
-                    self.check_strays(listed, partition, &[], &mut walk).await?;
+                    self.check_strays(listed, look, partition, &[], &mut walk).await?;
                 }
                 if let Some((start, end)) = log.filter(|(start, end)| start < end) {
                     walk.pending(end.get() - start.get(), self.drained, "there is no chain yet");
@@ -208,7 +208,7 @@ impl Verification<'_> {
                 let error = LakeError::Damaged { path: path.clone(), what: what.clone() };
                 return Ok(PartitionResult::unreadable(partition, error.to_string()));
             }
-            files = self.files(folder, listed, partition, &mut walk).await?;
+            files = self.files(folder, listed, look, partition, &mut walk).await?;
         }
         let expired = look.expired.as_ref();
         files.retain(|file| {
@@ -252,14 +252,39 @@ impl Verification<'_> {
                 .await?;
             walk.absorb(again);
         }
-        if let Some((_, log_end)) = log {
-            let position = end.max(head.scanned);
+        if let Some((log_start, log_end)) = log {
+            let mut position = end.max(head.scanned);
+            // A live sink may have gone on since the head was seen, and retention behind it.
+            if log_start > position && self.is_gap(partition, log_start).await? {
+                walk.differs(format!(
+                    "the records from offset {position} to {log_start} are no longer in Kafka and not in the lake: a sink stops there with 21, \
+                     and `run --accept-gap {}` goes on behind them",
+                    partition.topic
+                ));
+            }
+            position = position.max(log_start);
             let pending = self.reader.count(partition, position, log_end)?;
             if pending > 0 {
                 walk.pending(pending, self.drained, "records are not in the lake yet");
             }
         }
         Ok(walk.result)
+    }
+
+    /// Whether the chain, as it is now, ends before the log begins.
+    async fn is_gap(&self, partition: &TopicPartition, log_start: KafkaOffset) -> Result<bool, LookError> {
+        let path = LakePath::head(partition);
+        let Some(document) = look_again(async || self.lake.read_document(&path).await).await? else {
+            return Ok(true);
+        };
+        let head = Head::parse(&document.bytes).map_err(|what| LakeError::Damaged { path, what })?;
+        let mut position = head.first.unwrap_or(head.start).max(head.scanned);
+        if let Some(path) = &head.path
+            && let Some(file) = look_again(async || self.lake.file(path).await).await?
+        {
+            position = position.max(file.metadata.next);
+        }
+        Ok(position < log_start)
     }
 
     /// Records and lines of some files, in the order of the chain.
@@ -301,19 +326,31 @@ impl Verification<'_> {
         &self,
         folder: &TopicFolder,
         listed: &Folder,
+        look: &Look,
         partition: &TopicPartition,
         walk: &mut Walk,
     ) -> Result<Vec<ListedFile>, LookError> {
         let of_partition = |file: &&ListedFile| file.metadata.topic_partition == *partition;
         let mut files: Vec<ListedFile> = listed.files.files.iter().filter(of_partition).cloned().collect();
         files.sort_by_key(|file| (file.metadata.first, file.metadata.next));
-        self.check_strays(listed, partition, &files, walk).await?;
+        self.check_strays(listed, look, partition, &files, walk).await?;
         for file in &files {
             let FileMetadata { first, compressed, .. } = file.metadata;
             let is_right = folder.is_at(&file.path, partition.partition, first)
                 && file.path.compression() == Some(compressed);
             if !is_right {
                 walk.differs(format!("{} is not where its metadata puts it", file.path));
+            }
+            let (path, end) = (&file.path, file.metadata.stored_size);
+            // An open one may have what a dead writer left; whoever writes next cuts it off.
+            if file.metadata.sealed
+                && let Some(length) = look_again(async || self.lake.stored_length(path).await).await?
+                && length > end
+            {
+                walk.differs(format!(
+                    "{path} has {} bytes behind its end, which no sink wrote: readers of the folder see them. Cut it to {end} bytes",
+                    length - end
+                ));
             }
         }
         Ok(files)
@@ -323,19 +360,27 @@ impl Verification<'_> {
     async fn check_strays(
         &self,
         listed: &Folder,
+        look: &Look,
         partition: &TopicPartition,
         known: &[ListedFile],
         walk: &mut Walk,
     ) -> Result<(), LookError> {
         let known: BTreeSet<&LakePath> = known.iter().map(|file| &file.path).collect();
+        let numbers: BTreeSet<i32> = look.partitions.iter().map(|seen| seen.partition.partition).collect();
         for path in &listed.names {
-            if !is_data_file_of(path, partition.partition) || known.contains(path) {
+            let Some(number) = path.partition().filter(|number| is_data_file_of(path, *number)) else {
+                continue;
+            };
+            // What names a partition that there is not is looked at once.
+            let is_ours =
+                number == partition.partition || partition.partition == 0 && !numbers.contains(&number);
+            if !is_ours || known.contains(path) {
                 continue;
             }
             let owner = look_again(async || self.lake.file(path).await)
                 .await?
                 .map(|file| file.metadata.topic_partition);
-            if owner.is_none_or(|owner| owner == *partition) {
+            if owner.is_none_or(|owner| owner.topic == partition.topic) {
                 walk.differs(format!("{path} belongs to no chain: readers of the folder see its rows"));
             }
         }

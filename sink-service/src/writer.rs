@@ -322,7 +322,9 @@ impl Loop {
             // No topic matches the subscription yet. The group does not say more than that, and there is nothing to wait for.
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) if self.assignment.is_empty() => {
                 if !self.joined {
-                    tracing::info!("no data topic under the prefix yet");
+                    tracing::info!(
+                        "no partition yet: a topic is missing, or others have them until their session ends"
+                    );
                 }
                 self.joined = true;
                 if let Some(until) = &mut self.until_end {

@@ -39,9 +39,8 @@ impl Removal<'_> {
     /// # Errors
     /// As the lake says. What was removed until then stays removed.
     pub(super) async fn carry_out(&self, plan: &mut Plan) -> Result<(), LakeError> {
-        self.write_down(plan).await?;
         for old in std::mem::take(&mut plan.hours) {
-            match self.remove_hour(&plan.topic, &self.lake.folder(&plan.content), &old).await? {
+            match self.remove_hour(plan, &self.lake.folder(&plan.content), &old).await? {
                 None => {
                     self.bring_in_late_rows(plan, old.hour).await?;
                     plan.hours.push(old);
@@ -58,14 +57,15 @@ impl Removal<'_> {
         Ok(())
     }
 
-    async fn write_down(&self, plan: &Plan) -> Result<(), LakeError> {
+    /// What is missing from here on, on purpose.
+    async fn write_down(&self, plan: &Plan, old: &OldHour) -> Result<(), LakeError> {
         let path = LakePath::expired(&plan.topic);
         loop {
             let found = look_again(async || expired(self.lake, &plan.topic).await).await?;
             let (before, etag) = found.unzip();
             let mut record = before.clone().unwrap_or_else(|| Expired::new(&plan.topic, plan.before));
             record.before = record.before.max(plan.before);
-            for file in plan.hours.iter().flat_map(|old| &old.files) {
+            for file in &old.files {
                 let metadata = &file.metadata;
                 let last = metadata.last_event.as_ref();
                 record.add(metadata.topic_partition.partition, metadata.first, metadata.next, last);
@@ -85,10 +85,11 @@ impl Removal<'_> {
         }
     }
 
-    /// Why the hour stays, if it does.
+    /// Why the hour stays, if it does. Whether it goes is decided where its manifest is removed: a replay would have changed that. Only then it is written
+    /// down, before any file is gone.
     async fn remove_hour(
         &self,
-        topic: &str,
+        plan: &Plan,
         folder: &TopicFolder,
         old: &OldHour,
     ) -> Result<Option<Kept>, LakeError> {
@@ -117,7 +118,7 @@ impl Removal<'_> {
                 }
             }
         }
-        tracing::info!(topic, hour = %old.hour, files = old.files.len(), "removing an hour");
+        tracing::info!(topic = plan.topic, hour = %old.hour, files = old.files.len(), "removing an hour");
         // Readers of closed hours go by the mark.
         if let Some(document) = look_again(async || self.lake.read_document(&mark).await).await? {
             self.remove_document(&mark, &document.etag).await?;
@@ -127,8 +128,9 @@ impl Removal<'_> {
         {
             return Ok(Some(Kept::Changed));
         }
+        self.write_down(plan, old).await?;
         let reprints = old.reprints.keys().filter_map(|path| {
-            let partition = TopicPartition::new(topic, path.partition()?);
+            let partition = TopicPartition::new(plan.topic.as_str(), path.partition()?);
             Some((path, partition))
         });
         let files = old.files.iter().map(|file| (&file.path, file.metadata.topic_partition.clone()));

@@ -1,6 +1,7 @@
 //! `_chain/<topic>/expired.json`: what was removed from the lake on purpose, by `sink-service expire`.
 //!
-//! It is written before anything is removed, and says what *may* be missing: an interrupted removal is told from damage, and typed again.
+//! It is written hour by hour, before a file is removed, and says what *may* be missing: an interrupted removal is told from damage, and typed again. Of
+//! an hour that stays nothing is written.
 
 use std::collections::BTreeMap;
 

@@ -221,6 +221,11 @@ impl Directory {
         .await
     }
 
+    pub(super) async fn stored_length(&self, path: &LakePath) -> Result<Option<u64>, LakeError> {
+        let path = path.clone();
+        self.step(move |places| places.length(&path)).await
+    }
+
     pub(super) async fn read_file(&self, path: &LakePath, state: &FileState) -> Result<Reader, LakeError> {
         let (path, state) = (path.clone(), state.clone());
         self.step(move |places| {
@@ -385,8 +390,10 @@ impl Places {
         }
         self.check_length(path, &now.metadata)?;
         let added = total_len(bytes);
-        if added > 0 {
-            let data = self.data(path);
+        let data = self.data(path);
+        // What a dead writer has left behind the end goes, also when nothing is added: readers of the file would see it.
+        let length = fs::metadata(&data).map_err(|error| before(&data, &error))?.len();
+        if added > 0 || length > metadata.stored_size {
             let written = durable::open_for_append(&data)
                 .and_then(|file| durable::append_at(&file, metadata.stored_size - added, bytes));
             written.map_err(|error| before(&data, &error))?;
@@ -394,15 +401,19 @@ impl Places {
         self.put_sidecar(path, metadata)
     }
 
+    fn length(&self, path: &LakePath) -> Result<Option<u64>, LakeError> {
+        let data = self.data(path);
+        match fs::metadata(&data) {
+            Ok(found) => Ok(Some(found.len())),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(before(&data, &error)),
+        }
+    }
+
     /// A data file that is shorter than its sidecar says has lost confirmed rows.
     fn check_length(&self, path: &LakePath, metadata: &FileMetadata) -> Result<(), LakeError> {
-        let data = self.data(path);
-        let length = match fs::metadata(&data) {
-            Ok(found) => found.len(),
-            Err(error) if is_absent(&error) => {
-                return Err(LakeError::Damaged { path: path.clone(), what: "its bytes are gone".to_owned() });
-            }
-            Err(error) => return Err(before(&data, &error)),
+        let Some(length) = self.length(path)? else {
+            return Err(LakeError::Damaged { path: path.clone(), what: "its bytes are gone".to_owned() });
         };
         if length < metadata.stored_size {
             let what = format!("it has {length} bytes, but storedsize is {}", metadata.stored_size);

@@ -11,7 +11,10 @@
 //! label is taken as it is. `LAKE_ENDPOINT` replaces scheme and host, for an emulator or a private endpoint; the account
 //! is then the last part of its path (`http://127.0.0.1:10000/devstoreaccount1`), or else the one that `LAKE_URL` names.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use shared::settings::Secrecy;
 use thiserror::Error;
@@ -38,6 +41,18 @@ pub struct AzureTarget {
 
 /// For people; a target holds no credential.
 impl LakeTarget {
+    /// Whether it is another one's place, or lies below that: readers of the outer one would see its files.
+    pub fn lies_in(&self, outer: &Self) -> bool {
+        match (self, outer) {
+            (Self::Directory(inner), Self::Directory(outer)) => inner.starts_with(outer),
+            (Self::Azure(inner), Self::Azure(outer)) => {
+                let is_container = inner.endpoint == outer.endpoint && inner.container == outer.container;
+                is_container && Path::new(&inner.base).starts_with(&outer.base)
+            }
+            _ => false,
+        }
+    }
+
     /// Another lake by its `LAKE_URL`; if it is in the same account, by the same endpoint.
     ///
     /// # Errors

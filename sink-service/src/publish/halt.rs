@@ -67,8 +67,8 @@ impl Halt {
             }
             Self::Breaker(_) => (
                 ExitCode::DeadLetterBreaker,
-                "Nothing of the last batch was written, and nothing was skipped. See why with `sink-service dlq list` and the warnings \
-                 above; put the producer or the setting right, and restart. If the records are to be dead letters, set DLQ_MAX_RATIO \
+                "Nothing of the last batch was written, to the dead-letter topic neither, and nothing was skipped. The warnings above name its \
+                 records and what is wrong with them; put the producer or the setting right, and restart. If the records are to be dead letters, set DLQ_MAX_RATIO \
                  higher, or to off, for that time",
             ),
             Self::DeadLetters(error) => {

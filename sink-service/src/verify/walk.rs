@@ -50,7 +50,7 @@ impl PartitionResult {
     /// A partition whose part of the lake cannot be read.
     pub fn unreadable(partition: &TopicPartition, what: String) -> Self {
         let mut walk = Walk::new(partition, Delivery::ExactlyOnce);
-        walk.differs(what);
+        walk.differs(format!("{what}. Nothing more of this partition was compared"));
         walk.result
     }
 }

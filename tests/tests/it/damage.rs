@@ -42,12 +42,15 @@ async fn verify_finds_it_and_no_chain_begins_twice() -> Result<()> {
     let pipeline = stage.pipeline("damage")?;
     let topic = make_topic(&pipeline).await?;
     pipeline.kafka_writer().send(&topic, 0, events(&pipeline, 0..20, LONG_AGO_S)).await?;
-    let mut sink = pipeline.ready_sink().await?;
+    let mut sink = pipeline.start(Binary::Sink, pipeline.sink_environment().set("ROLL_ROWS", 10))?;
+    sink.wait_until_ready().await?;
     let (_, violations) = judge(&pipeline, &mut [&mut sink]).await?;
     violations.none()?;
     sink.stop(LIMIT).await?;
     let healthy = pipeline.lake_folder().context("a directory")?.to_owned();
-    let file = pipeline.lake().files().await?.first().context("a file")?.path.clone();
+    let files = pipeline.lake().files().await?;
+    let sealed = files.iter().find(|file| file.metadata.get("sealed").is_some_and(|sealed| sealed == "true"));
+    let file = sealed.context("a sealed file")?.path.clone();
     let at = |root: &Path| {
         let url = format!("file://{}", root.display());
         pipeline.sink_environment().set("LAKE_URL", url)
@@ -56,7 +59,7 @@ async fn verify_finds_it_and_no_chain_begins_twice() -> Result<()> {
     let (code, text) = verify_all(&at(&healthy), pipeline.folder(), "verify-healthy").await?;
     ensure!(code == 0, "a healthy lake: {code}\n{text}");
     type Damage<'a> = (&'a str, Box<dyn Fn(&Path) -> Result<()> + 'a>);
-    let damages: [Damage<'_>; 6] = [
+    let damages: [Damage<'_>; 8] = [
         ("head-lost", Box::new(|root| Ok(fs::remove_file(root.join(format!("_chain/{topic}/p0.json")))?))),
         ("chain-lost", Box::new(|root| Ok(fs::remove_dir_all(root.join("_chain"))?))),
         ("file-lost", Box::new(|root| Ok(fs::remove_file(root.join(&file))?))),
@@ -67,6 +70,24 @@ async fn verify_finds_it_and_no_chain_begins_twice() -> Result<()> {
                     root.join(&file).with_file_name("events-20200101-00-p0000-00000000000000000099.jsonl");
                 fs::copy(root.join(&file), copy)?;
                 Ok(())
+            }),
+        ),
+        (
+            "partition-unknown",
+            Box::new(|root| {
+                let name = Path::new(&file).file_name().and_then(|name| name.to_str()).context("a name")?;
+                fs::copy(
+                    root.join(&file),
+                    root.join(&file).with_file_name(name.replace("-p0000-", "-p0009-")),
+                )?;
+                Ok(())
+            }),
+        ),
+        (
+            "line-added",
+            Box::new(|root| {
+                let content = fs::read(root.join(&file))?;
+                Ok(fs::write(root.join(&file), [&content[..], b"{\"_meta\":{}}\n"].concat())?)
             }),
         ),
         (

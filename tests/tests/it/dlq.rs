@@ -379,7 +379,10 @@ async fn a_sink_that_meets_mostly_poison_stops() -> Result<()> {
     pipeline.kafka_writer().send(&topic, 0, bad_ones(200).collect()).await?;
     let code = sink.exit_code(LIMIT).await?;
     let log = sink.log_text()?;
-    ensure!(code == 26 && log.contains("DLQ_MAX_RATIO (5.0 %)") && log.contains("dlq list"), "{code}\n{log}");
+    ensure!(
+        code == 26 && log.contains("DLQ_MAX_RATIO (5.0 %)") && log.contains("The warnings above"),
+        "{code}\n{log}"
+    );
     let evidence = pipeline.evidence().await?;
     ensure!(evidence.dead_letters() < 40 + 200, "all letters were written: {}", evidence.dead_letters());
     let position = pipeline.lake().positions().await?[&(topic.clone(), 0)];

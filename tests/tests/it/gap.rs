@@ -44,6 +44,13 @@ async fn is_passed_when_told(pipeline: &Pipeline) -> Result<()> {
     let checked = Checked::with(pipeline, "check", pipeline.sink_environment()).await?;
     checked.ends_with(21, &[&format!("chain of {topic}")])?;
 
+    let verify = ["verify", "--topic", &topic];
+    let environment = pipeline.sink_environment();
+    let mut verified = Service::start_with(Binary::Sink, "verify", &verify, environment, pipeline.folder())?;
+    let code = verified.exit_code(LIMIT).await?;
+    let text = verified.log_text()?;
+    ensure!(code == 25 && text.contains("no longer in Kafka and not in the lake"), "verify: {code}\n{text}");
+
     let run = |name: &str, arguments: &[&str]| {
         Service::start_with(Binary::Sink, name, arguments, pipeline.sink_environment(), pipeline.folder())
     };

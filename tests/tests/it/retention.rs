@@ -160,6 +160,11 @@ async fn old_hours_leave(pipeline: &Pipeline) -> Result<()> {
     }
     let text = commands.run(&expire, 0).await?;
     ensure!(text.contains("--abandon-replays") && is_there(pipeline, begin).await?, "{text}");
+    // Nothing of it is written down as removed: its files are compared.
+    let (from, to) = (instant(begin), instant(begin + HOUR_S));
+    let text =
+        commands.run(&["verify", "--topic", &orders, "--from", &from, "--to", &to, "--json"], 0).await?;
+    ensure!(text.contains("\"rows\":60}"), "{text}");
     commands.run(&[&expire[..], &["--abandon-replays"]].concat(), 0).await?;
     for hour in -1..2 {
         ensure!(!is_there(pipeline, begin + hour * HOUR_S).await?, "hour {hour} is still there");

@@ -111,6 +111,16 @@ async fn death_before_the_sidecar_is_renamed_leaves_no_trace() {
     }
 }
 
+/// A regression: a file that was sealed without another line kept them, and readers of the folder saw them.
+#[tokio::test]
+async fn a_dead_writers_bytes_are_cut_where_a_file_only_ends() {
+    let bench = bench().await;
+    fs::write(bench.data(), "one\ntw").unwrap();
+    let sealed = FileMetadata { sealed: true, ..metadata(&["one\n"]) };
+    bench.lake.append(&bench.path, &bench.state, &[], &sealed).await.unwrap();
+    assert_eq!(fs::read_to_string(bench.data()).unwrap(), "one\n");
+}
+
 #[tokio::test]
 async fn death_after_the_rename_is_a_finished_step_without_an_answer() {
     let bench = bench().await;
