@@ -388,11 +388,10 @@ impl Places {
         if now.etag != *etag && !planted(SeededBug::UnconditionalPut) {
             return Err(LakeError::Conflict);
         }
-        self.check_length(path, &now.metadata)?;
+        let length = self.check_length(path, &now.metadata)?;
         let added = total_len(bytes);
         let data = self.data(path);
         // What a dead writer has left behind the end goes, also when nothing is added: readers of the file would see it.
-        let length = fs::metadata(&data).map_err(|error| before(&data, &error))?.len();
         if added > 0 || length > metadata.stored_size {
             let written = durable::open_for_append(&data)
                 .and_then(|file| durable::append_at(&file, metadata.stored_size - added, bytes));
@@ -410,8 +409,8 @@ impl Places {
         }
     }
 
-    /// A data file that is shorter than its sidecar says has lost confirmed rows.
-    fn check_length(&self, path: &LakePath, metadata: &FileMetadata) -> Result<(), LakeError> {
+    /// A data file that is shorter than its sidecar says has lost confirmed rows; else its length.
+    fn check_length(&self, path: &LakePath, metadata: &FileMetadata) -> Result<u64, LakeError> {
         let Some(length) = self.length(path)? else {
             return Err(LakeError::Damaged { path: path.clone(), what: "its bytes are gone".to_owned() });
         };
@@ -419,7 +418,7 @@ impl Places {
             let what = format!("it has {length} bytes, but storedsize is {}", metadata.stored_size);
             return Err(LakeError::Damaged { path: path.clone(), what });
         }
-        Ok(())
+        Ok(length)
     }
 }
 

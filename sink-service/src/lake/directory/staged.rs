@@ -159,7 +159,7 @@ impl Places {
             Ok(Some(sidecar)) => {
                 let etag = sidecar.etag.clone();
                 match self.check_length(path, &sidecar.metadata) {
-                    Ok(()) => Ok(Some(Sight { etag, file: Ok(sidecar.into_state()) })),
+                    Ok(_) => Ok(Some(Sight { etag, file: Ok(sidecar.into_state()) })),
                     Err(LakeError::Damaged { what, .. }) => Ok(Some(Sight { etag, file: Err(what) })),
                     Err(error) => Err(error),
                 }
