@@ -20,6 +20,7 @@
 //! | [`telemetry`], [`admin`] | the log; `/livez`, `/readyz`, `/metrics`, `/status` |
 //! | [`shutdown`], [`backoff`] | signals and the grace period; waits between attempts |
 //! | [`kafka_client`], [`kafka_topics`], [`kafka_ffi`] | client configuration, topics, the two calls without a wrapper |
+//! | [`served_producer`] | a producer with a thread that takes its reports |
 //! | [`schema_registry`] | settings, the schema's id, what a record's id stands for |
 //! | [`seeded_bug`] | bugs that tests plant, to show that their ledger can fail |
 //!
@@ -44,6 +45,7 @@ pub mod namespace;
 pub mod process;
 pub mod schema_registry;
 pub mod seeded_bug;
+pub mod served_producer;
 pub mod settings;
 pub mod shutdown;
 pub mod source_watermark;

@@ -14,13 +14,14 @@ use rdkafka::{
     ClientConfig, ClientContext, Message,
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
-    producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
+    producer::{BaseRecord, DeliveryResult, Producer, ProducerContext},
 };
 use shared::{
     dead_letter::{ERROR_TEXT_BYTES_MAX, header},
     exit::ExitCode,
     kafka_client,
     kafka_position::{KafkaOffset, TopicPartition},
+    served_producer::ServedProducer,
 };
 use thiserror::Error;
 use tokio::sync::oneshot;
@@ -67,7 +68,7 @@ pub struct DeadLetterQueue {
     version: &'static str,
 }
 
-type LetterProducer = ThreadedProducer<Receipts>;
+type LetterProducer = ServedProducer<Receipts>;
 
 /// Gives each letter's delivery report to whoever waits for it.
 struct Receipts;
@@ -155,7 +156,7 @@ impl DeadLetterQueue {
         if let Some(producer) = &*current {
             return Ok(Arc::clone(producer));
         }
-        let producer = Arc::new(self.config.create_with_context(Receipts)?);
+        let producer = Arc::new(ServedProducer::new(&self.config, Receipts)?);
         *current = Some(Arc::clone(&producer));
         Ok(producer)
     }

@@ -29,10 +29,10 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedMessage, Header, Headers as _, OwnedHeaders},
-    producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
+    producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext},
 };
 use serde::Deserialize;
-use shared::{kafka_client, kafka_ffi, wire::header};
+use shared::{kafka_client, kafka_ffi, served_producer::ServedProducer, wire::header};
 
 /// So many bytes of one transaction may wait in librdkafka's queue; then they are sent before more is added.
 const QUEUED_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -261,7 +261,7 @@ pub fn producer_config(
 /// One producer, initialised, without doubt so far.
 pub struct Publisher {
     delivery: Delivery,
-    producer: ThreadedProducer<Context>,
+    producer: ServedProducer<Context>,
     reports: Arc<Reports>,
     timeout: Duration,
     queued_bytes: usize,
@@ -276,12 +276,11 @@ impl Publisher {
     /// [`PublishError::Doubt`] if Kafka did not answer in time; try again.
     pub fn start(config: &ClientConfig, timeout: Duration, delivery: Delivery) -> Result<Self, PublishError> {
         let reports = Arc::new(Reports::default());
-        let producer: ThreadedProducer<Context> =
-            config.create_with_context(Context(Arc::clone(&reports))).map_err(|error| {
-                PublishError::Refused(format!(
-                    "the Kafka client refuses its configuration: {error}; see KAFKA_OPTIONS"
-                ))
-            })?;
+        let producer = ServedProducer::new(config, Context(Arc::clone(&reports))).map_err(|error| {
+            PublishError::Refused(format!(
+                "the Kafka client refuses its configuration: {error}; see KAFKA_OPTIONS"
+            ))
+        })?;
         if delivery == Delivery::ExactlyOnce {
             producer
                 .init_transactions(timeout)

@@ -7,8 +7,12 @@ use std::{
 
 use anyhow::{Result, bail};
 
-/// How often a condition is looked at. It bounds how late a wait ends, nothing else.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The pause between two looks at what is waited for since `started`. It bounds how late a wait ends, nothing else: by a twentieth of what
+/// it took, since a look costs the servers something, and tests run beside each other.
+pub async fn before_next_look(started: Instant) {
+    let pause = (started.elapsed() / 20).clamp(Duration::from_millis(50), Duration::from_millis(500));
+    tokio::time::sleep(pause).await;
+}
 
 /// Looks at `condition` until it is `Ok(Some(value))`.
 ///
@@ -29,7 +33,7 @@ where
         if started.elapsed() > limit {
             bail!("{what}: not within {limit:?}");
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        before_next_look(started).await;
     }
 }
 

@@ -13,12 +13,13 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     message::OwnedHeaders,
-    producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
+    producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext},
     util::Timeout,
 };
 use shared::{
     exit::{ExitCode, Stop},
     kafka_client, kafka_ffi,
+    served_producer::ServedProducer,
 };
 
 /// Of one transaction, and of every wait for the brokers.
@@ -95,7 +96,7 @@ pub(super) struct Outgoing<'a> {
 
 /// A producer that has fenced every other one of its id, and has not begun.
 pub(super) struct Transaction {
-    producer: ThreadedProducer<Context>,
+    producer: ServedProducer<Context>,
     failure: Arc<FirstFailure>,
 }
 
@@ -112,8 +113,7 @@ impl Transaction {
             .set("linger.ms", "5")
             .set("message.max.bytes", "1000000000");
         let failure = Arc::new(FirstFailure::default());
-        let producer: ThreadedProducer<Context> = config
-            .create_with_context(Context(Arc::clone(&failure)))
+        let producer = ServedProducer::new(&config, Context(Arc::clone(&failure)))
             .map_err(|error| judge("the Kafka client", &error))?;
         producer.init_transactions(TIMEOUT).map_err(|error| judge("init_transactions", &error))?;
         Ok(Self { producer, failure })

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use rdkafka::{
     ClientConfig, ClientContext, Message, Timestamp,
     error::KafkaError,
-    producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer},
+    producer::{BaseRecord, DeliveryResult, ProducerContext},
 };
 use shared::{
     kafka_client,
     kafka_topics::{AdminError, Configs, Creation, TopicAdmin, TopicSpec},
+    served_producer::ServedProducer,
     topic_name::TopicNames,
 };
 use tokio::sync::oneshot;
@@ -63,7 +64,7 @@ impl ProducerContext for Stamps {
 
 /// Asks when it is needed.
 pub struct BrokerClock {
-    producer: ThreadedProducer<Stamps>,
+    producer: ServedProducer<Stamps>,
     admin: TopicAdmin,
     topic: String,
     made: bool,
@@ -77,7 +78,7 @@ impl BrokerClock {
         let mut config = base.clone();
         config.set("message.timeout.ms", REQUEST_TIMEOUT.as_millis().to_string());
         Ok(Self {
-            producer: config.create_with_context(Stamps)?,
+            producer: ServedProducer::new(&config, Stamps)?,
             admin: TopicAdmin::new(base, REQUEST_TIMEOUT)?,
             topic: names.clock(),
             made: false,

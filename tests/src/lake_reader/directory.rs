@@ -33,12 +33,14 @@ pub(super) fn read(root: &Path, bytes: Bytes) -> Result<LakeContent> {
             && is_data_file(path)
         {
             // A sidecar is replaced by rename, so it is always whole. It is read before the bytes: these only grow.
-            let metadata = sidecar(&fs::read(&file).with_context(|| format!("read {relative}"))?)
-                .with_context(|| format!("the sidecar {relative}"))?;
+            let document = fs::read(&file).with_context(|| format!("read {relative}"))?;
+            let (metadata, pending) =
+                sidecar(&document).with_context(|| format!("the sidecar {relative}"))?;
             let mut data = LakeFile::new(path.to_owned(), metadata, Vec::new())?;
             if bytes == Bytes::Read {
                 let stored = usize::try_from(data.number("storedsize")?).context("storedsize")?;
-                let mut bytes = fs::read(root.join(path)).with_context(|| format!("read {path}"))?;
+                let mut bytes =
+                    whole(root, path, pending.as_deref()).with_context(|| format!("read {path}"))?;
                 if bytes.len() < stored {
                     bail!("{path} has {} bytes, its sidecar says {stored}", bytes.len());
                 }
@@ -80,13 +82,24 @@ pub(super) fn delete(root: &Path, path: &str) -> Result<()> {
     }
 }
 
-/// The facts of a sidecar: its member `metadata`, or the object itself.
-fn sidecar(bytes: &[u8]) -> Result<BTreeMap<String, String>> {
+/// A file that appears whole gets its place just after its sidecar says where it lies until then; a writer may have been killed in between.
+fn whole(root: &Path, path: &str, pending: Option<&str>) -> io::Result<Vec<u8>> {
+    let bytes = pending.map(|pending| fs::read(root.join(pending)));
+    match bytes {
+        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => fs::read(root.join(path)),
+        Some(read) => read,
+        None => fs::read(root.join(path)),
+    }
+}
+
+/// The facts of a sidecar, its member `metadata` or the object itself; and where the file lies that has not got its place yet.
+fn sidecar(bytes: &[u8]) -> Result<(BTreeMap<String, String>, Option<String>)> {
     let value: Value = serde_json::from_slice(bytes).context("is no JSON")?;
+    let pending = value["pending"].as_str().map(str::to_owned);
     let facts = if value["metadata"].is_object() { &value["metadata"] } else { &value };
     let facts = facts.as_object().context("is no object")?;
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    Ok(facts.iter().map(|(name, value)| (name.clone(), text(value))).collect())
+    Ok((facts.iter().map(|(name, value)| (name.clone(), text(value))).collect(), pending))
 }
 
 /// All files below a folder; a folder that vanishes meanwhile or was never there has none.

@@ -194,6 +194,8 @@ fn properties(
         ("group.consumer.min.heartbeat.interval.ms", "500".to_owned()),
         ("group.consumer.heartbeat.interval.ms", "1000".to_owned()),
         ("log.cleaner.dedupe.buffer.size", "2097152".to_owned()),
+        // Of 10 MB, which is the default, the kernel reads zeros ahead for each partition.
+        ("log.index.size.max.bytes", "262144".to_owned()),
         ("log.retention.check.interval.ms", "1000".to_owned()),
         ("log.segment.delete.delay.ms", "1000".to_owned()),
         ("log.initial.task.delay.ms", "1000".to_owned()),
