@@ -33,12 +33,14 @@ clean-demo: ## Removes what demos left behind
 	rm -rf .demo
 
 .PHONY: bench
-bench: servers ## Measures source and sink against the raw drivers (a few minutes)
+bench: ## Measures source and sink against the raw drivers (a few minutes)
+	python3 tests/servers/fetch.py
 	cargo build --release --workspace --bins --locked
 	$(TARGET)/release/bench $(ARGS)
 
 .PHONY: run-servers
-run-servers: servers ## MongoDB, Kafka and Azurite for trying the services by hand; prints their settings
+run-servers: ## MongoDB, Kafka and Azurite for trying the services by hand; prints their settings
+	python3 tests/servers/fetch.py --azurite
 	cargo build --workspace --all-targets --locked
 	$(TARGET)/debug/servers --azurite
 

@@ -6,9 +6,6 @@
 `cargo test` runs one test program after the other. The suites on real servers mostly wait for time-outs, each on servers of
 its own, so that one alone leaves half of two cores idle. Tests beside the code go first: they are quick, and what they find would break the others too.
 
-What the servers of end-to-end tests write lies in memory, if there is room: nobody reads it after a power cut, and a fifth of the kernel's time
-went into the disk. `TMPDIR` says otherwise. What a directory of the lake must be, the conformance suite asks of the disk.
-
 Lines of single tests come as they end; a suite's failures come when it has ended, in one piece. Ends with 1 if any test
 failed or a program could not be run, after all have ended.
 
@@ -17,8 +14,6 @@ Only the standard library of Python 3.9 or later is used.
 
 import argparse
 import json
-import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -29,25 +24,7 @@ from pathlib import Path
 # By package and target: which suites use real servers, and what part of the threads each gets.
 ON_SERVERS = {("pipeline-tests", "it"): 1.0, ("source-service", "it"): 0.5, ("sink-service", "lake_conformance"): 0.34}
 
-# They were seen to need 2 GiB.
-ROOM_BYTES = 8 * 1024**3
-
 PRINT = threading.Lock()
-
-
-def memory_folder():
-    """A folder in memory that programs may be run from, with room for what the servers write; None if there is none."""
-    folder = Path("/dev/shm")
-    if not folder.is_dir() or not os.access(folder, os.W_OK) or os.statvfs(folder).f_flag & os.ST_NOEXEC:
-        return None
-    memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    available = 1024 * int(memory["MemAvailable"].split()[0])
-    return folder if min(available, shutil.disk_usage(folder).free) >= ROOM_BYTES else None
-
-
-def environment_of_servers():
-    folder = None if "TMPDIR" in os.environ else memory_folder()
-    return {**os.environ, "TMPDIR": str(folder)} if folder else None
 
 
 def test_programs():
@@ -66,11 +43,11 @@ def test_programs():
             yield name, target["name"], target["kind"][0], message["executable"], folder
 
 
-def run(name, program, folder, threads, environment=None):
+def run(name, program, folder, threads):
     """Whether all tests of a program passed."""
     begin = time.monotonic()
-    process = subprocess.Popen([program, f"--test-threads={threads}"], cwd=folder, env=environment, text=True,
-                               errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen([program, f"--test-threads={threads}"], cwd=folder, text=True, errors="replace",
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     kept = []
     for line in process.stdout:
         if line.startswith("test ") and " ... " in line:
@@ -103,13 +80,11 @@ def main():
         passed = [each.result() for each in begun]
     if not all(passed) or examples.returncode != 0:
         return 1
-    results, environment = [], environment_of_servers()
-    print(f"     files of servers: {environment['TMPDIR'] if environment else 'on the disk'}", flush=True)
+    results = []
 
     def suite(package, target, _kind, program, folder):
         share = max(1, round(threads * ON_SERVERS[package, target]))
-        files = environment if target == "it" else None
-        results.append(run(f"{package} {target}", program, folder, share, files))
+        results.append(run(f"{package} {target}", program, folder, share))
 
     suites = [threading.Thread(target=suite, args=program)
               for program in programs if (program[0], program[1]) in ON_SERVERS]

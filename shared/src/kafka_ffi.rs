@@ -2,7 +2,7 @@
 //!
 //! - [`flush`]: rdkafka's own flush polls in slices of 100 ms, and its `commit_transaction` calls that flush, so
 //!   each commit would take 100 ms. Flushing here first makes it 2 ms. Needs a producer whose delivery reports
-//!   are served by a thread of its own (`ThreadedProducer`).
+//!   are served by a thread of its own (`ServedProducer`).
 //! - [`describe_topics`]: the topic's id (KIP-516), by which a topic that was deleted and made again can be told, and what a client may
 //!   do with it (KIP-430).
 //! - [`group_rights`]: what a client may do with a consumer group.

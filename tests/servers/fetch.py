@@ -400,6 +400,8 @@ def main():
 
     if sys.version_info < (3, 9):
         raise Failure(f"Python 3.9 or later is needed, this is {platform.python_version()}")
+    if "readers" in wanted and sys.version_info < (3, 11):
+        raise Failure(f"the readers that tests use need Python 3.11 or later, this is {platform.python_version()}; make demo does with 3.9")
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         raise Failure(f"the pinned servers are for Linux on x86_64, this is {platform.system()} on {platform.machine()}")
 

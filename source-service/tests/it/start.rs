@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
-use pipeline_tests::{http, kafka_reader::KafkaRecord, ports::free_port, wait};
+use pipeline_tests::{http, kafka_reader::KafkaRecord, ports::free_port, servers::KafkaOptions, wait};
 
 use crate::stage::{LIMIT, Stage, repeated};
 
@@ -30,6 +30,23 @@ fn ids(records: &[KafkaRecord]) -> Vec<i32> {
     let mut ids: Vec<i32> = records.iter().map(|record| key(record).parse().unwrap()).collect();
     ids.sort_unstable();
     ids
+}
+
+/// There a late request of a dead transaction could get into the next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_does_not_verify_transactions_is_refused() -> Result<()> {
+    let off = ("transaction.partition.verification.enable".to_owned(), "false".to_owned());
+    let broker = KafkaOptions { properties: vec![off], ..KafkaOptions::default() };
+    let stage = Stage::with_broker(broker).await?;
+    let mut source = stage.start(stage.environment())?;
+    let (code, log) = (source.exit_code(LIMIT).await?, source.log_text()?);
+    assert_eq!(code, 78, "{log}");
+    assert!(log.contains("broker 1 has transaction.partition.verification.enable=false"), "{log}");
+    assert!(!stage.reader.topics("atlas.").await?.contains(TOPIC), "nothing was published");
+
+    // Who has looked at it himself may say so.
+    let mut source = stage.started(stage.environment().set("BROKER_CHECK", "skip")).await?;
+    source.stop(LIMIT).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -84,12 +84,13 @@ pub(super) fn delete(root: &Path, path: &str) -> Result<()> {
 
 /// A file that appears whole gets its place just after its sidecar says where it lies until then; a writer may have been killed in between.
 fn whole(root: &Path, path: &str, pending: Option<&str>) -> io::Result<Vec<u8>> {
-    let bytes = pending.map(|pending| fs::read(root.join(pending)));
-    match bytes {
-        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => fs::read(root.join(path)),
-        Some(read) => read,
-        None => fs::read(root.join(path)),
+    if let Some(pending) = pending {
+        match fs::read(root.join(pending)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            read => return read,
+        }
     }
+    fs::read(root.join(path))
 }
 
 /// The facts of a sidecar, its member `metadata` or the object itself; and where the file lies that has not got its place yet.

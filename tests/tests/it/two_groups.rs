@@ -70,18 +70,21 @@ async fn two_groups(pipeline: &Pipeline) -> Result<()> {
     ensure!(refused(&one)? + refused(&two)? > 0.0, "they never met");
 
     // What one group has written the other passes as well: neither is stuck, and the lake does not need both.
-    for group in ["sink", "other"] {
-        let group = format!("{}-{group}", pipeline.database());
+    let groups = ["sink", "other"].map(|group| format!("{}-{group}", pipeline.database()));
+    let has_all = async |group: &str| -> Result<bool> {
+        let committed = pipeline.kafka().committed(group, [topic.clone()]).await?;
+        let positions = pipeline.lake().positions().await?;
+        Ok(committed.len() == usize::try_from(PARTITIONS)? && committed == positions)
+    };
+    for group in &groups {
         let what = format!("{group} has committed what the lake has");
-        wait::until(&what, LIMIT, || async {
-            let committed = pipeline.kafka().committed(&group, [topic.clone()]).await?;
-            let all = committed.len() == usize::try_from(PARTITIONS)?;
-            Ok((all && committed == pipeline.lake().positions().await?).then_some(()))
-        })
-        .await?;
+        wait::until(&what, LIMIT, || async { Ok(has_all(group).await?.then_some(())) }).await?;
     }
     for sink in [&mut one, &mut two] {
         sink.stop(LIMIT).await?;
+    }
+    for group in &groups {
+        ensure!(has_all(group).await?, "{group}: a stop has moved what it had committed");
     }
     Ok(())
 }
