@@ -135,6 +135,11 @@ async fn a_log_that_has_grown_again_below_rows_that_were_staged_is_noticed() -> 
 
     let mut sink = pipeline.start(Binary::Sink, environment.clone())?;
     sink.wait_until_ready().await?;
+    // An hour that ends has all published that was there then. So these are closed first, that of the rows and the one before now.
+    wait::until("the hours before are closed", LIMIT, || async {
+        Ok((sink.log_text()?.matches("\"hour closed\"").count() >= 2).then_some(()))
+    })
+    .await?;
     // Of an hour that is not over: it would be closed, and its file be there.
     let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?;
     writer.send(&topic, 0, changes(&pipeline, 30..33, now)).await?;
