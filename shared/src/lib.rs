@@ -19,7 +19,7 @@
 //! | [`exit`], [`process`] | exit codes, the error that ends a process, and what it prints |
 //! | [`telemetry`], [`admin`] | the log; `/livez`, `/readyz`, `/metrics`, `/status` |
 //! | [`shutdown`], [`backoff`] | signals and the grace period; waits between attempts |
-//! | [`kafka_client`], [`kafka_topics`], [`kafka_ffi`] | client configuration, topics, the two calls without a wrapper |
+//! | [`kafka_client`], [`kafka_topics`], [`kafka_ffi`] | client configuration, topics, the three calls without a wrapper |
 //! | [`served_producer`] | a producer with a thread that takes its reports |
 //! | [`schema_registry`] | settings, the schema's id, what a record's id stands for |
 //! | [`seeded_bug`] | bugs that tests plant, to show that their ledger can fail |
